@@ -1,0 +1,76 @@
+"""The seam between a method and the engine that trains it.
+
+Dimension letters used in names across the library:
+
+    B  examples in the global batch     D  embedding             H W C  image
+    V  views of one example             F  features              N      rows on this device
+    K  negatives or classes             L  tokens                M      rows gathered from all devices
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Batch = Mapping[str, jax.Array]  # "image" [B,H,W,C] uint8, "label" [B] int32, "index" [B] int32
+Params = Any  # a pytree of float32 arrays, trained by the optimizer
+ModelState = Any  # a pytree that is carried but not trained: batch statistics, EMA weights, a queue
+Metrics = dict[str, jax.Array]  # scalars
+
+
+class LossOutput(NamedTuple):
+    """What a loss returns beside its value."""
+
+    model_state: ModelState
+    metrics: Metrics
+
+
+class InitFn(Protocol):
+    def __call__(self, key: jax.Array, batch: Batch) -> tuple[Params, ModelState]: ...
+
+
+class LossFn(Protocol):
+    def __call__(
+        self, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossOutput]: ...
+
+
+class EmbedFn(Protocol):
+    def __call__(
+        self, params: Params, model_state: ModelState, batch: Batch
+    ) -> dict[str, jax.Array]: ...
+
+
+class Objective(NamedTuple):
+    """A method as three pure functions; its hyperparameters are held by closure.
+
+    `init` makes the parameters and the model state from one batch. `loss` is the scalar to
+    minimise, on the global batch. `embed` is the encoder in evaluation mode:
+    {"features": [B,F], "embedding": [B,D]}.
+    """
+
+    init: InitFn
+    loss: LossFn
+    embed: EmbedFn
+
+
+class Feed(NamedTuple):
+    """Where batches come from, as functions of the step, so that a resume needs no iterator state.
+
+    `resident` stays on the device for the whole run ({} when the data is streamed), `batch_at(step)`
+    is the host arrays that the step needs, and `assemble(resident, sent)` makes the batch of them
+    inside the compiled step.
+    """
+
+    resident: Batch
+    batch_at: Callable[[int], Mapping[str, Any]]
+    assemble: Callable[[Batch, Batch], Batch]
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes. A checkpoint is exactly this."""
+
+    step: jax.Array  # int32 []
+    params: Params
+    model_state: ModelState
+    opt_state: Any

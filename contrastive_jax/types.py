@@ -57,9 +57,9 @@ class Objective(NamedTuple):
 class Feed(NamedTuple):
     """Where batches come from, as functions of the step, so that a resume needs no iterator state.
 
-    `resident` stays on the device for the whole run ({} when the data is streamed), `batch_at(step)`
-    is the host arrays that the step needs, and `assemble(resident, sent)` makes the batch of them
-    inside the compiled step.
+    `resident` stays on the device for the whole run ({} when the data is streamed),
+    `batch_at(step)` is the host arrays that the step needs, and `assemble(resident, sent)` makes
+    the batch of them inside the compiled step.
     """
 
     resident: Batch

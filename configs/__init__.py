@@ -1,0 +1,1 @@
+"""A page of a lab notebook each: get_config(preset) -> ConfigDict."""

@@ -1,0 +1,53 @@
+"""SimCLR on scikit-learn's handwritten digits: see it work in a minute, without a network.
+
+    python -m experiments.simclr --config configs/digits.py
+
+Data      1,797 real 8x8 digits (1,297 train, 500 test, other writers) that ship with scikit-learn.
+Hardware  two CPU cores, about a minute; `:smoke` takes seconds and learns little.
+Expect    see "Results" in the README: its table is made from benchmarks/results/digits.json.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """`preset` is "" or "smoke"."""
+    config = ConfigDict()
+    config.data = ConfigDict({"source": "digits", "batch_size": 256})
+    # Digits have a handedness and no colour: no flip, no jitter but brightness and contrast.
+    config.augment = ConfigDict(
+        {
+            "size": 16,  # the 8x8 images are enlarged, so that a crop keeps some detail
+            "crop_scale": (0.4, 1.0),
+            "crop_ratio": (3 / 4, 4 / 3),
+            "flip_probability": 0.0,
+            "rotate_probability": 0.8,
+            "rotate_degrees": 15.0,
+            "translate_probability": 0.8,
+            "translate_fraction": 0.1,
+            "jitter_probability": 0.8,
+            "brightness": 0.4,
+            "contrast": 0.4,
+            "saturation": 0.0,
+            "hue": 0.0,
+            "grayscale_probability": 0.0,
+        }
+    )
+    config.encoder = ConfigDict({"depth": 10, "stem": "stride2", "width": 0.5, "stages": 2})
+    config.head = ConfigDict({"kind": "mlp", "hidden_dim": 128, "output_dim": 64})
+    config.loss = ConfigDict({"kind": "nt_xent", "temperature": 0.2})
+    config.optimizer = ConfigDict(
+        {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-4, "warmup_epochs": 2.0}
+    )
+    config.train = ConfigDict({"epochs": 60.0, "seed": 0, "log_every": 10})
+    config.checkpoint = ConfigDict({"every_steps": 100, "keep": 2, "best_metric": "knn_validation"})
+    config.eval = ConfigDict({"every_steps": 50, "batch_size": 500, "labels_per_class": 10})
+    if preset == "smoke":
+        config.train.epochs = 2.0
+        config.optimizer.warmup_epochs = 0.0
+        config.encoder.width = 0.125
+        config.eval.probe_steps = 20
+        config.eval.draws = 2
+    elif preset:
+        raise ValueError(f"preset {preset!r} is unknown; configs/digits.py has '' and 'smoke'")
+    return config

@@ -1,0 +1,450 @@
+"""Checkpoints that are verified when they are read; the one module that knows Orbax.
+
+A step is one array of bytes, and a sealed JSON manifest of the leaves in it: path, shape, dtype,
+place and CRC32, because Orbax restores a flipped byte in array data without a word. One array,
+because of many the first that cannot be read leaves the others to fail noisily in the background.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from contrastive_jax.errors import CheckpointError
+
+_log = logging.getLogger(__name__)
+_CHUNK = 1 << 26  # bytes that are compressed by one thread
+_COMMITTED = "commit_success.txt"  # Orbax writes it last: a step without it does not exist
+
+
+class Restored(NamedTuple):
+    """A state that was read back and verified."""
+
+    state: Any
+    step: int
+    meta: dict[str, Any]
+    skipped: list[str]  # one line for each newer step that could not be trusted, and why
+
+
+class _BadStepError(Exception):
+    """A step that is damaged; the message is the reason."""
+
+
+def digest(state: Any) -> str:
+    """SHA-256 of a state: equal bits give an equal string, on any number of devices.
+
+    Args:
+        state: a pytree of arrays; paths, dtypes, shapes and bytes all count.
+
+    Example:
+        >>> digest({"w": jnp.zeros(2)}) == digest({"w": jnp.zeros(2)})
+        True
+        >>> digest({"w": jnp.zeros(2)}) == digest({"w": -jnp.zeros(2)})
+        False
+    """
+    sha = hashlib.sha256()
+    for name, leaf in _named_leaves(state).items():
+        sha.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
+        sha.update(_bytes(_bits(leaf)))
+    return sha.hexdigest()
+
+
+class Checkpointer:
+    """Saves states in the background and gives back the newest one that can be trusted.
+
+    Keeps the latest `keep` steps, and the best by a metric. The folder is changed by `save` alone:
+    the first one removes uncommitted remains and renames damaged steps that `restore` passed over
+    to `bad-STEP`, so the process that saves must hold the lock of the workdir.
+
+    Args:
+        directory: where the steps go; made if need be.
+        keep: how many of the latest steps to keep.
+        best_metric: a name in the `metrics` of `save`; a step without it is never the best.
+        best_mode: "max" or "min"; of equals, the later is the better.
+
+    Raises:
+        CheckpointError: from any method; a save that failed in the background is reported by the
+            next `save`, `wait`, `restore` or `close`.
+
+    Example:
+        >>> import tempfile
+        >>> state = {"step": jnp.int32(3), "w": jnp.ones([2])}
+        >>> with tempfile.TemporaryDirectory() as folder, Checkpointer(folder) as checkpointer:
+        ...     checkpointer.save(3, state, meta={"seed": 0})
+        ...     saved = checkpointer.wait()
+        ...     restored = checkpointer.restore(jax.eval_shape(lambda: state))
+        >>> saved, restored.meta, digest(restored.state) == digest(state)
+        (3, {'seed': 0}, True)
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 2,
+        best_metric: str | None = None,
+        best_mode: str = "max",
+    ):
+        if keep < 1 or best_mode not in ("max", "min"):
+            raise ValueError(
+                f"keep={keep}, best_mode={best_mode!r}: keep 1 or more, by 'max' or 'min'."
+            )
+        logging.getLogger("absl").addFilter(_not_from_orbax)
+        self._directory = Path(os.path.abspath(directory))  # Orbax fails late on a relative one
+        self._best_metric = best_metric
+        self._retention = _Retention(keep, 1 if best_mode == "max" else -1, {})
+        try:
+            self._manager = _open_manager(self._directory, self._retention)
+        except Exception as error:
+            raise CheckpointError(
+                f"Cannot keep checkpoints in {self._directory}: {_brief(error)}."
+            ) from error
+        self._pending: int | None = None  # the step that is being written
+        self._bad: list[int] = []  # damaged steps that restore passed over
+        self._tidy = self._closed = False
+        for step in self.steps() if best_metric else []:
+            self._remember_score(step)
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        meta: Mapping[str, Any],
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Copy the state to the host and write it in the background.
+
+        The device buffers are free for donation on return, but nothing is saved before `wait`.
+        Saving the newest step again with the same bits does nothing.
+
+        Args:
+            step: after all steps so far.
+            state: a pytree of jax arrays, typed keys included, each leaf held whole by this host.
+            meta: finite JSON: the config, the versions.
+            metrics: finite numbers by name, for `best_metric`.
+
+        Raises:
+            ValueError: a leaf is not a jax array, or `meta` or `metrics` are not finite JSON.
+            CheckpointError: an earlier save failed, this one cannot start, or the step is not new.
+        """
+        data, leaves = _pack(state)
+        sealed = _seal({"leaves": leaves, "meta": meta, "metrics": _finite(metrics or {})})
+        self._finish()
+        if self._is_saved(step, leaves):
+            return
+        self._tidy_up()
+        self._set_score(step, sealed["content"]["metrics"])
+        chunks = {"bytes": ocp.SaveArgs(chunk_byte_size=_CHUNK)}
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave({"bytes": data}, save_args=chunks),
+            manifest=ocp.args.JsonSave(sealed),
+        )
+        try:
+            self._manager.save(step, args=args, force=True)
+        except Exception as error:
+            raise self._save_error(step, error) from error
+        self._pending = step
+
+    def wait(self) -> int | None:
+        """Block until the last save is committed; the newest committed step, None for none."""
+        self._finish()
+        return max(self.steps(), default=None)
+
+    def steps(self) -> list[int]:
+        """The committed steps in order, without those found damaged or still being written."""
+        hidden = {*self._bad, self._pending}
+        return sorted(step for step in self._manager.all_steps() if step not in hidden)
+
+    def best_step(self) -> int | None:
+        """The committed step with the best `best_metric`, None when no step has one."""
+        return self._retention.best(self.steps())
+
+    def restore(
+        self, abstract_state: Any, *, step: int | None = None, strict: bool = False
+    ) -> Restored | None:
+        """Read the newest step that passes verification, or the named one; None when there is none.
+
+        Args:
+            abstract_state: the wanted pytree, as jax.ShapeDtypeStruct or arrays. Its structure,
+                dtypes, weak types and shardings are those of the result; leaves without a
+                sharding go to the default device.
+            step: this step and no other.
+            strict: raise for a damaged step rather than fall back to an older one.
+
+        Raises:
+            CheckpointError: no step can be trusted, the named one is missing or damaged, or the
+                checkpoint is of another architecture.
+        """
+        self._finish()
+        targets, steps, skipped = _named_leaves(abstract_state), self.steps(), {}
+        if step is not None and step not in steps:
+            raise CheckpointError(f"No checkpoint of step {step} in {self._directory}: {steps}.")
+        for candidate in reversed(steps) if step is None else [step]:
+            try:
+                leaves, meta = self._read(candidate, targets)
+            except _BadStepError as error:
+                skipped[candidate] = f"step {candidate}: {error}"
+                if strict or step is not None:
+                    break
+                continue
+            self._bad += skipped
+            placed = [_place(leaves[name], target) for name, target in targets.items()]
+            state = jax.tree.unflatten(jax.tree.structure(abstract_state), placed)
+            return Restored(state, candidate, meta, list(skipped.values()))
+        if not steps:
+            return None
+        raise CheckpointError(
+            f"No trusted checkpoint in {self._directory}:\n{'; '.join(skipped.values())}.\n"
+            "Nothing was deleted: repair it, allow older steps, or use another workdir."
+        )
+
+    def close(self) -> None:
+        """Wait for the last save and let go; again is harmless."""
+        if self._closed:
+            return
+        try:
+            self._finish()
+        finally:
+            self._closed = True
+            self._manager.close()  # raises no failure a second time
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            _log.error("%s", failure)  # what ended the run matters more
+
+    def _finish(self) -> None:
+        if self._closed:
+            raise CheckpointError(f"The checkpointer of {self._directory} is closed.")
+        step, self._pending = self._pending, None
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            self._manager.reload()  # older steps that the failed save would have replaced
+            raise self._save_error(step, error) from error
+
+    def _save_error(self, step: int | None, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"The checkpoint of step {step} was not saved in {self._directory}:\n"
+            f"{_brief(error)}.\nOlder steps are untouched; free some space and run again."
+        )
+
+    def _is_saved(self, step: int, leaves: dict[str, Any]) -> bool:
+        newest = max(self.steps(), default=-1)
+        if step > newest:
+            return False
+        if step == newest and self._content(step)["leaves"] == leaves:
+            return True
+        raise CheckpointError(
+            f"Step {step} is not after step {newest}, the newest in {self._directory}.\n"
+            "Save later steps, or use another workdir for another run."
+        )
+
+    def _tidy_up(self) -> None:
+        """Before the first save: uncommitted remains go, damaged steps are set aside."""
+        if self._tidy and not self._bad:
+            return
+        if jax.process_index() == 0:
+            _remove_uncommitted(self._directory)
+            for step in self._bad:
+                _set_aside(self._directory, step)
+        multihost_utils.sync_global_devices("checkpoint folder is tidy")
+        self._manager.reload()
+        self._tidy, self._bad = True, []
+
+    def _set_score(self, step: int, metrics: dict[str, float]) -> None:
+        if self._best_metric in metrics:
+            self._retention.scores[step] = metrics[self._best_metric]
+
+    def _remember_score(self, step: int) -> None:
+        try:
+            self._set_score(step, self._content(step)["metrics"])
+        except _BadStepError:  # restore will say so
+            pass
+
+    def _content(self, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
+        try:
+            return _unseal(self._manager.restore(step, args=args)["manifest"])
+        except Exception as error:
+            raise _BadStepError(f"its manifest cannot be read ({_brief(error)})") from error
+
+    def _read(self, step: int, targets: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        content = self._content(step)
+        _require_same_architecture(content["leaves"], targets, f"{self._directory}/{step}")
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        try:
+            data = self._manager.restore(step, args=args)["state"]["bytes"]
+        except Exception as error:
+            raise _BadStepError(f"its arrays cannot be read ({_brief(error)})") from error
+        return _unpack(data, content["leaves"], targets), content["meta"]
+
+
+class _Retention(NamedTuple):
+    """Orbax's preservation policy: the latest steps and the best one."""
+
+    latest: int
+    sign: int
+    scores: dict[int, float]
+
+    def best(self, steps: Sequence[int]) -> int | None:
+        scored = [step for step in steps if step in self.scores]
+        return max(scored, key=lambda step: (self.sign * self.scores[step], step), default=None)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*sorted(steps)[-self.latest :], self.best(steps)}
+        return [step in kept for step in steps]
+
+
+def _open_manager(directory: Path, retention: _Retention) -> ocp.CheckpointManager:
+    # COMMIT_FILE: the default takes an empty folder named 999 for the latest step
+    atomicity = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=retention, atomicity_options=atomicity
+    )
+    return ocp.CheckpointManager(directory, options=options, item_names=("state", "manifest"))
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    """A log filter: what Orbax has to say to a person arrives as a CheckpointError."""
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
+def _remove_uncommitted(directory: Path) -> None:
+    for folder in directory.iterdir():
+        ours = (folder / "state").exists() or (folder / "manifest").exists()
+        if folder.name.isdigit() and ours and not (folder / _COMMITTED).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_aside(directory: Path, step: int) -> None:
+    names = itertools.chain([f"bad-{step}"], (f"bad-{step}-{n}" for n in itertools.count(2)))
+    free = next(name for name in names if not (directory / name).exists())
+    os.rename(directory / str(step), directory / free)
+
+
+def _brief(error: Exception) -> str:
+    """One short line; TensorStore's own messages fill pages."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:100]}" if lines else type(error).__name__
+
+
+def _named_leaves(state: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    named = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
+    if len(named) < len(leaves):
+        raise ValueError("Two leaves of the state have the same path: a key holds a '/'.")
+    for name, leaf in named.items():
+        if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+            raise ValueError(f"{name} is a {type(leaf).__name__}: make it a jax array.")
+    return named
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _bits(leaf: jax.Array) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _pack(state: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """The bytes of all leaves, a copy, since the next step is given their buffers; the index."""
+    parts, index, start = [], {}, 0
+    for name, leaf in _named_leaves(state).items():
+        part = _bytes(_bits(leaf))
+        entry = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": zlib.crc32(part)}
+        key = {"impl": str(jax.random.key_impl(leaf))} if _is_key(leaf) else {}
+        index[name] = {**entry, "start": start, "size": part.nbytes, **key}
+        parts.append(np.frombuffer(part, np.uint8))
+        start += part.nbytes
+    return np.concatenate(parts), index
+
+
+def _unpack(data: Any, index: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
+    """The leaves by path, on the host, each verified; they are of the targets' architecture."""
+    leaves = {}
+    for name, entry in index.items():
+        part = np.asarray(data)[entry["start"] : entry["start"] + entry["size"]]
+        if part.nbytes != entry["size"] or zlib.crc32(_bytes(part)) != entry["crc32"]:
+            raise _BadStepError(f"{name} is not what was saved (CRC32)")
+        target = targets[name]
+        bits = jax.eval_shape(jax.random.key_data, target) if _is_key(target) else target
+        array = part.view(bits.dtype).reshape(bits.shape)
+        if _is_key(target):
+            array = jax.random.wrap_key_data(jnp.asarray(array), impl=entry["impl"])
+        leaves[name] = array
+    return leaves
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    values = {name: float(value) for name, value in metrics.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name!r} of a checkpoint is {value}: leave it out.")
+    return values
+
+
+def _seal(content: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return {"content": json.loads(text), "crc32": zlib.crc32(text.encode())}
+
+
+def _unseal(sealed: dict[str, Any]) -> dict[str, Any]:
+    if _seal(sealed["content"])["crc32"] != sealed["crc32"]:
+        raise ValueError("its checksum differs")
+    return sealed["content"]
+
+
+def _require_same_architecture(specs: dict[str, Any], targets: dict[str, Any], where: str) -> None:
+    for name in sorted(specs.keys() | targets.keys()):
+        saved, wanted = specs.get(name), targets.get(name)
+        saved_as = f"{saved['dtype']}{saved['shape']}" if saved else "absent"
+        wanted_as = f"{wanted.dtype}{list(wanted.shape)}" if wanted is not None else "absent"
+        if saved_as != wanted_as:
+            raise CheckpointError(
+                f"{where} is of another architecture:\n"
+                f"{name} is {saved_as} in the checkpoint and {wanted_as} in the model.\n"
+                "Run with the config of that run, or in another workdir."
+            )
+
+
+def _place(value: Any, target: Any) -> jax.Array:
+    """On the target's devices, and uncommitted or weakly typed where the target is."""
+    if getattr(target, "weak_type", False):
+        weak = jnp.full(target.shape, np.zeros([], target.dtype).item())
+        value = weak.at[...].set(value) if weak.dtype == target.dtype else value
+    committed = getattr(target, "committed", True)
+    return jax.device_put(value, target.sharding if committed else None)

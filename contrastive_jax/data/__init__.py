@@ -1,0 +1,106 @@
+"""Datasets as arrays in memory, and batches as a function of (seed, step).
+
+Three sources: `digits` (real handwritten digits that ship with scikit-learn, no network), `tfds`
+(any image classification set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an
+.npz of your own). Nothing here downloads: `python -m experiments.prepare` does, once.
+"""
+
+import numpy as np
+
+from contrastive_jax.data.examples import (
+    UNLABELLED,
+    Dataset,
+    Examples,
+    check_batch_size,
+    check_split,
+    feed,
+    labelled,
+)
+from contrastive_jax.data.failures import PathLike
+from contrastive_jax.data.local import load_digits, load_npz
+from contrastive_jax.data.prepared import PREPARABLE, load_tfds
+from contrastive_jax.errors import DataError
+
+__all__ = ["PREPARABLE", "SOURCES", "UNLABELLED", "Dataset", "Examples", "feed", "labelled", "load"]
+
+SOURCES = ("digits", "tfds", "arrays")
+
+
+def load(
+    source: str,
+    *,
+    batch_size: int,
+    name: str | None = None,
+    data_dir: PathLike | None = None,
+    train_split: str = "train",
+    test_split: str = "test",
+    image_size: int | None = None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+) -> Dataset:
+    """Load a dataset into memory and check it; never touches the network.
+
+    `digits` is 1,797 images of 8x8x1, with 0..16 scaled to 0..255. The last 50 of each class in
+    the order of the file are the 500 test images: mostly by writers whom the other 1,297 lack.
+
+    Args:
+      source: "digits", "tfds" or "arrays".
+      batch_size: global batch of training, 1 to the number of training images.
+      name: for tfds "cifar10", "imagenette/320px-v2" or, with a version, "cifar10:3.0.2"; for
+        arrays a title (default: the name of the file).
+      data_dir: for tfds the folder of prepared sets (default: TFDS_DATA_DIR of the environment,
+        then ~/tensorflow_datasets); for arrays an .npz with image, label, test_image and
+        test_label, or a folder with train.npz and test.npz that hold image and label.
+      train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabelled". Only
+        the training split may hold unlabelled images (label -1); `labelled` leaves them out.
+      image_size: tfds images are resized to this short side in pixels (bicubic, antialiased) and
+        centre-cropped to a square. Required where a set's images vary in size.
+      limit_train, limit_test: keep at most this many images, the first ones.
+
+    Raises:
+      ValueError: for arguments that cannot be meant.
+      DataError: for a set that is missing, malformed or unreadable.
+
+    Example:
+      >>> digits = load("digits", batch_size=256)
+      >>> digits.train.image.shape, digits.test.image.shape, len(digits.class_names)
+      ((1297, 8, 8, 1), (500, 8, 8, 1), 10)
+    """
+    splits, limits = (train_split, test_split), (limit_train, limit_test)
+    _check_sizes(image_size=image_size, limit_train=limit_train, limit_test=limit_test)
+    if source == "tfds":
+        loaded = load_tfds(name, data_dir, splits, image_size, limits)
+    elif source in SOURCES:
+        _check_whole(source, splits, image_size)
+        loaded = load_digits(name, data_dir) if source == "digits" else load_npz(name, data_dir)
+    else:
+        raise ValueError(f"source is {source!r}; choose one of {', '.join(SOURCES)}")
+    title, train, test, class_names = loaded
+    check_split(train, f"{title} {train_split}", len(class_names), lowest=UNLABELLED)
+    check_split(test, f"{title} {test_split}", len(class_names), lowest=0)
+    if train.image.shape[1:] != test.image.shape[1:]:
+        raise DataError(
+            f"{title}: images of train are {train.image.shape[1:]} but of test "
+            f"{test.image.shape[1:]}\nGive both the same height, width and channels"
+        )
+    train, test = _first(train, limit_train), _first(test, limit_test)
+    check_batch_size(batch_size, len(train.image))
+    return Dataset(title, train, test, class_names, batch_size)
+
+
+def _first(examples: Examples, limit: int | None) -> Examples:
+    return Examples(examples.image[:limit], examples.label[:limit].astype(np.int32))
+
+
+def _check_sizes(**sizes: int | None) -> None:
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ValueError(f"{name} is {size}; it must be 1 or more, or None")
+
+
+def _check_whole(source: str, splits: tuple[str, str], image_size: int | None) -> None:
+    if image_size is not None or splits != ("train", "test"):
+        raise ValueError(
+            f"source {source!r} has the splits 'train' and 'test' and images of one size, but got "
+            f"{splits} and image_size {image_size}\nLeave them unset, or use source 'tfds'"
+        )

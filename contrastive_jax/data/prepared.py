@@ -1,0 +1,210 @@
+"""Image classification sets prepared by TensorFlow Datasets as ArrayRecord, without TensorFlow.
+
+Only the prepared folder is read (`tfds.builder_from_directory`): no code of the set, no network.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import shlex
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrastive_jax.data.examples import Examples
+from contrastive_jax.data.failures import WITHOUT_DOWNLOAD, PathLike, first_line, needs
+from contrastive_jax.errors import DataError
+
+PREPARABLE = ("cifar10", "cifar100")  # what `python -m experiments.prepare` can write
+_SET_NAME = re.compile(r"\w[\w-]*(/\w[\w.+-]*)?(:\d+\.\d+\.\d+)?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by channels
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF")  # what TFDS stores; fewer parsers see foreign bytes
+_ROWS_PER_READ = 128
+
+
+def load_tfds(
+    name: str | None,
+    data_dir: PathLike | None,
+    splits: tuple[str, str],
+    image_size: int | None,
+    limits: tuple[int | None, int | None],
+) -> tuple[str, Examples, Examples, tuple[str, ...]]:
+    """Title, train, test and class names of a prepared set."""
+    if name is None or not _SET_NAME.fullmatch(name):
+        raise ValueError(
+            f"source 'tfds' needs the name of a set, got {name!r}\n"
+            "Such as cifar10, imagenette/320px-v2 or cifar10:3.0.2"
+        )
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = find_prepared(name, Path(root).expanduser())
+    with needs("tensorflow-datasets array_record importlib_resources pillow"):
+        import array_record  # noqa: F401
+        import PIL  # noqa: F401
+        import tensorflow_datasets as tfds
+    try:
+        builder: Any = tfds.builder_from_directory(str(folder))
+        class_names = tuple(builder.info.features["label"].names)
+        mode = _MODES[builder.info.features["image"].shape[-1]]
+    except Exception as error:  # absent, truncated or foreign metadata: many types
+        raise _unreadable("images and labels", folder, error) from error
+    train, test = (
+        _read_split(builder, split, limit, mode, image_size)
+        for split, limit in zip(splits, limits, strict=True)
+    )
+    return name, train, test, class_names
+
+
+def find_prepared(name: str, root: Path) -> Path:
+    """The folder of the newest prepared version of a set, or of the version that `name` asks for.
+
+    Raises:
+      DataError: when it is not there, with the command that prepares it.
+    """
+    base, _, version = name.partition(":")
+    found = [path.parent for path in (root / base).glob("*/dataset_info.json")]
+    versions = {path.name: path for path in found if _VERSION.fullmatch(path.name)}
+    if version in versions:
+        return versions[version]
+    if versions and not version:
+        return versions[max(versions, key=lambda text: tuple(map(int, text.split("."))))]
+    configs = sorted({path.parts[-3] for path in (root / base).glob("*/*/dataset_info.json")})
+    if versions:
+        problem = f"{root} has {base} in version {', '.join(sorted(versions))}, not {version}"
+    elif configs:
+        problem = f"{root} has {base} only by config: set name to '{base}/{configs[0]}'"
+    else:
+        problem = f"no {base} in {root}: {base}/<version>/dataset_info.json is not there"
+    raise DataError(f"{problem}\nPrepare it: {_how_to_prepare(base, root)}\n{WITHOUT_DOWNLOAD}")
+
+
+def _read_split(
+    builder: Any, split: str, limit: int | None, mode: str, image_size: int | None
+) -> Examples:
+    """Decode one split, chunk by chunk, into the rows of one array."""
+    source = _open_split(builder, split)
+    n = min(len(source), limit or len(source))
+    height, width, channels = builder.info.features["image"].shape
+    if image_size:
+        height = width = image_size
+    if height is None or width is None:
+        raise DataError(
+            f"the images of {builder.info.full_name} vary in size\n"
+            "Set image_size: their short side in pixels, after which a square is cropped"
+        )
+    examples = Examples(np.empty((n, height, width, channels), np.uint8), np.empty(n, np.int32))
+
+    def read(rows: range) -> None:
+        for row, record in zip(rows, source.__getitems__(rows), strict=True):
+            pixels = _decode(record["image"], mode, image_size)
+            if pixels.shape != (height, width, channels):
+                raise ValueError(f"image of {pixels.shape}, not {(height, width, channels)}")
+            examples.image[row], examples.label[row] = pixels, record["label"]
+
+    def read_or_name_the_row(rows: range) -> None:
+        try:
+            read(rows)
+        except Exception as error:  # Riegeli, protobuf and Pillow raise many types
+            where = f"example {_first_failing(read, rows)} of split {split!r}"
+            raise _unreadable(where, builder.data_dir, error) from error
+
+    chunks = [range(n)[start : start + _ROWS_PER_READ] for start in range(0, n, _ROWS_PER_READ)]
+    _run_all(read_or_name_the_row, chunks, builder.info.name, threaded=image_size is not None)
+    return examples
+
+
+def _first_failing(read: Callable[[range], None], rows: range) -> int:
+    for row in rows:
+        try:
+            read(range(row, row + 1))
+        except Exception:
+            return row
+    return rows.start
+
+
+def _open_split(builder: Any, split: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+        name = builder.info.full_name.rpartition("/")[0]
+        stored = getattr(builder.info.file_format, "value", "something else")
+        raise DataError(
+            f"{builder.data_dir} is stored as {stored}, which has no random access\n"
+            f"Prepare it as array_record elsewhere: {_how_to_prepare(name, 'ANOTHER_DIR')}\n"
+            f"{WITHOUT_DOWNLOAD}"
+        ) from error
+    except Exception as error:
+        have = ", ".join(f"{k} ({v.num_examples})" for k, v in builder.info.splits.items())
+        raise DataError(
+            f"cannot open split {split!r} of {builder.data_dir}: {first_line(error)}\n"
+            f"It has the splits {have}"
+        ) from error
+
+
+def _decode(encoded: bytes, mode: str, size: int | None) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        pixels = image if image.mode == mode else image.convert(mode)
+        if size and image.size != (size, size):
+            short = min(image.size)
+            left, top = (image.width - short) / 2, (image.height - short) / 2
+            square = (left, top, left + short, top + short)
+            pixels = pixels.resize((size, size), Image.Resampling.BICUBIC, box=square)
+        array = np.asarray(pixels)
+    return array[..., None] if mode == "L" else array
+
+
+def _run_all(
+    work: Callable[[range], None], chunks: list[range], title: str, threaded: bool
+) -> None:
+    """Threads pay for large images only; small ones are bound by the interpreter lock."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    workers = (os.cpu_count() or 1) if threaded else 1
+    total = sum(map(len, chunks))
+    bar = tqdm(desc=title, total=total, unit=" images", disable=None, leave=False, delay=1)
+    with bar, _quiet_reader(), warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        # Pillow only warns of an image above 89 million pixels, a decompression bomb: refuse it.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for chunk, _ in zip(chunks, pool.map(work, chunks), strict=True):
+            bar.update(len(chunk))
+
+
+@contextlib.contextmanager
+def _quiet_reader() -> Iterator[None]:
+    """ArrayRecord logs a group size above 1 as an error; for reading in order it is harmless."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "group size" not in str(record.msg)
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def _how_to_prepare(name: str, root: PathLike) -> str:
+    if name in PREPARABLE:
+        return f"python -m experiments.prepare {name} --data_dir {shlex.quote(str(root))}"
+    build = f"tfds build {name} --file_format=array_record --data_dir={shlex.quote(str(root))}"
+    return f"{build} (where TensorFlow is installed)"
+
+
+def _unreadable(what: str, folder: PathLike, error: Exception) -> DataError:
+    return DataError(
+        f"cannot read {what} in {folder}: {first_line(error)}\n"
+        "Delete that folder and prepare the set again (python -m experiments.prepare --help)\n"
+        f"{WITHOUT_DOWNLOAD}"
+    )

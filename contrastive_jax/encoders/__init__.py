@@ -1,0 +1,1 @@
+"""Encoders: images to features (`resnet`), features to embeddings (`heads`)."""

@@ -1,0 +1,137 @@
+"""ResNets that end in pooled features: the encoder f(.) of SimCLR.
+
+He et al. 2016, arXiv 1512.03385, with the stride on the 3x3 convolution of the bottleneck, as
+torchvision does it. The last norm scale of each block starts at zero (Goyal et al. 2017,
+arXiv 1706.02677, section 5.1), so that a block starts as the identity.
+"""
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax.encoders.conv import Conv
+
+
+class Architecture(NamedTuple):
+    blocks: tuple[int, ...]  # blocks in each stage
+    bottleneck: bool
+
+
+ARCHITECTURES = {
+    10: Architecture((1, 1, 1, 1), bottleneck=False),
+    18: Architecture((2, 2, 2, 2), bottleneck=False),
+    34: Architecture((3, 4, 6, 3), bottleneck=False),
+    50: Architecture((3, 4, 6, 3), bottleneck=True),
+}
+STEMS = ("cifar", "stride2", "imagenet")
+
+
+def make(
+    depth: int = 18,
+    stem: str = "cifar",
+    width: float = 1.0,
+    stages: int = 4,
+    dtype: str = "float32",
+) -> "ResNet":
+    """An encoder from images [B,H,W,C] to features [B,F] by the keys of the config's `encoder`.
+
+    Args:
+      depth: 10, 18, 34 (basic blocks) or 50 (bottlenecks).
+      stem: "cifar" is 3x3 with stride 1; "stride2" is 3x3 with stride 2, which costs a quarter;
+        "imagenet" is 7x7 with stride 2 and a 3x3 max-pool.
+      width: multiplies every channel count; 1.0 begins with 64 channels.
+      stages: how many of the four stages to keep; each halves the side and doubles the channels.
+      dtype: "float32" or "bfloat16" for the computation; parameters and statistics are float32.
+
+    Raises:
+      ValueError: an unknown depth, stem or dtype, or a width or number of stages out of range.
+
+    >>> encoder = make(depth=10, stem="stride2", width=0.25, stages=2)
+    >>> variables = encoder.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    >>> encoder.apply(variables, jnp.zeros((4, 32, 32, 3)), train=False).shape
+    (4, 32)
+    """
+    _require(depth in ARCHITECTURES, "depth", depth, f"one of {sorted(ARCHITECTURES)}")
+    _require(stem in STEMS, "stem", stem, f"one of {STEMS}")
+    _require(0 < width <= 64, "width", width, "a multiplier such as 1.0 or 0.5")
+    _require(stages in (1, 2, 3, 4), "stages", stages, "1, 2, 3 or 4")
+    _require(dtype in ("float32", "bfloat16"), "dtype", dtype, "'float32' or 'bfloat16'")
+    channels = round(64 * width)
+    _require(channels >= 1, "width", width, "large enough for one channel of 64 * width")
+    architecture = ARCHITECTURES[depth]
+    blocks = architecture.blocks[:stages]
+    return ResNet(blocks, architecture.bottleneck, stem, channels, jnp.dtype(dtype))
+
+
+def _require(holds: bool, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"encoder {key} is {value!r}; give {expected}")
+
+
+class ResNet(nn.Module):
+    blocks: tuple[int, ...]
+    bottleneck: bool
+    stem: str
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
+        norm = functools.partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype
+        )
+        conv = functools.partial(Conv, dtype=self.dtype)
+        block = functools.partial(Bottleneck if self.bottleneck else Basic, norm=norm, conv=conv)
+
+        size, stride = {"cifar": (3, 1), "stride2": (3, 2), "imagenet": (7, 2)}[self.stem]
+        x = conv(self.channels, size, stride, name="stem_conv")(x_BHWC)
+        x = nn.relu(norm(name="stem_norm")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for stage, count in enumerate(self.blocks):
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                name = f"stage{stage + 1}_block{i + 1}"
+                x = block(self.channels * 2**stage, stride, name=name)(x)
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+
+
+class Basic(nn.Module):
+    channels: int
+    stride: int
+    norm: type[nn.Module]
+    conv: type[nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv(self.channels, 3, self.stride)(x)
+        y = nn.relu(self.norm()(y))
+        y = self.conv(self.channels, 3)(y)
+        y = self.norm(scale_init=nn.initializers.zeros)(y)
+        return nn.relu(_shortcut(self, x, y) + y)
+
+
+class Bottleneck(nn.Module):
+    channels: int
+    stride: int
+    norm: type[nn.Module]
+    conv: type[nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.relu(self.norm()(self.conv(self.channels, 1)(x)))
+        y = nn.relu(self.norm()(self.conv(self.channels, 3, self.stride)(y)))
+        y = self.conv(4 * self.channels, 1)(y)
+        y = self.norm(scale_init=nn.initializers.zeros)(y)
+        return nn.relu(_shortcut(self, x, y) + y)
+
+
+def _shortcut(block: Basic | Bottleneck, x: jax.Array, y: jax.Array) -> jax.Array:
+    """The input, projected where the block changes its shape."""
+    if x.shape == y.shape:
+        return x
+    x = block.conv(y.shape[-1], 1, block.stride, name="shortcut_conv")(x)
+    return block.norm(name="shortcut_norm")(x)

@@ -1,0 +1,298 @@
+"""Gauges of a representation: is it solving the contrastive task, and has it collapsed?
+
+All are pure functions of embeddings, in float32, cheap enough for a training step unless they say
+otherwise. Every one but `rankme` looks at directions only: rows are scaled to unit length first,
+and a row of zeros stays zero.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import entr, logsumexp
+
+from contrastive_jax.types import Metrics
+
+_NO_SPREAD = 1e-12  # total variance of unit vectors below which only rounding is left
+_ROWS_AT_ONCE = 256
+
+
+def contrastive_accuracy(z_BVD: jax.Array) -> jax.Array:
+    """Share of views whose nearest other view shows the same example.
+
+    mean_i [ max_{j positive of i} s_ij > max_{j negative of i} s_ij ], s the cosine similarity.
+    With more than two views any of the positives will do. A tie with a negative is a miss, so a
+    collapsed encoder scores 0.
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype.
+
+    Raises:
+      ValueError: if `z_BVD` is not [B, V, D] with V >= 2.
+
+    >>> z_BVD = jnp.array([[[1.0, 0.0], [0.9, 0.1]], [[0.0, 1.0], [0.1, 0.9]]])
+    >>> float(contrastive_accuracy(z_BVD))
+    1.0
+
+    Chen et al. 2020 (SimCLR, arXiv:2002.05709), the "contrastive acc." of its Table 5 and code.
+    """
+    _check_views(z_BVD)
+    rows_ND = _unit_rows(z_BVD)
+    return _accuracy(_dot(rows_ND, rows_ND.T), z_BVD.shape[1])
+
+
+def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """Mean entropy, in nats, of the softmax by which a view picks its positive.
+
+    mean_i -sum_{j != i} p_ij log p_ij, p_i the softmax over j != i of s_ij / temperature, s the
+    cosine similarity: log(BV - 1) when nothing is told apart, 0 when every choice is certain.
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype.
+      temperature: positive, a Python number or a scalar array.
+
+    Raises:
+      ValueError: if `z_BVD` is not [B, V, D] with V >= 2, or `temperature` is a number <= 0.
+
+    >>> same = jnp.ones((4, 2, 3))
+    >>> round(float(contrastive_entropy(same, 0.5)), 4), round(float(jnp.log(7)), 4)
+    (1.9459, 1.9459)
+
+    Chen et al. 2020 (SimCLR, arXiv:2002.05709), the "entropy" of its Table 5.
+    """
+    _check_views(z_BVD)
+    _check_temperature(temperature)
+    rows_ND = _unit_rows(z_BVD)
+    return _entropy(_dot(rows_ND, rows_ND.T), temperature)
+
+
+def alignment(z_BVD: jax.Array) -> jax.Array:
+    """Mean squared distance between two views of the same example; 0 is perfect invariance.
+
+    E ||f(x) - f(y)||^2 over the V(V - 1) ordered pairs of each example, on the unit sphere: from 0
+    to 4, and 2 for unrelated views.
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype.
+
+    Raises:
+      ValueError: if `z_BVD` is not [B, V, D] with V >= 2.
+
+    >>> float(alignment(jnp.array([[[1.0, 0.0], [0.0, 3.0]]])))
+    2.0
+
+    Wang & Isola 2020 (arXiv:2005.10242), the alignment loss of section 4.1 with alpha = 2.
+    """
+    _check_views(z_BVD)
+    views = z_BVD.shape[1]
+    z_BVD = _unit(z_BVD)
+    distance_BVV = jnp.sum((z_BVD[:, :, None] - z_BVD[:, None, :]) ** 2, axis=-1)
+    return jnp.sum(distance_BVV) / (z_BVD.shape[0] * views * (views - 1))
+
+
+def uniformity(z_ND: jax.Array, t: float = 2.0) -> jax.Array:
+    """How far from evenly spread over the sphere: 0 when collapsed, lower when more spread.
+
+    log E exp(-t ||f(x) - f(y)||^2) over pairs of different rows, on the unit sphere. Rows are
+    visited in blocks, so memory grows with N and not with its square.
+
+    Args:
+      z_ND: embeddings of N >= 2 different examples, any float dtype.
+      t: the sharpness of the Gaussian potential, positive.
+
+    Raises:
+      ValueError: if `z_ND` is not [N, D] with N >= 2, or `t` is not positive.
+
+    >>> float(uniformity(jnp.array([[1.0, 0.0], [-1.0, 0.0]])))
+    -8.0
+
+    Wang & Isola 2020 (arXiv:2005.10242), the uniformity loss of section 4.1.
+    """
+    _check_rows(z_ND)
+    if t <= 0:
+        raise ValueError(f"uniformity needs t > 0, got {t}; the paper uses 2")
+    z_ND = _unit(z_ND)
+
+    def log_potential(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+        own, z_D = row
+        distance_N = jnp.sum(z_D**2) + jnp.sum(z_ND**2, axis=1) - 2 * _dot(z_ND, z_D)
+        others = jnp.arange(len(z_ND)) != own
+        return logsumexp(-t * jnp.maximum(distance_N, 0.0), where=others)
+
+    n = len(z_ND)
+    potential_N = jax.lax.map(log_potential, (jnp.arange(n), z_ND), batch_size=_ROWS_AT_ONCE)
+    return logsumexp(potential_N) - jnp.log(jnp.float32(n) * (n - 1))
+
+
+def embedding_std(z_ND: jax.Array) -> jax.Array:
+    """Mean over dimensions of the standard deviation of unit vectors.
+
+    (1/D) sum_d std_n(z_nd / ||z_n||): 1/sqrt(D) when spread evenly, 0 when collapsed to a point.
+
+    Args:
+      z_ND: embeddings, any float dtype.
+
+    Raises:
+      ValueError: if `z_ND` is not [N, D] with N >= 2.
+
+    >>> float(embedding_std(jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])))
+    0.707106...
+
+    Chen & He 2021 (SimSiam, arXiv:2011.10566), section 4.1.
+    """
+    _check_rows(z_ND)
+    return jnp.mean(jnp.std(_unit(z_ND), axis=0))
+
+
+def effective_rank(z_ND: jax.Array, order: int = 1) -> jax.Array:
+    """The number of directions that the unit vectors really vary in, from 1 to D; 0 if none.
+
+    With p the eigenvalues of their covariance C divided by their sum: order 1 is the exponential
+    of the entropy, exp(-sum_k p_k log p_k); order 2 is the participation ratio
+    1 / sum_k p_k^2 = tr(C)^2 / tr(C^2), which needs no eigenvalues and never exceeds order 1.
+
+    Args:
+      z_ND: embeddings, any float dtype.
+      order: 1 or 2, the order of the Renyi entropy of the spectrum.
+
+    Raises:
+      ValueError: if `z_ND` is not [N, D] with N >= 2, or `order` is neither 1 nor 2.
+
+    >>> cross = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> round(float(effective_rank(cross)), 5), float(effective_rank(cross, order=2))
+    (2.0, 2.0)
+
+    Roy & Vetterli 2007 (The effective rank, EUSIPCO), definition 1, of the covariance matrix.
+    """
+    _check_rows(z_ND)
+    if order not in (1, 2):
+        raise ValueError(f"order is 1 (entropy) or 2 (participation ratio), got {order}")
+    covariance_DD = _covariance(_unit(z_ND))
+    total = jnp.trace(covariance_DD)
+    normalised_DD = covariance_DD / jnp.maximum(total, _NO_SPREAD)
+    if order == 1:
+        share_D = jnp.maximum(jnp.linalg.eigvalsh(normalised_DD), 0.0)
+        rank = jnp.exp(jnp.sum(entr(share_D)))
+    else:
+        rank = 1.0 / jnp.maximum(jnp.sum(normalised_DD**2), _NO_SPREAD)
+    return jnp.where(total > _NO_SPREAD, rank, 0.0)
+
+
+def rankme(z_ND: jax.Array) -> jax.Array:
+    """RankMe: the smooth rank of the embedding matrix as it is, neither centred nor normalised.
+
+    exp(-sum_k p_k log p_k), p_k = sigma_k / ||sigma||_1 + 1e-7, sigma the singular values. One
+    singular value decomposition: for evaluation, not for every step. The paper uses N = 25,600.
+
+    Args:
+      z_ND: embeddings, any float dtype.
+
+    Raises:
+      ValueError: if `z_ND` is not [N, D] with N >= 2.
+
+    >>> round(float(rankme(jnp.eye(3))), 3)
+    3.0
+
+    Garrido et al. 2023 (RankMe, arXiv:2210.02885), equation 1.
+    """
+    _check_rows(z_ND)
+    sigma = jnp.linalg.svd(z_ND.astype(jnp.float32), compute_uv=False)
+    tiny = jnp.finfo(jnp.float32).tiny
+    return jnp.exp(jnp.sum(entr(sigma / jnp.maximum(jnp.sum(sigma), tiny) + 1e-7)))
+
+
+def summary(z_BVD: jax.Array, temperature: jax.Array | float) -> Metrics:
+    """The gauges of one training batch, from one [BV, BV] similarity matrix.
+
+    `contrastive_accuracy`, `contrastive_entropy`, `alignment`, `uniformity` (t = 2, over pairs of
+    different examples, as its definition asks for independent draws), `embedding_std` and
+    `effective_rank` (order 2). The matrix is held in memory: give it a part of a very large batch.
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype.
+      temperature: positive, a Python number or a scalar array.
+
+    Raises:
+      ValueError: if `z_BVD` is not [B, V, D] with B, V >= 2, or `temperature` is a number <= 0.
+
+    >>> gauges = summary(jax.random.normal(jax.random.key(0), (8, 2, 4)), temperature=0.5)
+    >>> sorted(gauges)
+    ['alignment', 'contrastive_accuracy', 'contrastive_entropy', 'effective_rank',
+     'embedding_std', 'uniformity']
+    """
+    _check_views(z_BVD)
+    _check_temperature(temperature)
+    if z_BVD.shape[0] < 2:
+        raise ValueError(f"summary compares examples: need B >= 2, got shape {z_BVD.shape}")
+    rows_ND = _unit_rows(z_BVD)
+    similarity_NN = _dot(rows_ND, rows_ND.T)
+    return {
+        "contrastive_accuracy": _accuracy(similarity_NN, z_BVD.shape[1]),
+        "contrastive_entropy": _entropy(similarity_NN, temperature),
+        "alignment": alignment(z_BVD),
+        "uniformity": _uniformity_between(similarity_NN, z_BVD.shape[1]),
+        "embedding_std": embedding_std(rows_ND),
+        "effective_rank": effective_rank(rows_ND, order=2),
+    }
+
+
+def _accuracy(similarity_NN: jax.Array, views: int) -> jax.Array:
+    same_NN = _same_example(len(similarity_NN), views)
+    positive_NN = same_NN & ~jnp.eye(len(similarity_NN), dtype=bool)
+    nearest_positive_N = jnp.max(similarity_NN, axis=1, where=positive_NN, initial=-jnp.inf)
+    nearest_negative_N = jnp.max(similarity_NN, axis=1, where=~same_NN, initial=-jnp.inf)
+    return jnp.mean(nearest_positive_N > nearest_negative_N, dtype=jnp.float32)
+
+
+def _entropy(similarity_NN: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    logits_NN = similarity_NN / temperature
+    others_NN = ~jnp.eye(len(similarity_NN), dtype=bool)
+    surprise_NN = logsumexp(logits_NN, axis=1, keepdims=True, where=others_NN) - logits_NN
+    probability_NN = jnp.exp(jnp.where(others_NN, -surprise_NN, -jnp.inf))
+    return jnp.mean(jnp.sum(probability_NN * surprise_NN, axis=1))
+
+
+def _uniformity_between(similarity_NN: jax.Array, views: int, t: float = 2.0) -> jax.Array:
+    norm_N = jnp.diagonal(similarity_NN)
+    distance_NN = norm_N[:, None] + norm_N[None, :] - 2 * similarity_NN
+    different_NN = ~_same_example(len(similarity_NN), views)
+    pairs = jnp.float32(len(similarity_NN)) * (len(similarity_NN) - views)
+    return logsumexp(-t * jnp.maximum(distance_NN, 0.0), where=different_NN) - jnp.log(pairs)
+
+
+def _same_example(n: int, views: int) -> jax.Array:
+    example_N = jnp.arange(n) // views
+    return example_N[:, None] == example_N[None, :]
+
+
+def _covariance(rows_ND: jax.Array) -> jax.Array:
+    centred_ND = rows_ND - jnp.mean(rows_ND, axis=0, keepdims=True)
+    return _dot(centred_ND.T, centred_ND) / len(rows_ND)
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    # Accelerators round float32 factors by default, which would show in small distances.
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _unit_rows(z_BVD: jax.Array) -> jax.Array:
+    return _unit(z_BVD).reshape(-1, z_BVD.shape[-1])
+
+
+def _unit(z: jax.Array) -> jax.Array:
+    z = z.astype(jnp.float32)
+    square = jnp.sum(z**2, axis=-1, keepdims=True)
+    return jnp.where(square > 0, z * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def _check_views(z_BVD: jax.Array) -> None:
+    if z_BVD.ndim != 3 or z_BVD.shape[1] < 2:
+        raise ValueError(f"expected embeddings [B, V, D] with V >= 2 views, got {z_BVD.shape}")
+
+
+def _check_rows(z_ND: jax.Array) -> None:
+    if z_ND.ndim != 2 or z_ND.shape[0] < 2:
+        raise ValueError(f"expected embeddings [N, D] with N >= 2 rows, got {z_ND.shape}")
+
+
+def _check_temperature(temperature: jax.Array | float) -> None:
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}; SimCLR uses 0.1 to 1")

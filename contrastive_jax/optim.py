@@ -1,0 +1,100 @@
+"""Optimizers as the papers define them: what decays, what adapts, and how the rate scales."""
+
+from typing import Any
+
+import jax
+import optax
+
+NAMES = ("sgd", "lars", "adamw")
+SCALINGS = {
+    "none": lambda batch_size: 1.0,
+    "linear": lambda batch_size: batch_size / 256,  # LR x batch / 256
+    "sqrt": lambda batch_size: batch_size**0.5,  # LR x sqrt(batch), SimCLR appendix B.1
+}
+
+
+def make(
+    name: str = "sgd",
+    learning_rate: float = 0.06,
+    scaling: str = "none",
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 5e-4,
+    decay_norm_and_bias: bool = False,
+    warmup_epochs: float = 0.0,
+    *,
+    batch_size: int,
+    steps: int,
+    steps_per_epoch: int,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer and its learning-rate schedule, by the keys of the config's `optimizer`.
+
+    The rate rises linearly over `warmup_epochs` and then falls as a half cosine to zero at the
+    last step. Every weight decay is an L2 term except AdamW's, which is decoupled.
+
+    Args:
+      name: "sgd" (momentum); "lars" (You et al. 2017, arXiv 1708.03888, in SimCLR's order: decay,
+        trust ratio 0.001 |w| / |g|, rate, momentum); "adamw" (`momentum` is its first beta).
+      learning_rate: the peak rate before scaling.
+      scaling: "none", "linear" (x batch / 256) or "sqrt" (x sqrt(batch)); SimCLR table B.1.
+      momentum: of SGD and LARS, and beta_1 of AdamW.
+      nesterov: Nesterov momentum, for "sgd" and "lars".
+      weight_decay: its strength; on matrices and filters only, unless `decay_norm_and_bias`.
+      decay_norm_and_bias: also decay norm scales and biases. LARS never adapts those.
+      warmup_epochs: length of the warm-up in epochs.
+      batch_size: the global batch, in examples.
+      steps: the length of training.
+      steps_per_epoch: steps in one epoch.
+
+    Raises:
+      ValueError: an unknown name or scaling, or a warm-up longer than the training.
+
+    >>> optimizer, schedule = make("lars", 0.3, "linear", warmup_epochs=1, batch_size=512,
+    ...                            steps=100, steps_per_epoch=10)
+    >>> round(float(schedule(10)), 3), round(float(schedule(100)), 3)
+    (0.6, 0.0)
+    """
+    if name not in NAMES:
+        raise ValueError(f"optimizer name is {name!r}; give one of {NAMES}")
+    if scaling not in SCALINGS:
+        raise ValueError(f"optimizer scaling is {scaling!r}; give one of {tuple(SCALINGS)}")
+    warmup = round(warmup_epochs * steps_per_epoch)
+    if warmup >= steps:
+        raise ValueError(
+            f"optimizer warmup_epochs is {warmup_epochs}, {warmup} steps of the {steps} to train; "
+            "give a shorter warm-up or train longer"
+        )
+    peak = learning_rate * SCALINGS[scaling](batch_size)
+    schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps)
+    decayed = _everything_trained if decay_norm_and_bias else _weights
+    if name == "lars":
+        optimizer = optax.lars(
+            schedule,
+            weight_decay,
+            weight_decay_mask=decayed,
+            trust_ratio_mask=_weights,
+            momentum=momentum,
+            nesterov=nesterov,
+        )
+    elif name == "adamw":
+        optimizer = optax.adamw(schedule, b1=momentum, weight_decay=weight_decay, mask=decayed)
+    else:
+        optimizer = optax.chain(
+            optax.add_decayed_weights(weight_decay, mask=decayed),
+            optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov),
+        )
+    return optimizer, schedule
+
+
+def _weights(params: Any) -> Any:
+    """True for the filters and matrices of the method: not biases, norms, nor the online probe."""
+    return jax.tree.map_with_path(lambda path, p: p.ndim > 1 and not _is_probe(path), params)
+
+
+def _everything_trained(params: Any) -> Any:
+    return jax.tree.map_with_path(lambda path, p: not _is_probe(path), params)
+
+
+def _is_probe(path: tuple[Any, ...]) -> bool:
+    """The online probe measures the encoder; it is neither decayed nor adapted."""
+    return bool(path) and jax.tree_util.keystr(path[:1], simple=True) == "probe"

@@ -1,0 +1,87 @@
+"""One mesh axis, "data": the state is replicated, the batch is sharded, pair losses see every key.
+
+Everything else is the compiler's business: the training step is one `jax.jit` over global arrays,
+so that batch statistics are global, and only the pair loss is an island of `jax.shard_map`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXIS = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of one axis over `devices` (default: all of them).
+
+    >>> make_mesh(jax.devices()[:1]).axis_names
+    ('data',)
+    """
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole: the state, a resident dataset, a scalar."""
+    return NamedSharding(mesh, P())
+
+
+def batched(mesh: Mesh) -> NamedSharding:
+    """The sharding of what is split by examples along its first axis."""
+    return NamedSharding(mesh, P(AXIS))
+
+
+def put_batch(host_batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+    """Place host arrays of the global batch on the mesh, split along their first axis.
+
+    Every process passes the whole array and keeps the rows of its own devices.
+    """
+    return {name: _put(x, batched(mesh)) for name, x in host_batch.items()}
+
+
+def put_replicated(host_tree: Any, mesh: Mesh) -> Any:
+    """Place a pytree of host arrays on every device of the mesh."""
+    return jax.tree.map(lambda x: _put(x, replicated(mesh)), host_tree)
+
+
+def _put(x: Any, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda rows: x[rows])
+
+
+def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -> Callable:
+    """Run a per-anchor loss on every device's own anchors against the keys of all devices.
+
+    The gradient is exact when taken *outside*, of the mean over the global batch. A gradient
+    taken inside the island and averaged again is too large by the number of devices.
+
+    Args:
+      loss: a function with a keyword `axis_name` that returns one number per anchor, such as
+        `losses.nt_xent`.
+      mesh: a mesh of `make_mesh`.
+      n_sharded: how many leading arguments are split by examples; the others (a learned
+        temperature) are the same on every device.
+
+    Returns:
+      The loss as a function of global arrays.
+
+    >>> from contrastive_jax import losses
+    >>> loss = shard_loss(losses.nt_xent, make_mesh())
+    >>> z_BVD = jax.random.normal(jax.random.key(0), (16, 2, 8))
+    >>> loss(z_BVD).shape
+    (16, 2)
+    """
+
+    def sharded(*args: jax.Array) -> jax.Array:
+        specs = tuple(P(AXIS) if i < n_sharded else P() for i in range(len(args)))
+        island = functools.partial(loss, axis_name=AXIS)
+        return jax.shard_map(island, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(*args)
+
+    return sharded

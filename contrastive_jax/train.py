@@ -1,0 +1,239 @@
+"""The one training loop. It knows objectives, optimizers and feeds, and no method in particular."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from contrastive_jax import metrics as metrics_lib
+from contrastive_jax import parallel
+from contrastive_jax.checkpoint import Checkpointer
+from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
+
+# Every random stream has a root key of its own, folded from the seed by a constant.
+INIT_STREAM, AUGMENT_STREAM = 0, 1
+
+
+class Plan(NamedTuple):
+    """How long to train, how often to say so, and from which seed."""
+
+    steps: int
+    seed: int
+    log_every: int
+
+
+def plan(
+    epochs: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    log_every: int = 50,
+    *,
+    steps_per_epoch: int,
+) -> Plan:
+    """The length of a run by the keys of the config's `train`.
+
+    Args:
+      epochs: passes over the training set; or give `steps`.
+      steps: optimizer steps; it wins over `epochs`.
+      seed: of parameters, data order and augmentation.
+      log_every: steps between rows of metrics.jsonl.
+      steps_per_epoch: whole batches in the training set.
+
+    Raises:
+      ValueError: neither length is given, or a number is out of range.
+
+    >>> plan(epochs=2, steps_per_epoch=10).steps
+    20
+    """
+    if steps is None and epochs is None:
+        raise ValueError("train.steps and train.epochs are both None; give one of them")
+    total = steps if steps is not None else round(epochs * steps_per_epoch)  # type: ignore
+    if total < 1:
+        raise ValueError(f"train lasts {total} steps (steps={steps}, epochs={epochs}); give more")
+    if log_every < 1:
+        raise ValueError(f"train.log_every is {log_every}; give at least 1")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"train.seed is {seed}; give a number from 0 to 2**32 - 1")
+    return Plan(total, seed, log_every)
+
+
+def stream_key(seed: int, stream: int) -> jax.Array:
+    """The root key of one stream of a seed; fold the step and the example index into it."""
+    return jax.random.fold_in(jax.random.key(seed), stream)
+
+
+def batch_spec(feed: Feed) -> Any:
+    """Shapes and dtypes of a batch of this feed, without making one."""
+    return jax.eval_shape(feed.assemble, dict(feed.resident), dict(feed.batch_at(0)))
+
+
+def init_state(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    feed: Feed,
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
+    """A fresh state, born replicated over the mesh."""
+    init = jax.jit(_initializer(objective, optimizer, feed), out_shardings=parallel.replicated(mesh))
+    return init(stream_key(seed, INIT_STREAM))
+
+
+def abstract_state(
+    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of a state, without making one: what a restore needs."""
+    shapes = jax.eval_shape(_initializer(objective, optimizer, feed), jax.random.key(0))
+    sharding = parallel.replicated(mesh)
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+
+
+def _initializer(
+    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed
+) -> Callable[[jax.Array], TrainState]:
+    spec = batch_spec(feed)
+
+    def init(key: jax.Array) -> TrainState:
+        batch = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), spec)
+        params, model_state = objective.init(key, batch)
+        return TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
+
+    return init
+
+
+def make_train_step(
+    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
+) -> Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """One step as a compiled function of (state, resident arrays, sent arrays, key)."""
+    replicated = parallel.replicated(mesh)
+
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=(replicated, replicated))
+    def train_step(state, resident, sent, key):
+        batch = feed.assemble(resident, sent)
+        key = jax.random.fold_in(key, state.step)
+        loss_and_grad = jax.value_and_grad(objective.loss, has_aux=True)
+        (total, out), grads = loss_and_grad(state.params, state.model_state, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"total_loss": total, "grad_norm": optax.tree.norm(grads), **out.metrics}
+        return TrainState(state.step + 1, params, out.model_state, opt_state), metrics
+
+    return train_step
+
+
+class Finished(NamedTuple):
+    """What a call of `run` leaves behind."""
+
+    state: TrainState
+    step: int
+    compile_seconds: float
+    train_seconds: float
+
+
+class Evaluator(NamedTuple):
+    """`measure(state, step)` is called every `every` steps and adds its metrics to the row."""
+
+    every: int
+    measure: Callable[[TrainState, int], Mapping[str, Any]]
+
+
+def run(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    feed: Feed,
+    state: TrainState,
+    *,
+    plan: Plan,
+    mesh: Mesh,
+    write: Callable[[int, Mapping[str, Any]], None],
+    checkpointer: Checkpointer | None = None,
+    meta: Mapping[str, Any] | None = None,
+    evaluators: Sequence[Evaluator] = (),
+    on_step: Callable[[int], None] = lambda step: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Finished:
+    """Train from `state` to the last step of the plan, or until `stop()`.
+
+    A row of metrics is written one step late, when the next step is already on its way, so that
+    reading it does not hold the device up. A checkpoint is written only after the metrics of its
+    step were found finite.
+
+    Args:
+      objective, optimizer, feed: what to train and on what.
+      state: where to begin: of `init_state` or of a checkpoint. It is donated.
+      plan: length, seed and logging interval.
+      mesh: the devices.
+      write: called with (step, metrics) for every logged step, in order.
+      checkpointer: where to save, or None.
+      meta: goes into every checkpoint beside the state.
+      evaluators: measured at their own intervals and at the end.
+      on_step: called after each step is dispatched: a progress bar.
+      stop: asked after each step; True saves and returns.
+
+    Raises:
+      NonFiniteError: a metric became NaN or infinite. The last checkpoint is from before that.
+      CheckpointError: a checkpoint could not be written.
+    """
+    key = parallel.put_replicated(stream_key(plan.seed, AUGMENT_STREAM), mesh)
+    resident = parallel.put_replicated(dict(feed.resident), mesh)
+    step = int(jax.device_get(state.step))
+    log = _LateLog(write, step)
+    started = compiled_at = time.perf_counter()
+    train_step = None
+
+    while step < plan.steps:
+        with jax.transfer_guard("disallow"):
+            sent = parallel.put_batch(feed.batch_at(step), mesh)
+            if train_step is None:  # compiled ahead, so that a second compilation is an error
+                jitted = make_train_step(objective, optimizer, feed, mesh)
+                train_step = jitted.lower(state, resident, sent, key).compile()  # type: ignore
+                compiled_at = time.perf_counter()
+            state, metrics = train_step(state, resident, sent, key)
+        step += 1
+        log.flush()
+        on_step(step)
+        last = step == plan.steps or stop()
+        done = step == plan.steps
+        due = [e for e in evaluators if done or step % e.every == 0]
+        if due or done or step == 1 or step % plan.log_every == 0:
+            measured = {k: v for e in due for k, v in e.measure(state, step).items()}
+            log.hold(step, {**metrics, **measured})
+        if checkpointer is not None and (last or checkpointer.due(step)):
+            log.flush()
+            metrics_lib.require_finite(metrics, step, log.last_finite)
+            checkpointer.save(step, state, meta=dict(meta or {}), metrics=log.last_row)
+        if last:
+            break
+
+    log.flush()
+    jax.block_until_ready(state)
+    finished_at = time.perf_counter()
+    return Finished(state, step, compiled_at - started, finished_at - compiled_at)
+
+
+class _LateLog:
+    """Holds the metrics of one step until the next one runs, then checks and writes them."""
+
+    def __init__(self, write: Callable[[int, Mapping[str, Any]], None], step: int):
+        self._write = write
+        self._held: tuple[int, Mapping[str, Any]] | None = None
+        self.last_finite: int | None = step or None
+        self.last_row: dict[str, float] | None = None
+
+    def hold(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self._held = (step, metrics)
+
+    def flush(self) -> None:
+        if self._held is None:
+            return
+        step, metrics = self._held
+        self._held = None
+        row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        self._write(step, row)
+        metrics_lib.require_finite(row, step, self.last_finite)
+        self.last_finite, self.last_row = step, row

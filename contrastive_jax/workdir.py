@@ -1,0 +1,200 @@
+"""The folder of one run: made once, held by one process, its files never half written."""
+
+import fcntl
+import json
+import math
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from contrastive_jax.errors import ConfigError, WorkdirBusyError
+
+
+def prepare(path: str | os.PathLike[str]) -> Path:
+    """Make the workdir if need be and return its absolute path, proven writable.
+
+    Args:
+        path: the folder, relative or absolute; `~` is expanded.
+
+    Raises:
+        ConfigError: the path is empty, remote (`gs://`), a file or under one, or not writable.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     workdir = prepare(folder + "/runs/first")
+        ...     workdir.is_absolute(), workdir.is_dir()
+        (True, True)
+    """
+    text = os.fspath(path)
+    if not text:
+        raise ConfigError("The workdir is an empty path: pass --workdir DIR.")
+    if "://" in text:
+        raise ConfigError(
+            f"The workdir {text} is a remote address, but a run locks a local folder: mount it."
+        )
+    workdir = Path(os.path.abspath(os.path.expanduser(text)))
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"The workdir {workdir} cannot be used: {_reason(error)}.\n"
+            "Pass --workdir with a folder that you can write to."
+        ) from error
+    return workdir
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "it, or a folder above it, is a file"
+    return getattr(error, "strerror", None) or str(error)
+
+
+@contextmanager
+def lock(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the workdir for this process; the kernel lets go when it ends, however it ends.
+
+    Args:
+        path: an existing workdir.
+
+    Raises:
+        WorkdirBusyError: at once, when another process holds it, naming its pid and host.
+        ConfigError: the file system cannot lock.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, lock(folder):
+        ...     (Path(folder) / ".lock").exists()
+        True
+    """
+    file = Path(path) / ".lock"
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigError(f"Cannot open {file}: {_reason(error)}.") from error
+    try:
+        _take(descriptor, file)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, file: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkdirBusyError(
+            f"Another run holds {file.parent}: {_holder(file)}.\n"
+            "Wait for it or stop it, or pass another --workdir."
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{file.parent} is on a file system without locks ({_reason(error)}).\n"
+            "Pass a --workdir on a local disk."
+        ) from error
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "start": _now()}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def _holder(file: Path) -> str:
+    try:
+        holder = json.loads(file.read_text())
+        return f"pid {holder['pid']} on {holder['host']}, since {holder['start']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has the lock but has not yet signed
+        return "its pid is not known yet"
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: the file; its folder must exist.
+        text: the whole new content, written as UTF-8.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(folder + "/note.txt", "kept")
+        ...     Path(folder, "note.txt").read_text()
+        'kept'
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may keep the rename and lose the content
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Write `obj` as indented, standard JSON in one atomic step.
+
+    Args:
+        path: the file; its folder must exist.
+        obj: dicts, lists, strings, finite numbers; arrays and scalars of numpy or JAX are
+            written as lists and numbers.
+
+    Raises:
+        ValueError: a number is NaN or infinite; the message names its place.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(folder + "/knn.json", {"accuracy": 0.5, "k": 20})
+        ...     read_json(folder + "/knn.json")
+        {'accuracy': 0.5, 'k': 20}
+    """
+    plain = _plain(obj, at="")
+    write_text(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any, at: str) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item, f"{at}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{at}[{i}]") for i, item in enumerate(value)]
+    if hasattr(value, "tolist"):  # numpy and JAX
+        return _plain(value.tolist(), at)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{at.lstrip('.') or 'the value'} is {value}: JSON holds finite numbers.")
+    return value
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: the content is not JSON.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(folder + "/config.json", "[1, 2]")
+        ...     read_json(folder + "/config.json")
+        [1, 2]
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}): repair or remove it.") from error

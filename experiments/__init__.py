@@ -1,0 +1,1 @@
+"""The commands: thin files that turn a config into calls of the library."""

@@ -1,0 +1,272 @@
+"""The launcher: a config and a builder of objectives become a trained, checkpointed, scored run."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+import contrastive_jax
+from contrastive_jax import data, metrics, optim, parallel, train, workdir
+from contrastive_jax.checkpoint import Checkpointer
+from contrastive_jax.errors import ConfigError
+from contrastive_jax.types import Feed, Objective, TrainState
+from experiments import command_line, console, scoring
+from experiments.stopping import STOPPED, StopRequested, StopSignal
+
+# What may change between two starts of one run: its length, and how it is watched and scored.
+RESUMABLE = ("train.steps", "train.epochs", "train.log_every", "checkpoint.", "eval.", "data.data_dir")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Experiment(NamedTuple):
+    """A family of methods: the sections of its configs and how they become an objective."""
+
+    usage: str
+    sections: command_line.Sections  # beside the shared ones
+    build: Callable[[ConfigDict, Mesh, int], Objective]  # (config, mesh, n_classes)
+
+
+SHARED_SECTIONS: command_line.Sections = {
+    "data": data.load,
+    "optimizer": optim.make,
+    "train": train.plan,
+    "checkpoint": Checkpointer,
+    "eval": scoring.settings,
+}
+
+
+class Run(NamedTuple):
+    """Everything a config stands for, before any device has worked."""
+
+    dataset: data.Dataset
+    mesh: Mesh
+    objective: Objective
+    optimizer: Any
+    schedule: Callable[[int], Any]
+    feed: Feed
+    plan: train.Plan
+    eval: scoring.Settings
+
+
+def main(experiment: Experiment) -> None:
+    """Run the experiment that the command line asks for; never returns."""
+    command_line.exit_with(lambda argv: _main(experiment, argv))
+
+
+def _main(experiment: Experiment, argv: Sequence[str]) -> int:
+    signals = StopSignal()
+    signals.install()
+    command = command_line.parse(argv, experiment.usage)
+    sections = {**SHARED_SECTIONS, **experiment.sections}
+    command_line.check(command.config, sections)
+    folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
+    set_up_jax()
+    try:
+        with workdir.lock(folder):
+            return _train_and_score(experiment, command, folder, signals, argv)
+    except StopRequested as stop:
+        print(f"{stop}: stopped; run the same command again to go on.", file=sys.stderr)
+        return STOPPED
+
+
+def _train_and_score(
+    experiment: Experiment,
+    command: command_line.Command,
+    folder: Path,
+    signals: StopSignal,
+    argv: Sequence[str],
+) -> int:
+    config = command.config
+    resolved = json.loads(config.to_json())
+    _refuse_another_config(folder, resolved)
+    if is_complete(folder, resolved):
+        print(f"{folder} is complete:\n{_saved_table(folder)}")
+        return 0
+    run = build(experiment, config)
+    description = {"config": resolved, "command": _command(argv), "versions": versions()}
+    workdir.write_json(folder / "config.json", description)
+    with ExitStack() as stack:
+        checkpointer = stack.enter_context(
+            Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
+        )
+        abstract = train.abstract_state(run.objective, run.optimizer, run.feed, run.mesh)
+        restored = checkpointer.restore(abstract)
+        for line in restored.skipped if restored else ():
+            print(f"warning: {line}", file=sys.stderr)
+        start = restored.step if restored else 0
+        state = restored.state if restored else _fresh_state(run)
+        console.banner(_facts(run, state, folder, start, command))
+        finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
+        checkpointer.wait()
+    if finished.step < run.plan.steps:
+        print(f"stopped after step {finished.step}, saved; run the same command again to go on.")
+        return STOPPED
+    summary = scoring.score(run, finished.state, _fresh_state(run), folder, finished)
+    print(console.table(summary["evaluations"]))
+    print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
+    return 0
+
+
+def build(experiment: Experiment, config: ConfigDict) -> Run:
+    """Check the config's values and load its data.
+
+    Raises:
+      ConfigError, ValueError: a value that cannot be run. DataError: no such data.
+    """
+    mesh = parallel.make_mesh()
+    check_batch(config.data.batch_size, mesh)
+    experiment.build(config, mesh, 2)  # its checks come before the data is read
+    settings = scoring.settings(**command_line.as_kwargs(config, "eval"))
+    dataset = data.load(**command_line.as_kwargs(config, "data"))
+    steps_per_epoch = len(dataset.train.image) // dataset.batch_size
+    plan = train.plan(**command_line.as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
+    optimizer, schedule = optim.make(
+        **command_line.as_kwargs(config, "optimizer"),
+        batch_size=dataset.batch_size,
+        steps=plan.steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+    objective = experiment.build(config, mesh, len(dataset.class_names))
+    feed = data.feed(dataset.train, dataset.batch_size, plan.seed)
+    return Run(dataset, mesh, objective, optimizer, schedule, feed, plan, settings)
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Refuse a batch that the devices do not divide."""
+    devices = mesh.devices.size
+    if batch_size < 2:
+        raise ConfigError(f"data.batch_size is {batch_size}; a pair loss needs at least 2.")
+    if batch_size % devices:
+        below, above = batch_size // devices * devices, -(-batch_size // devices) * devices
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise ConfigError(
+            f"data.batch_size is {batch_size}, which {devices} devices do not divide; "
+            f"the nearest that they do: {nearest}."
+        )
+
+
+def set_up_jax() -> None:
+    """Keep compiled programs between runs, in the user's cache folder."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "contrastive_jax", "xla"))
+
+
+def _fresh_state(run: Run) -> TrainState:
+    return train.init_state(run.objective, run.optimizer, run.feed, run.plan.seed, run.mesh)
+
+
+def _train(
+    run: Run,
+    state: TrainState,
+    start: int,
+    folder: Path,
+    checkpointer: Checkpointer,
+    resolved: Mapping[str, Any],
+    signals: StopSignal,
+    stack: ExitStack,
+) -> train.Finished:
+    resume = start or None
+    rows = stack.enter_context(metrics.JsonlWriter(folder / "metrics.jsonl", resume))
+    events = stack.enter_context(metrics.TensorBoardWriter(folder / "tensorboard", resume))
+    progress = console.Progress(start, run.plan.steps, run.dataset.batch_size)
+    stack.callback(progress.close)
+
+    def write(step: int, row: Mapping[str, float]) -> None:
+        row = {**row, "learning_rate": float(run.schedule(step - 1))}
+        rows.write(step, row)
+        events.write(step, row)
+        progress.on_row(step, row)
+
+    with signals.deferred():
+        return train.run(
+            run.objective,
+            run.optimizer,
+            run.feed,
+            state,
+            plan=run.plan,
+            mesh=run.mesh,
+            write=write,
+            checkpointer=checkpointer,
+            meta={"config": resolved},
+            evaluators=scoring.evaluators(run),
+            on_step=progress.on_step,
+            stop=lambda: signals.requested,
+        )
+
+
+def _refuse_another_config(folder: Path, resolved: Mapping[str, Any]) -> None:
+    """A workdir belongs to one config, but for what a resumed run may change."""
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    before = dict(command_line.leaves(workdir.read_json(path)["config"]))
+    now = dict(command_line.leaves(resolved))
+    changed = [
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(RESUMABLE) and "[" not in key
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run of another config: {'; '.join(changed[:3])}.\n"
+            "Pass another --workdir, or the config that it was started with."
+        )
+
+
+def fingerprint(resolved: Mapping[str, Any]) -> str:
+    """A digest of a resolved config."""
+    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
+
+
+def is_complete(folder: Path, resolved: Mapping[str, Any]) -> bool:
+    """True where this very config was already trained and scored."""
+    path = folder / "results" / "summary.json"
+    return path.exists() and workdir.read_json(path)["config_sha256"] == fingerprint(resolved)
+
+
+def _saved_table(folder: Path) -> str:
+    return console.table(workdir.read_json(folder / "results" / "summary.json")["evaluations"])
+
+
+def versions() -> dict[str, str]:
+    """Of this project and of the packages that decide its numbers."""
+    installed = {name: importlib.metadata.version(name) for name in PACKAGES}
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"contrastive_jax": contrastive_jax.__version__, "python": python, **installed}
+
+
+def _command(argv: Sequence[str]) -> str:
+    module = Path(argv[0]).stem
+    return shlex.join(["python", "-m", f"experiments.{module}", *argv[1:]])
+
+
+def _facts(
+    run: Run, state: TrainState, folder: Path, start: int, command: command_line.Command
+) -> dict[str, str]:
+    devices = run.mesh.devices.ravel()
+    count = sum(p.size for p in jax.tree.leaves(state.params))
+    shape = "x".join(map(str, run.dataset.train.image.shape[1:]))
+    batch = run.dataset.batch_size
+    return {
+        "contrastive_jax": f"{contrastive_jax.__version__}, jax {jax.__version__}",
+        "devices": f"{len(devices)} x {devices[0].device_kind}, mesh (data={len(devices)})",
+        "config": f"{command.name}, seed {run.plan.seed}",
+        "data": f"{run.dataset.name}: {len(run.dataset.train.image):,} train and "
+        f"{len(run.dataset.test.image):,} test images of {shape}",
+        "batch": f"{batch} images, {batch // len(devices)} a device",
+        "parameters": f"{count:,}",
+        "steps": f"{run.plan.steps:,}" + (f", resumed from step {start:,}" if start else ""),
+        "workdir": str(folder),
+    }

@@ -1,0 +1,80 @@
+"""The pictures of a run, from its metrics and its cached features."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from contrastive_jax import data, evaluate, figures, metrics, train
+
+Features = Mapping[str, np.ndarray]
+GRID, QUERIES, NEIGHBOURS, PAIRS = 8, 12, 6, 1000
+
+
+def draw(
+    run: Any,
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    trained: tuple[Features, Features],
+) -> None:
+    """Write every figure of a scored run to its folder `figures`.
+
+    Args:
+      run: the `launch.Run`.
+      folder: the workdir.
+      rows: the evaluations of the summary.
+      trained: features of the labelled training images and of the test images.
+    """
+    out = folder / "figures"
+    bank, test = data.labelled(run.dataset.train), run.dataset.test
+    classes = run.dataset.class_names
+    pair_images = run.dataset.train.image[:PAIRS]
+    views = _views(run, pair_images)
+    figures.views_grid(
+        out / "views.png",
+        pair_images[:GRID],
+        views[:GRID],
+        [classes[label] if label >= 0 else "" for label in run.dataset.train.label[:GRID]],
+    )
+    history = metrics.read_jsonl(folder / "metrics.jsonl")
+    figures.curves(out / "curves.png", history)
+    figures.score_bars(out / "scores.png", rows)
+    for layer, z in trained[1].items():
+        figures.embedding_map(out / f"map_{layer}.png", z, test.label, classes, seed=run.plan.seed)
+    h_bank, h_test = trained[0]["features"], trained[1]["features"]
+    chosen = np.linspace(0, len(h_test) - 1, QUERIES).astype(int)
+    similarity, index = evaluate.knn_neighbours(h_bank, h_test[chosen], k=NEIGHBOURS)
+    figures.neighbours(
+        out / "neighbours.png",
+        test.image[chosen],
+        bank.image[index],
+        test.label[chosen],
+        bank.label[index],
+        classes,
+        similarity,
+    )
+
+
+def draw_cosines(run: Any, state: Any, folder: Path) -> None:
+    """The cosines of positive pairs (two views of one image) and of negative pairs."""
+    views = _views(run, run.dataset.train.image[:PAIRS])
+    z_BVD = np.stack([embed_views(run, state, views[:, v]) for v in range(2)], axis=1)
+    unit = z_BVD / np.maximum(np.linalg.norm(z_BVD, axis=-1, keepdims=True), 1e-12)
+    cosine = unit[:, 0] @ unit[:, 1].T
+    negative = cosine[~np.eye(len(cosine), dtype=bool)]
+    figures.cosine_histogram(folder / "figures" / "cosines.png", np.diag(cosine), negative)
+
+
+def embed_views(run: Any, state: Any, view_BHWC: np.ndarray) -> np.ndarray:
+    """Embeddings of float views, through the path that images take in evaluation."""
+    image = np.round(view_BHWC * 255).clip(0, 255).astype(np.uint8)
+    batch = {"image": image}
+    return np.asarray(jax.jit(run.objective.embed)(state.params, state.model_state, batch)["embedding"])
+
+
+def _views(run: Any, image: np.ndarray) -> np.ndarray:
+    key = train.stream_key(run.plan.seed, train.AUGMENT_STREAM)
+    index = np.arange(len(image), dtype=np.int32)
+    return np.asarray(jax.jit(run.views.train)(key, image, index))

@@ -1,0 +1,330 @@
+"""Download CIFAR-10 or CIFAR-100 once and write it as a TensorFlow Datasets folder.
+
+    python -m experiments.prepare cifar10 --data_dir DIR
+    python -m experiments.prepare cifar10 --data_dir DIR --archive cifar-10-binary.tar.gz
+
+The folder (`DIR/cifar10/3.0.2`, ArrayRecord, lossless PNG) is a genuine one, written without
+TensorFlow. Any other set can be used too, once it is built where TensorFlow is installed:
+
+    tfds build imagenette/320px-v2 --file_format=array_record --data_dir DIR
+
+Nothing is extracted to disk: the files of the archive are read by their exact names.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import http.client
+import io
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import urllib.request
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from contrastive_jax.data.failures import WITHOUT_DOWNLOAD, first_line, needs
+from contrastive_jax.data.prepared import find_prepared
+from contrastive_jax.errors import DataError
+from experiments.command_line import exit_with
+
+TIMEOUT_S = 10
+MAX_ARCHIVE_BYTES = 1 << 30  # unpacked; the published archives are 185 MB
+PIXELS = 32 * 32 * 3
+
+
+class Archive(NamedTuple):
+    """A published archive in the binary format: records of label bytes and 32x32 RGB planes."""
+
+    url: str
+    size: int
+    sha256: str
+    folder: str
+    files: Mapping[str, list[str]]  # by split
+    class_names: Mapping[str, tuple[str, int]]  # file and count, by label in the order of the bytes
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        170_052_171,
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        "cifar-10-batches-bin",
+        {
+            "train": [f"data_batch_{i}.bin" for i in range(1, 6)],
+            "test": ["test_batch.bin"],
+        },
+        {"label": ("batches.meta.txt", 10)},
+    ),
+    "cifar100": Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        168_513_733,
+        "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        "cifar-100-binary",
+        {"train": ["train.bin"], "test": ["test.bin"]},
+        {"coarse_label": ("coarse_label_names.txt", 20), "label": ("fine_label_names.txt", 100)},
+    ),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv[1:])
+    root = args.data_dir.expanduser().absolute()
+    try:
+        prepare(args.name, root, args.archive)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    override = "" if args.name == "cifar10" else f" --config.data.name={args.name}"
+    print(
+        "Train on it:\n  python -m experiments.simclr --config configs/cifar.py "
+        f"--config.data.data_dir={root}{override}"
+    )
+    return 0
+
+
+def prepare(name: str, root: Path, archive_file: Path | None = None) -> None:
+    """Write `root/name/<version>`, from a local archive or from a download; once.
+
+    Raises:
+      DataError: when the archive cannot be had or read, or the folder not be written.
+    """
+    if folder := _already_prepared(name, root):
+        print(f"{name} is already prepared in {folder}")
+        return
+    archive = ARCHIVES[name]
+    if archive_file is None:
+        downloads = root / "downloads"
+        archive_file = downloads / urlsplit(archive.url).path.rpartition("/")[2]
+        download(archive.url, archive_file, archive.size, archive.sha256)
+        write(name, root, archive_file)
+        archive_file.unlink()
+        with contextlib.suppress(OSError):  # others may keep their downloads there
+            downloads.rmdir()
+    else:
+        if "python" in archive_file.name:
+            raise _pickled(archive_file, archive)
+        write(name, root, archive_file)
+
+
+def _already_prepared(name: str, root: Path) -> Path | None:
+    try:
+        folder = find_prepared(name, root)
+    except DataError:
+        return None
+    stored = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
+    if stored != "array_record":
+        raise DataError(
+            f"{folder} is stored as {stored}, which has no random access\n"
+            "Choose another --data_dir, or remove that folder"
+        )
+    return folder
+
+
+def download(url: str, path: Path, size: int, sha256: str) -> None:
+    """Fetch `url` to `path`, going on from what an earlier call left in `path`.part.
+
+    Raises:
+      DataError: when there is no connection, or the bytes are not those that were published.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not (path.exists() and _sha256(path) == sha256):
+            _fetch(url, part, size)
+            if _sha256(part) != sha256:
+                part.unlink()
+                raise OSError("the sha256 of what came is not the published one")
+            os.replace(part, path)
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(
+            f"cannot download {url} to {path.parent}: {first_line(error)}\n"
+            "Run the same command again, or fetch that file elsewhere and give it: --archive FILE\n"
+            f"{WITHOUT_DOWNLOAD}"
+        ) from error
+
+
+def _fetch(url: str, part: Path, size: int) -> None:
+    from tqdm import tqdm
+
+    have = part.stat().st_size if part.exists() else 0
+    if have == size:
+        return
+    if have > size:
+        have = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        if urlsplit(response.url).scheme != urlsplit(url).scheme:
+            raise OSError(f"redirected to {response.url}")
+        have = have if response.status == http.client.PARTIAL_CONTENT else 0
+        bar = tqdm(
+            desc=part.stem, initial=have, total=size, unit="B", unit_scale=True, disable=None
+        )
+        with part.open("ab" if have else "wb") as out, bar:
+            while have <= size and (block := response.read(1 << 18)):
+                out.write(block)
+                bar.update(len(block))
+                have += len(block)
+    if have != size:
+        raise OSError(f"{have:,} bytes came, not {size:,}")
+
+
+def write(name: str, root: Path, archive_file: Path) -> None:
+    """Write the binary archive as a TFDS folder; it appears under its name only when complete.
+
+    Raises:
+      DataError: when the archive is not that set's, or the folder cannot be written.
+    """
+    archive = ARCHIVES[name]
+    if _sha256(archive_file) != archive.sha256:
+        print(f"note: {archive_file} is not the published archive (its sha256 differs)")
+    files = _read_files(archive_file, archive)
+    names = {label: _lines(files[file]) for label, (file, _) in archive.class_names.items()}
+    for label, (file, n) in archive.class_names.items():
+        if len(names[label]) != n:
+            raise DataError(f"{file} names {len(names[label])} classes, not {n}\n{_get(archive)}")
+    splits = {
+        split: np.concatenate([_records(file, files[file], names) for file in of_split])
+        for split, of_split in archive.files.items()
+    }
+    with needs("tensorflow-datasets array_record importlib_resources pillow"):
+        import array_record  # noqa: F401
+        import importlib_resources  # noqa: F401
+        import PIL  # noqa: F401
+        import tensorflow_datasets as tfds
+    builder: Any = tfds.builder(name, data_dir=str(root), file_format="array_record")
+    if Path(builder.data_dir).exists():
+        raise DataError(f"{builder.data_dir} is there but incomplete\nRemove that folder first")
+    for label, class_names in names.items():
+        builder.info.features[label].names = class_names
+    # The builder's own generator reads with TensorFlow; ours yields the same keys and examples.
+    builder._split_generators = lambda dl_manager: {
+        split: _examples(split, records, list(names)) for split, records in splits.items()
+    }
+    _write_quietly(builder)
+    counts = " + ".join(f"{info.num_examples:,}" for info in builder.info.splits.values())
+    print(f"prepared {name} in {builder.data_dir}: {counts} images")
+
+
+def _write_quietly(builder: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    try:
+        with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_dir=unused, download_config=config)
+    except Exception as error:  # TFDS wraps what the disk and its writers raise
+        raise DataError(
+            f"cannot write {builder.data_dir}: {first_line(error)}\n"
+            "Check that the folder can be written and has 500 MB free, or choose another --data_dir"
+        ) from error
+
+
+def _read_files(path: Path, archive: Archive) -> dict[str, bytes]:
+    """The archive's own files by name; whatever else is in it is not looked at."""
+    listed = [file for file, _ in archive.class_names.values()]
+    wanted = {f"{archive.folder}/{f}": f for f in sum(archive.files.values(), start=listed)}
+    files, unpacked = {}, 0
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for member in tar:
+                unpacked += member.size
+                if unpacked > MAX_ARCHIVE_BYTES:
+                    raise tarfile.TarError(f"it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes")
+                if member.name.startswith(("cifar-10-batches-py/", "cifar-100-python/")):
+                    raise _pickled(path, archive)
+                if member.name in wanted:
+                    files[wanted[member.name]] = _content(tar, member)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DataError(f"cannot read {path}: {first_line(error)}\n{_get(archive)}") from error
+    if missing := sorted(set(wanted.values()) - set(files)):
+        raise DataError(f"{path} has no {archive.folder}/{missing[0]}\n{_get(archive)}")
+    return files
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member) if member.isreg() else None
+    if file is None:
+        raise tarfile.TarError(f"{member.name} is not a regular file")
+    return file.read()
+
+
+def _pickled(path: Path, archive: Archive) -> DataError:
+    return DataError(
+        f"{path} is the python version: pickled, and unpickling can run any code\n{_get(archive)}"
+    )
+
+
+def _get(archive: Archive) -> str:
+    return f"Give the binary version, {archive.url}"
+
+
+def _lines(content: bytes) -> list[str]:
+    return [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
+
+
+def _records(file: str, content: bytes, names: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """The records [N, labels + pixels] of one file, with every label within its names."""
+    width = len(names) + PIXELS
+    if not content or len(content) % width:
+        raise DataError(f"{file} has {len(content):,} bytes, which are not records of {width}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, width)
+    for column, (label, class_names) in enumerate(names.items()):
+        wrong = np.flatnonzero(records[:, column] >= len(class_names))
+        if wrong.size:
+            raise DataError(
+                f"{file}: {label} {records[wrong[0], column]} of record {wrong[0]} is not one of "
+                f"{len(class_names)} classes"
+            )
+    return records
+
+
+def _examples(split: str, records: np.ndarray, labels: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    from PIL import Image
+    from tqdm import tqdm
+
+    for index, record in enumerate(tqdm(records, desc=split, unit=" images", disable=None)):
+        planes = record[len(labels) :].reshape(3, 32, 32)  # on disk: all red, all green, all blue
+        example = {label: int(value) for label, value in zip(labels, record, strict=False)}
+        image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+        yield index, {**example, "id": f"{split}_{index:05d}", "image": image}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=ARCHIVES, metavar="{" + ",".join(ARCHIVES) + "}")
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        default=Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"),
+        metavar="DIR",
+        help="folder of prepared sets (default: TFDS_DATA_DIR, then ~/tensorflow_datasets)",
+    )
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        metavar="FILE",
+        help="the binary version, fetched elsewhere: nothing is downloaded",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    exit_with(main)

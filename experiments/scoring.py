@@ -1,0 +1,187 @@
+"""Scores of a run beside their baselines: the same protocols on three representations.
+
+"trained" is the encoder of the run, "untrained" the same encoder before its first step, "pixels"
+the raw images. Weights and statistics are frozen: only `Objective.embed` is called.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from contrastive_jax import data, evaluate, health, parallel, probe, train, workdir
+from contrastive_jax.types import TrainState
+from experiments import pictures
+
+Features = dict[str, np.ndarray]  # layer -> [N, F]
+VALIDATION_BANK, VALIDATION_QUERIES = 5000, 1000
+
+
+class Settings(NamedTuple):
+    """How a run is scored."""
+
+    every_steps: int
+    batch_size: int
+    probe_train: int | None
+    l2_grid: tuple[float, ...]
+    probe_steps: int
+    labels_per_class: int
+    draws: int
+    figures: bool
+
+
+def settings(
+    every_steps: int = 0,
+    batch_size: int = 512,
+    probe_train: int | None = None,
+    l2_grid: tuple[float, ...] = tuple(10.0**p for p in range(-7, 1)),
+    probe_steps: int = 200,
+    labels_per_class: int = 10,
+    draws: int = 10,
+    figures: bool = True,
+) -> Settings:
+    """How to score, by the keys of the config's `eval`.
+
+    Args:
+      every_steps: steps between two looks at kNN (k=20, T=0.07) on a part of the training set that
+        does not vote; 0 for never. The test set is never looked at during training.
+      batch_size: images embedded at once, over all devices.
+      probe_train: train the linear probes on this many images (the first in a fixed shuffle), or
+        None for all of them.
+      l2_grid: strengths for the linear probe, one of which is chosen on a held-out tenth of train.
+      probe_steps: L-BFGS steps at most.
+      labels_per_class: of the few-label probe; 0 leaves it out.
+      draws: of the few-label probe.
+      figures: draw the pictures.
+    """
+    counts = {"batch_size": batch_size, "probe_steps": probe_steps, "draws": draws}
+    counts |= {} if probe_train is None else {"probe_train": probe_train}
+    for key, value in counts.items():
+        if value < 1:
+            raise ValueError(f"eval.{key} is {value}; give at least 1")
+    for key, value in {"every_steps": every_steps, "labels_per_class": labels_per_class}.items():
+        if value < 0:
+            raise ValueError(f"eval.{key} is {value}; give 0 or more")
+    if not l2_grid or min(l2_grid) < 0:
+        raise ValueError(f"eval.l2_grid is {l2_grid}; give strengths of 0 or more")
+    chosen = (every_steps, batch_size, probe_train, tuple(l2_grid), probe_steps)
+    return Settings(*chosen, labels_per_class, draws, figures)
+
+
+def evaluators(run: Any) -> list[train.Evaluator]:
+    """The kNN accuracy within the training set, as often as the config asks."""
+    if run.eval.every_steps == 0:
+        return []
+    labelled = data.labelled(run.dataset.train)
+    order = np.random.default_rng(run.plan.seed).permutation(len(labelled.label))
+    queries = order[: min(VALIDATION_QUERIES, len(order) // 4)]
+    bank = order[len(queries) : len(queries) + VALIDATION_BANK]
+    images = labelled.image[np.concatenate([bank, queries])]
+    labels = labelled.label[np.concatenate([bank, queries])]
+    protocol = evaluate.KnnProtocol(20, 0.07)
+
+    def measure(state: TrainState, step: int) -> Mapping[str, float]:
+        del step
+        h = extract(run, state, images)["features"]
+        near, index = evaluate.knn_neighbours(h[: len(bank)], h[len(bank) :], k=protocol.k)
+        predicted = evaluate.knn_predict(near, labels[index], protocol)
+        return {"knn_validation": float(np.mean(predicted == labels[len(bank) :]))}
+
+    return [train.Evaluator(run.eval.every_steps, measure)]
+
+
+def extract(run: Any, state: TrainState, image: np.ndarray) -> Features:
+    """{"features", "embedding"} of all images, batches split over the devices."""
+    devices = run.mesh.devices.size
+    batch_size = -(-min(run.eval.batch_size, len(image)) // devices) * devices
+    return evaluate.extract(
+        run.objective.embed,
+        state.params,
+        state.model_state,
+        image,
+        batch_size=batch_size,
+        shard=lambda batch: parallel.put_batch(batch, run.mesh),
+    )
+
+
+def score(
+    run: Any, trained: TrainState, untrained: TrainState, folder: Path, provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """Score a run, draw it, and write results/summary.json.
+
+    Args:
+      run: the `launch.Run` that was trained.
+      trained, untrained: its last state and its first.
+      folder: the workdir.
+      provenance: what the summary says of how the run came about.
+    """
+    started = time.perf_counter()
+    for name in ("results", "figures"):
+        (folder / name).mkdir(exist_ok=True)
+    bank, test = data.labelled(run.dataset.train), run.dataset.test
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, tuple[Features, Features]] = {}
+    for name, layers in _representations(run, trained, untrained, bank, test):
+        print(f"scoring: {name}", flush=True)
+        kept[name] = layers
+        for layer in layers[0]:
+            split = (layers[0][layer], bank.label), (layers[1][layer], test.label)
+            rows += evaluate.knn_rows(*split, representation=name, layer=layer)
+            rows += _probe_rows(run, *split, representation=name, layer=layer)
+    summary = {
+        "evaluations": rows,
+        "health": _health(kept["trained"][1]),
+        "seconds": {**provenance.pop("seconds"), "evaluation": time.perf_counter() - started},
+        **provenance,
+    }
+    if run.eval.figures:
+        pictures.draw(run, folder, rows, kept["trained"])
+    workdir.write_json(folder / "results" / "summary.json", summary)
+    return summary
+
+
+def _representations(
+    run: Any, trained: TrainState, untrained: TrainState, bank: data.Examples, test: data.Examples
+) -> Iterator[tuple[str, tuple[Features, Features]]]:
+    for name, state in (("trained", trained), ("untrained", untrained)):
+        yield name, (extract(run, state, bank.image), extract(run, state, test.image))
+    yield "pixels", (_pixels(bank.image), _pixels(test.image))
+
+
+def _pixels(image: np.ndarray) -> Features:
+    return {"pixels": image.reshape(len(image), -1).astype(np.float32) / 255}
+
+
+def _probe_rows(
+    run: Any,
+    bank: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    **names: str,
+) -> list[dict[str, Any]]:
+    """The full linear probe, and the few-label one."""
+    settings, n_classes = run.eval, len(run.dataset.class_names)
+    shared = {"n_classes": n_classes, "max_steps": settings.probe_steps, "seed": run.plan.seed}
+    order = np.random.default_rng(run.plan.seed).permutation(len(bank[1]))[: settings.probe_train]
+    part = bank[0][order], bank[1][order]
+    rows = [probe.linear_row(part, test, l2_grid=settings.l2_grid, **shared, **names)]
+    if settings.labels_per_class:
+        few = {"per_class": settings.labels_per_class, "draws": settings.draws}
+        rows.append(probe.few_label_row(part, test, **few, **shared, **names))
+    return rows
+
+
+def _health(layers: Features) -> dict[str, dict[str, float]]:
+    """Collapse gauges of the trained test features, on at most 2,000 images."""
+    gauges = {
+        "uniformity": health.uniformity,
+        "embedding_std": health.embedding_std,
+        "effective_rank": health.effective_rank,
+        "rankme": health.rankme,
+    }
+    return {
+        layer: {name: float(gauge(jax.numpy.asarray(z[:2000]))) for name, gauge in gauges.items()}
+        for layer, z in layers.items()
+    }

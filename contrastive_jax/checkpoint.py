@@ -14,6 +14,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ class Checkpointer:
 
     Args:
         directory: where the steps go; made if need be.
+        every_steps: when a step is `due`; None for never.
         keep: how many of the latest steps to keep.
         best_metric: a name in the `metrics` of `save`; a step without it is never the best.
         best_mode: "max" or "min"; of equals, the later is the better.
@@ -95,17 +97,20 @@ class Checkpointer:
         self,
         directory: str | os.PathLike[str],
         *,
+        every_steps: int | None = None,
         keep: int = 2,
         best_metric: str | None = None,
         best_mode: str = "max",
     ):
-        if keep < 1 or best_mode not in ("max", "min"):
+        counts = [keep] if every_steps is None else [keep, every_steps]
+        if min(counts) < 1 or best_mode not in ("max", "min"):
             raise ValueError(
-                f"keep={keep}, best_mode={best_mode!r}: keep 1 or more, by 'max' or 'min'."
+                f"every_steps={every_steps}, keep={keep}, best_mode={best_mode!r}: "
+                "both numbers must be 1 or more, and the mode 'max' or 'min'."
             )
         logging.getLogger("absl").addFilter(_not_from_orbax)
         self._directory = Path(os.path.abspath(directory))  # Orbax fails late on a relative one
-        self._best_metric = best_metric
+        self._every_steps, self._best_metric = every_steps, best_metric
         self._retention = _Retention(keep, 1 if best_mode == "max" else -1, {})
         try:
             self._manager = _open_manager(self._directory, self._retention)
@@ -118,6 +123,10 @@ class Checkpointer:
         self._tidy = self._closed = False
         for step in self.steps() if best_metric else []:
             self._remember_score(step)
+
+    def due(self, step: int) -> bool:
+        """Whether `step` is a multiple of `every_steps`."""
+        return self._every_steps is not None and step % self._every_steps == 0
 
     def save(
         self,
@@ -139,7 +148,8 @@ class Checkpointer:
             metrics: finite numbers by name, for `best_metric`.
 
         Raises:
-            ValueError: a leaf is not a jax array, or `meta` or `metrics` are not finite JSON.
+            ValueError: a leaf is not a jax array, or `meta` or `metrics` are not finite.
+            TypeError: `meta` holds something that JSON cannot.
             CheckpointError: an earlier save failed, this one cannot start, or the step is not new.
         """
         data, leaves = _pack(state)
@@ -149,13 +159,8 @@ class Checkpointer:
             return
         self._tidy_up()
         self._set_score(step, sealed["content"]["metrics"])
-        chunks = {"bytes": ocp.SaveArgs(chunk_byte_size=_CHUNK)}
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave({"bytes": data}, save_args=chunks),
-            manifest=ocp.args.JsonSave(sealed),
-        )
         try:
-            self._manager.save(step, args=args, force=True)
+            self._manager.save(step, args=_save_args(data, sealed), force=True)
         except Exception as error:
             raise self._save_error(step, error) from error
         self._pending = step
@@ -191,27 +196,18 @@ class Checkpointer:
                 checkpoint is of another architecture.
         """
         self._finish()
-        targets, steps, skipped = _named_leaves(abstract_state), self.steps(), {}
+        targets, steps = _named_leaves(abstract_state), self.steps()
         if step is not None and step not in steps:
             raise CheckpointError(f"No checkpoint of step {step} in {self._directory}: {steps}.")
-        for candidate in reversed(steps) if step is None else [step]:
-            try:
-                leaves, meta = self._read(candidate, targets)
-            except _BadStepError as error:
-                skipped[candidate] = f"step {candidate}: {error}"
-                if strict or step is not None:
-                    break
-                continue
-            self._bad += skipped
-            placed = [_place(leaves[name], target) for name, target in targets.items()]
-            state = jax.tree.unflatten(jax.tree.structure(abstract_state), placed)
-            return Restored(state, candidate, meta, list(skipped.values()))
         if not steps:
             return None
-        raise CheckpointError(
-            f"No trusted checkpoint in {self._directory}:\n{'; '.join(skipped.values())}.\n"
-            "Nothing was deleted: repair it, allow older steps, or use another workdir."
+        candidates = steps[::-1] if step is None else [step]
+        found, leaves, meta, skipped = self._first_good(
+            candidates[: 1 if strict else None], targets
         )
+        placed = [_place(leaves[name], target) for name, target in targets.items()]
+        state = jax.tree.unflatten(jax.tree.structure(abstract_state), placed)
+        return Restored(state, found, meta, skipped)
 
     def close(self) -> None:
         """Wait for the last save and let go; again is harmless."""
@@ -260,8 +256,9 @@ class Checkpointer:
         newest = max(self.steps(), default=-1)
         if step > newest:
             return False
-        if step == newest and self._content(step)["leaves"] == leaves:
-            return True
+        with suppress(_BadStepError):
+            if step == newest and self._content(step)["leaves"] == leaves:
+                return True
         raise CheckpointError(
             f"Step {step} is not after step {newest}, the newest in {self._directory}.\n"
             "Save later steps, or use another workdir for another run."
@@ -284,10 +281,25 @@ class Checkpointer:
             self._retention.scores[step] = metrics[self._best_metric]
 
     def _remember_score(self, step: int) -> None:
-        try:
+        with suppress(_BadStepError):  # restore will say so
             self._set_score(step, self._content(step)["metrics"])
-        except _BadStepError:  # restore will say so
-            pass
+
+    def _first_good(
+        self, candidates: Sequence[int], targets: dict[str, Any]
+    ) -> tuple[int, dict[str, Any], dict[str, Any], list[str]]:
+        reasons: dict[int, str] = {}
+        for step in candidates:
+            try:
+                leaves, meta = self._read(step, targets)
+            except _BadStepError as error:
+                reasons[step] = f"step {step}: {error}"
+                continue
+            self._bad.extend(reasons)
+            return step, leaves, meta, list(reasons.values())
+        raise CheckpointError(
+            f"No trusted checkpoint in {self._directory}:\n{'; '.join(reasons.values())}.\n"
+            "Nothing was deleted: repair it, allow older steps, or use another workdir."
+        )
 
     def _content(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(manifest=ocp.args.JsonRestore())
@@ -333,6 +345,12 @@ def _open_manager(directory: Path, retention: _Retention) -> ocp.CheckpointManag
     return ocp.CheckpointManager(directory, options=options, item_names=("state", "manifest"))
 
 
+def _save_args(data: np.ndarray, sealed: dict[str, Any]) -> ocp.args.Composite:
+    chunks = {"bytes": ocp.SaveArgs(chunk_byte_size=_CHUNK)}
+    state = ocp.args.StandardSave({"bytes": data}, save_args=chunks)
+    return ocp.args.Composite(state=state, manifest=ocp.args.JsonSave(sealed))
+
+
 def _not_from_orbax(record: logging.LogRecord) -> bool:
     """A log filter: what Orbax has to say to a person arrives as a CheckpointError."""
     return f"{os.sep}orbax{os.sep}" not in record.pathname
@@ -340,7 +358,8 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
 
 def _remove_uncommitted(directory: Path) -> None:
     for folder in directory.iterdir():
-        ours = (folder / "state").exists() or (folder / "manifest").exists()
+        parts = ("state", "manifest", "_CHECKPOINT_METADATA")
+        ours = any((folder / part).exists() for part in parts)
         if folder.name.isdigit() and ours and not (folder / _COMMITTED).exists():
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -318,6 +318,15 @@ def check_labels(name: str, features_NF: np.ndarray, label_N: np.ndarray) -> Non
         raise ValueError(f"{name}: {unlabelled} of {label_N.size} examples are unlabelled (< 0)")
 
 
+def check_finite(name: str, features_NF: np.ndarray) -> None:
+    """Raises ValueError unless the features are a matrix of finite numbers."""
+    if features_NF.ndim != 2:
+        raise ValueError(f"{name}: expected features [N, F], got {features_NF.shape}; flatten them")
+    bad = np.flatnonzero(~np.isfinite(features_NF).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{name}: {len(bad)} rows are not finite, the first is row {bad[0]}")
+
+
 def _check_search(
     bank_MD: np.ndarray,
     query_ND: np.ndarray,
@@ -337,10 +346,8 @@ def _check_search(
         )
     if leave_one_out and bank_MD.shape != query_ND.shape:
         raise ValueError(f"leave_one_out needs the bank itself as the queries, got {shapes}")
-    for name, rows in (("bank", bank_MD), ("query", query_ND)):
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if len(bad):
-            raise ValueError(f"{name}: {len(bad)} rows are not finite, the first is row {bad[0]}")
+    check_finite("bank", bank_MD)
+    check_finite("query", query_ND)
 
 
 def _pad_rows(array: np.ndarray, rows: int) -> np.ndarray:

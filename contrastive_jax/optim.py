@@ -47,7 +47,7 @@ def make(
       steps_per_epoch: steps in one epoch.
 
     Raises:
-      ValueError: an unknown name or scaling, or a warm-up longer than the training.
+      ValueError: an unknown name or scaling, a number out of range, or too long a warm-up.
 
     >>> optimizer, schedule = make("lars", 0.3, "linear", warmup_epochs=1, batch_size=512,
     ...                            steps=100, steps_per_epoch=10)
@@ -58,6 +58,17 @@ def make(
         raise ValueError(f"optimizer name is {name!r}; give one of {NAMES}")
     if scaling not in SCALINGS:
         raise ValueError(f"optimizer scaling is {scaling!r}; give one of {tuple(SCALINGS)}")
+    numbers = {
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "warmup_epochs": warmup_epochs,
+    }
+    for key, value in numbers.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"optimizer {key} is {value}; give a finite number of 0 or more")
+    if momentum >= 1:
+        raise ValueError(f"optimizer momentum is {momentum}; give a number below 1")
     warmup = round(warmup_epochs * steps_per_epoch)
     if warmup >= steps:
         raise ValueError(

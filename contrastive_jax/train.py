@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from contrastive_jax import metrics as metrics_lib
 from contrastive_jax import parallel
 from contrastive_jax.checkpoint import Checkpointer
+from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
 
 # Every random stream has a root key of its own, folded from the seed by a constant.
@@ -80,8 +80,9 @@ def init_state(
     mesh: Mesh,
 ) -> TrainState:
     """A fresh state, born replicated over the mesh."""
-    init = jax.jit(_initializer(objective, optimizer, feed), out_shardings=parallel.replicated(mesh))
-    return init(stream_key(seed, INIT_STREAM))
+    init = _initializer(objective, optimizer, feed)
+    on_mesh = jax.jit(init, out_shardings=parallel.replicated(mesh))
+    return on_mesh(stream_key(seed, INIT_STREAM))
 
 
 def abstract_state(

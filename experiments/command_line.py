@@ -63,7 +63,9 @@ def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = N
         flags.DEFINE_string(name, None, text, flag_values=values)
     stray, config = _parse(values, argv)
     if stray:
-        raise ConfigError(f"The word {stray[0]!r} belongs to no flag; keys are set as --config.a.b=1.")
+        raise ConfigError(
+            f"The word {stray[0]!r} belongs to no flag; keys are set as --config.a.b=1."
+        )
     path = _flag_text(argv, "config")
     overrides = dict(config_flags.get_override_values(values["config"]))
     return Command(
@@ -80,7 +82,9 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> tuple[list[str], Co
     if path is None:
         raise ConfigError("No config was given; try --config configs/digits.py")
     if not os.path.isfile(path.split(":")[0]):
-        raise ConfigError(f"There is no config file {path.split(':')[0]!r}; see the folder configs/.")
+        raise ConfigError(
+            f"There is no config file {path.split(':')[0]!r}; see the folder configs/."
+        )
     try:
         stray = values(list(argv))[1:]
         config = values.config

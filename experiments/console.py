@@ -75,7 +75,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         interval = "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
         name = protocol_name(row["protocol"])
         accuracy = f"{100 * row['accuracy']:.1f} %"
-        line = f"{row['representation']:<15} {row['layer']:<10} {name:<29} {accuracy:>8}  {interval}"
+        line = (
+            f"{row['representation']:<15} {row['layer']:<10} {name:<29} {accuracy:>8}  {interval}"
+        )
         lines.append(line.rstrip())
     return "\n".join(lines)
 

@@ -6,26 +6,32 @@ import json
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import contrastive_jax
-from contrastive_jax import data, metrics, optim, parallel, train, workdir
+from contrastive_jax import augment, data, metrics, optim, parallel, train, workdir
 from contrastive_jax.checkpoint import Checkpointer
 from contrastive_jax.errors import ConfigError
+from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
 from experiments import command_line, console, scoring
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 
 # What may change between two starts of one run: its length, and how it is watched and scored.
-RESUMABLE = ("train.steps", "train.epochs", "train.log_every", "checkpoint.", "eval.", "data.data_dir")
+RESUMABLE = (
+    "train.steps",
+    "train.epochs",
+    "train.log_every",
+    "checkpoint.",
+    "eval.",
+    "data.data_dir",
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -35,6 +41,7 @@ class Experiment(NamedTuple):
     usage: str
     sections: command_line.Sections  # beside the shared ones
     build: Callable[[ConfigDict, Mesh, int], Objective]  # (config, mesh, n_classes)
+    views: Callable[[ConfigDict], augment.Views]  # what the encoder is shown, for the pictures
 
 
 SHARED_SECTIONS: command_line.Sections = {
@@ -52,6 +59,7 @@ class Run(NamedTuple):
     dataset: data.Dataset
     mesh: Mesh
     objective: Objective
+    views: augment.Views
     optimizer: Any
     schedule: Callable[[int], Any]
     feed: Feed
@@ -105,14 +113,16 @@ def _train_and_score(
         for line in restored.skipped if restored else ():
             print(f"warning: {line}", file=sys.stderr)
         start = restored.step if restored else 0
-        state = restored.state if restored else _fresh_state(run)
+        state = restored.state if restored else fresh_state(run)
         console.banner(_facts(run, state, folder, start, command))
         finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
         checkpointer.wait()
     if finished.step < run.plan.steps:
         print(f"stopped after step {finished.step}, saved; run the same command again to go on.")
         return STOPPED
-    summary = scoring.score(run, finished.state, _fresh_state(run), folder, finished)
+    seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
+    origin = provenance(config, finished.step, {**seconds, "training_began_at_step": start})
+    summary = scoring.score(run, finished.state, fresh_state(run), folder, origin)
     print(console.table(summary["evaluations"]))
     print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
     return 0
@@ -139,7 +149,8 @@ def build(experiment: Experiment, config: ConfigDict) -> Run:
     )
     objective = experiment.build(config, mesh, len(dataset.class_names))
     feed = data.feed(dataset.train, dataset.batch_size, plan.seed)
-    return Run(dataset, mesh, objective, optimizer, schedule, feed, plan, settings)
+    views = experiment.views(config)
+    return Run(dataset, mesh, objective, views, optimizer, schedule, feed, plan, settings)
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
@@ -160,10 +171,13 @@ def set_up_jax() -> None:
     """Keep compiled programs between runs, in the user's cache folder."""
     if jax.config.jax_compilation_cache_dir is None:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "contrastive_jax", "xla"))
+        jax.config.update(
+            "jax_compilation_cache_dir", os.path.join(cache, "contrastive_jax", "xla")
+        )
 
 
-def _fresh_state(run: Run) -> TrainState:
+def fresh_state(run: Run) -> TrainState:
+    """The state before the first step."""
     return train.init_state(run.objective, run.optimizer, run.feed, run.plan.seed, run.mesh)
 
 
@@ -238,6 +252,21 @@ def is_complete(folder: Path, resolved: Mapping[str, Any]) -> bool:
 
 def _saved_table(folder: Path) -> str:
     return console.table(workdir.read_json(folder / "results" / "summary.json")["evaluations"])
+
+
+def provenance(config: ConfigDict, step: int, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What a summary says of how its numbers came about."""
+    resolved = json.loads(config.to_json())
+    devices = jax.devices()
+    return {
+        "step": step,
+        "seconds": dict(seconds),
+        "config": resolved,
+        "config_sha256": fingerprint(resolved),
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "cpus": os.cpu_count(),
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -32,15 +32,10 @@ def main(argv: Sequence[str]) -> int:
     run = launch.build(EXPERIMENT, command.config)
     with workdir.lock(folder):
         restored = _restore(run, command, folder)
+        origin = launch.provenance(command.config, restored.step, {})
         untrained = launch.fresh_state(run)
-        summary = scoring.score(
-            run,
-            restored.state,
-            untrained,
-            folder,
-            launch.provenance(run, command.config, restored.step, {}),
-            name="linear_probe",
-        )
+        name = "linear_probe"
+        summary = scoring.score(run, restored.state, untrained, folder, origin, name=name)
     print(console.table(summary["evaluations"]))
     return 0
 

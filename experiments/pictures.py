@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from contrastive_jax import data, evaluate, figures, metrics, train
+from contrastive_jax.types import TrainState
 
 Features = Mapping[str, np.ndarray]
 GRID, QUERIES, NEIGHBOURS, PAIRS = 8, 12, 6, 1000
@@ -15,6 +16,7 @@ GRID, QUERIES, NEIGHBOURS, PAIRS = 8, 12, 6, 1000
 
 def draw(
     run: Any,
+    state: TrainState,
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
     trained: tuple[Features, Features],
@@ -23,6 +25,7 @@ def draw(
 
     Args:
       run: the `launch.Run`.
+      state: its trained state.
       folder: the workdir.
       rows: the evaluations of the summary.
       trained: features of the labelled training images and of the test images.
@@ -38,6 +41,7 @@ def draw(
         views[:GRID],
         [classes[label] if label >= 0 else "" for label in run.dataset.train.label[:GRID]],
     )
+    _draw_cosines(run, state, out / "cosines.png", views)
     history = metrics.read_jsonl(folder / "metrics.jsonl")
     figures.curves(out / "curves.png", history)
     figures.score_bars(out / "scores.png", rows)
@@ -57,21 +61,20 @@ def draw(
     )
 
 
-def draw_cosines(run: Any, state: Any, folder: Path) -> None:
-    """The cosines of positive pairs (two views of one image) and of negative pairs."""
-    views = _views(run, run.dataset.train.image[:PAIRS])
-    z_BVD = np.stack([embed_views(run, state, views[:, v]) for v in range(2)], axis=1)
+def _draw_cosines(run: Any, state: TrainState, path: Path, view_BVHWC: np.ndarray) -> None:
+    """Cosines of positive pairs (two views of one image) and of negative pairs."""
+    z_BVD = np.stack([_embed(run, state, view_BVHWC[:, v]) for v in (0, 1)], axis=1)
     unit = z_BVD / np.maximum(np.linalg.norm(z_BVD, axis=-1, keepdims=True), 1e-12)
-    cosine = unit[:, 0] @ unit[:, 1].T
-    negative = cosine[~np.eye(len(cosine), dtype=bool)]
-    figures.cosine_histogram(folder / "figures" / "cosines.png", np.diag(cosine), negative)
+    cosine_BB = unit[:, 0] @ unit[:, 1].T
+    negative = cosine_BB[~np.eye(len(cosine_BB), dtype=bool)]
+    figures.cosine_histogram(path, np.diag(cosine_BB), negative)
 
 
-def embed_views(run: Any, state: Any, view_BHWC: np.ndarray) -> np.ndarray:
-    """Embeddings of float views, through the path that images take in evaluation."""
+def _embed(run: Any, state: TrainState, view_BHWC: np.ndarray) -> np.ndarray:
+    """Embeddings of float views, by the path that images take in evaluation."""
     image = np.round(view_BHWC * 255).clip(0, 255).astype(np.uint8)
-    batch = {"image": image}
-    return np.asarray(jax.jit(run.objective.embed)(state.params, state.model_state, batch)["embedding"])
+    embed = jax.jit(run.objective.embed)
+    return np.asarray(embed(state.params, state.model_state, {"image": image})["embedding"])
 
 
 def _views(run: Any, image: np.ndarray) -> np.ndarray:

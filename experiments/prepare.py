@@ -18,6 +18,7 @@ import http.client
 import io
 import json
 import os
+import shlex
 import sys
 import tarfile
 import tempfile
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     override = "" if args.name == "cifar10" else f" --config.data.name={args.name}"
     print(
         "Train on it:\n  python -m experiments.simclr --config configs/cifar.py "
-        f"--config.data.data_dir={root}{override}"
+        f"--config.data.data_dir={shlex.quote(str(root))}{override}"
     )
     return 0
 
@@ -183,9 +184,9 @@ def write(name: str, root: Path, archive_file: Path) -> None:
       DataError: when the archive is not that set's, or the folder cannot be written.
     """
     archive = ARCHIVES[name]
+    files = _read_files(archive_file, archive)
     if _sha256(archive_file) != archive.sha256:
         print(f"note: {archive_file} is not the published archive (its sha256 differs)")
-    files = _read_files(archive_file, archive)
     names = {label: _lines(files[file]) for label, (file, _) in archive.class_names.items()}
     for label, (file, n) in archive.class_names.items():
         if len(names[label]) != n:

@@ -108,38 +108,47 @@ def extract(run: Any, state: TrainState, image: np.ndarray) -> Features:
 
 
 def score(
-    run: Any, trained: TrainState, untrained: TrainState, folder: Path, provenance: dict[str, Any]
+    run: Any,
+    trained: TrainState,
+    untrained: TrainState,
+    folder: Path,
+    provenance: Mapping[str, Any],
+    *,
+    name: str = "summary",
 ) -> dict[str, Any]:
-    """Score a run, draw it, and write results/summary.json.
+    """Score a run, draw it, and write results/NAME.json.
 
     Args:
       run: the `launch.Run` that was trained.
       trained, untrained: its last state and its first.
       folder: the workdir.
       provenance: what the summary says of how the run came about.
+      name: of the JSON file.
     """
     started = time.perf_counter()
-    for name in ("results", "figures"):
-        (folder / name).mkdir(exist_ok=True)
+    for subfolder in ("results", "figures"):
+        (folder / subfolder).mkdir(exist_ok=True)
     bank, test = data.labelled(run.dataset.train), run.dataset.test
     rows: list[dict[str, Any]] = []
     kept: dict[str, tuple[Features, Features]] = {}
-    for name, layers in _representations(run, trained, untrained, bank, test):
-        print(f"scoring: {name}", flush=True)
-        kept[name] = layers
+    for representation, layers in _representations(run, trained, untrained, bank, test):
+        print(f"scoring: {representation}", flush=True)
+        kept[representation] = layers
         for layer in layers[0]:
             split = (layers[0][layer], bank.label), (layers[1][layer], test.label)
-            rows += evaluate.knn_rows(*split, representation=name, layer=layer)
-            rows += _probe_rows(run, *split, representation=name, layer=layer)
+            names = {"representation": representation, "layer": layer}
+            rows += evaluate.knn_rows(*split, **names)
+            rows += _probe_rows(run, *split, **names)
+    evaluated = time.perf_counter() - started
+    if run.eval.figures:
+        pictures.draw(run, trained, folder, rows, kept["trained"])
     summary = {
         "evaluations": rows,
         "health": _health(kept["trained"][1]),
-        "seconds": {**provenance.pop("seconds"), "evaluation": time.perf_counter() - started},
         **provenance,
+        "seconds": {**provenance["seconds"], "evaluation": evaluated},
     }
-    if run.eval.figures:
-        pictures.draw(run, folder, rows, kept["trained"])
-    workdir.write_json(folder / "results" / "summary.json", summary)
+    workdir.write_json(folder / "results" / f"{name}.json", summary)
     return summary
 
 

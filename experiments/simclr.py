@@ -11,12 +11,12 @@ python -m experiments.simclr --config configs/cifar.py:cpu --config.data.data_di
 import functools
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import augment, losses, parallel
 from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.objectives import simclr
+from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Objective
 from experiments import launch
 from experiments.command_line import as_kwargs
@@ -54,11 +54,16 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
     return simclr.make(
         resnet.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
-        augment.make_views(**as_kwargs(config, "augment")),
+        views(config),
         pair_loss(**as_kwargs(config, "loss"), mesh=mesh),
         n_classes=n_classes,
         temperature=config.loss.temperature,
     )
+
+
+def views(config: ConfigDict) -> augment.Views:
+    """The augmentations of the config."""
+    return augment.make_views(**as_kwargs(config, "augment"))
 
 
 EXPERIMENT = launch.Experiment(
@@ -70,6 +75,7 @@ EXPERIMENT = launch.Experiment(
         "loss": pair_loss,
     },
     build=build,
+    views=views,
 )
 
 if __name__ == "__main__":

@@ -395,6 +395,7 @@ def test_a_grey_jpeg_becomes_three_equal_channels(prepared):
     np.testing.assert_array_equal(image, np.full((1, 9, 9, 3), 77))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_an_image_of_too_many_pixels_is_refused(prepared):
     with pytest.raises(DataError, match="example 0 of split 'odd3'.*exceeds limit") as error:
         photos(prepared, train_split="odd3")
@@ -482,7 +483,7 @@ def test_the_newest_version_is_the_one_with_the_highest_number(tmp_path):
 
 
 @pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="no ../shared/tensorflow_datasets")
-def test_cifar10_is_read_without_a_word(capfd):
+def test_cifar10_is_read_without_a_word(capfd, caplog):
     loaded = data.load(
         "tfds", name="cifar10", batch_size=64, data_dir=SHARED, train_split="train[:200]",
         limit_test=50,
@@ -493,3 +494,4 @@ def test_cifar10_is_read_without_a_word(capfd):
     assert set(loaded.train.label) == set(range(10))
     assert 40 < loaded.train.image.std() < 80
     assert capfd.readouterr() == ("", "")
+    assert not caplog.records

@@ -72,8 +72,8 @@ def colour_jitter(
 
     Chen et al. 2020 (SimCLR), appendix A; the multiplicative form is that of SimCLR v2.
     """
-    place, unit = jax.random.uniform(key, (2, 4))
-    order = jnp.argsort(place)
+    draws = jax.random.uniform(key, (16,))  # more than needed: XLA unrolls, slowly, shorter draws
+    order, unit = jnp.argsort(draws[:4]), draws[4:8]
     spread = (brightness, contrast, saturation)
     low = jnp.array([*(max(0.0, 1.0 - s) for s in spread), -hue], jnp.float32)
     high = jnp.array([*(1.0 + s for s in spread), hue], jnp.float32)

@@ -14,6 +14,7 @@ from contrastive_jax.augment import colour, geometry, texture
 # changes every run that uses the operator.
 _BASE_CROP, _CROP, _FLIP, _ROTATE, _TRANSLATE, _JITTER = range(6)
 _GRAYSCALE, _BLUR, _SOLARIZE, _SOBEL, _NOISE, _CUTOUT = range(6, 12)
+_GATE = 2**31 - 1  # beside an operator's own draws: is it applied?
 _ALL_VIEWS = 2**31 - 1  # in place of a view's number: what all views of an example share
 
 _Operator = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
@@ -121,17 +122,14 @@ def _views(settings: Augmentation, size: int, key: jax.Array, image: jax.Array) 
 
 
 def _apply(operators: list[_Gated], key: jax.Array, image: jax.Array) -> jax.Array:
-    """The operators in order, each behind its own gate; all gates are drawn at once."""
-    operators = [gated for gated in operators if gated[1] > 0]
-    if not operators:
-        return image
-    numbers, probabilities, functions = zip(*operators, strict=True)
-    own_keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.array(numbers))
-    gate_keys, keys = jnp.moveaxis(jax.vmap(jax.random.split)(own_keys), 1, 0)
-    gates = jax.vmap(jax.random.bernoulli)(gate_keys, jnp.array(probabilities, jnp.float32))
-    for i, function in enumerate(functions):
-        changed = function(keys[i], image)
-        image = changed if probabilities[i] == 1 else jnp.where(gates[i], changed, image)
+    """The operators in order, each behind its own gate."""
+    for number, probability, operator in operators:
+        own_key = jax.random.fold_in(key, number)
+        if probability == 1:
+            image = operator(own_key, image)
+        elif probability > 0:
+            on = jax.random.bernoulli(jax.random.fold_in(own_key, _GATE), probability)
+            image = jnp.where(on, operator(own_key, image), image)
     return image
 
 

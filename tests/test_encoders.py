@@ -1,0 +1,155 @@
+"""Encoders and heads: published sizes, precision, the identity at the start, exact gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax.encoders import conv, heads, resnet
+
+
+def count(module, x) -> int:
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x, train=False))
+    return sum(p.size for p in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(
+    ("depth", "features", "published"),
+    [(18, 512, 11_689_512), (34, 512, 21_797_672), (50, 2048, 25_557_032)],
+)
+def test_parameter_counts_are_torchvisions(depth, features, published):
+    classifier = features * 1000 + 1000
+    encoder = resnet.make(depth=depth, stem="imagenet")
+    assert count(encoder, jnp.zeros((1, 64, 64, 3))) + classifier == published
+
+
+def test_width_and_stages_set_the_feature_size():
+    x = jnp.zeros((1, 32, 32, 3))
+    for width, stages, features in [(1.0, 4, 512), (0.5, 3, 128), (2.0, 2, 256)]:
+        encoder = resnet.make(depth=10, width=width, stages=stages)
+        shape = jax.eval_shape(
+            lambda e=encoder: e.init_with_output(jax.random.key(0), x, train=False)
+        )
+        assert shape[0].shape == (1, features)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small encoder in both precisions, with its variables and some images."""
+    x = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))
+    encoder = resnet.make(depth=10, width=0.125, stages=2)
+    return encoder, encoder.init(jax.random.key(0), x, train=False), x
+
+
+def test_bfloat16_keeps_parameters_and_statistics_in_float32(small):
+    _, variables, x = small
+    half = resnet.make(depth=10, width=0.125, stages=2, dtype="bfloat16")
+    h, updated = half.apply(variables, x, train=True, mutable=["batch_stats"])
+    leaves = jax.tree.leaves((half.init(jax.random.key(0), x, train=False), updated))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+    full = small[0].apply(variables, x, train=True, mutable=["batch_stats"])[0]
+    assert h.dtype == jnp.float32
+    np.testing.assert_allclose(h, full, rtol=0.1, atol=0.02)
+
+
+def test_last_norm_scale_of_each_block_starts_at_zero(small):
+    blocks = [p for name, p in small[1]["params"].items() if "block" in name]
+    assert blocks
+    for block in blocks:
+        assert not np.any(block["BatchNorm_1"]["scale"])
+        assert np.all(block["BatchNorm_0"]["scale"] == 1)
+
+
+def test_evaluation_mode_is_per_example_and_changes_no_statistics(small):
+    encoder, variables, x = small
+    h, updated = encoder.apply(variables, x, train=False, mutable=["batch_stats"])
+    alone = encoder.apply(variables, x[:1], train=False)
+    np.testing.assert_allclose(h[:1], alone, rtol=1e-5, atol=1e-6)
+    assert jax.tree.all(
+        jax.tree.map(jnp.array_equal, updated["batch_stats"], variables["batch_stats"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "side", "size", "stride"),
+    [(5, 16, 3, 1), (9, 16, 3, 2), (3, 17, 3, 2), (4, 8, 1, 1), (6, 16, 1, 2), (2, 16, 7, 2)],
+)
+def test_filter_gradient_on_cpu_equals_xlas(key, batch, side, size, stride):
+    keys = jax.random.split(key, 3)
+    pad = ((size - 1) // 2,) * 2
+    x = jax.random.normal(keys[0], (batch, side, side, 3))
+    kernel = jax.random.normal(keys[1], (size, size, 3, 4))
+    y, pullback = jax.vjp(lambda x, k: conv.conv2d(x, k, stride, (pad, pad)), x, kernel)
+    y_plain, pullback_plain = jax.vjp(
+        lambda x, k: conv._convolve(x, k, stride, (pad, pad)), x, kernel
+    )
+    g = jax.random.normal(keys[2], y.shape)
+    np.testing.assert_array_equal(y, y_plain)
+    for got, want in zip(pullback(g), pullback_plain(g), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+
+
+def test_filter_gradient_sums_over_several_chunks(key, monkeypatch):
+    monkeypatch.setattr(conv, "_CHUNK_POSITIONS", 2 * 8 * 8)
+    x = jax.random.normal(key, (7, 8, 8, 3))
+    g = jax.random.normal(jax.random.fold_in(key, 1), (7, 8, 8, 4))
+    got = conv._filter_gradient_in_chunks(x, g, (3, 3), 1, ((1, 1), (1, 1)))
+    plain = lambda kernel: conv._convolve(x, kernel, 1, ((1, 1), (1, 1)))  # noqa: E731
+    (want,) = jax.vjp(plain, jnp.zeros((3, 3, 3, 4)))[1](g)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_other_platforms_get_xlas_own_filter_gradient():
+    def gradient(x, kernel):
+        return jax.grad(lambda k: conv.conv2d(x, k, 1, ((1, 1), (1, 1))).sum())(kernel)
+
+    shapes = (
+        jax.ShapeDtypeStruct((64, 16, 16, 3), "float32"),
+        jax.ShapeDtypeStruct((3, 3, 3, 4), "float32"),
+    )
+    text = {
+        platform: jax.jit(gradient).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert "stablehlo.while" in text["cpu"]
+    assert "stablehlo.while" not in text["cuda"] + text["tpu"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "matrices", "features"),
+    [
+        ({"kind": "none"}, 0, 16),
+        ({"kind": "linear", "output_dim": 8}, 1, 8),
+        ({"kind": "mlp", "hidden_dim": 12, "output_dim": 8, "layers": 2}, 2, 8),
+        (
+            {"kind": "mlp", "hidden_dim": 12, "output_dim": 8, "layers": 3, "batch_norm": False},
+            3,
+            8,
+        ),
+    ],
+)
+def test_heads_have_the_layers_they_are_asked_for(key, settings, matrices, features):
+    head = heads.make(**settings)
+    variables = head.init(key, jnp.zeros((1, 16)), train=False)
+    kernels = [p for p in jax.tree.leaves(variables.get("params", {})) if p.ndim == 2]
+    assert len(kernels) == matrices
+    assert head.apply(variables, jnp.zeros((4, 16)), train=False).shape == (4, features)
+    has_norm = settings.get("batch_norm", True) and matrices > 1
+    assert ("batch_stats" in variables) == has_norm
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"depth": 19}, {"stem": "cifr"}, {"width": 0}, {"stages": 5}, {"dtype": "float8"}],
+)
+def test_unknown_encoder_settings_name_the_key_and_the_remedy(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"encoder {name} is .*; give"):
+        resnet.make(**settings)
+
+
+def test_unknown_head_settings_name_the_key_and_the_remedy():
+    with pytest.raises(ValueError, match="head kind is 'mpl'; give one of"):
+        heads.make(kind="mpl")
+    with pytest.raises(ValueError, match="head layers is 0; give at least 1"):
+        heads.make(layers=0)

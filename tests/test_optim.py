@@ -1,0 +1,71 @@
+"""What decays, what adapts, how the rate scales: by hand on two small parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import optim
+
+PARAMS = {
+    "encoder": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full((2,), 2.0)},
+    "probe": {"kernel": jnp.full((2, 2), 2.0)},
+}
+GRADS = jax.tree.map(lambda p: jnp.full_like(p, 0.5), PARAMS)
+LENGTH = {"batch_size": 512, "steps": 100, "steps_per_epoch": 10}
+
+
+def first_update(**settings):
+    optimizer, _ = optim.make(**settings, **LENGTH)
+    updates, _ = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS)
+    return jax.tree.map(lambda u: float(u.ravel()[0]), updates)
+
+
+def test_sgd_decays_weights_only_and_never_the_probe():
+    update = first_update(name="sgd", learning_rate=0.1, weight_decay=0.01)
+    np.testing.assert_allclose(update["encoder"]["kernel"], -0.1 * (0.5 + 0.01 * 2), rtol=1e-6)
+    np.testing.assert_allclose(update["encoder"]["bias"], -0.1 * 0.5, rtol=1e-6)
+    np.testing.assert_allclose(update["probe"]["kernel"], -0.1 * 0.5, rtol=1e-6)
+
+
+def test_decay_norm_and_bias_reaches_them_but_not_the_probe():
+    update = first_update(learning_rate=0.1, weight_decay=0.01, decay_norm_and_bias=True)
+    np.testing.assert_allclose(update["encoder"]["bias"], -0.1 * (0.5 + 0.01 * 2), rtol=1e-6)
+    np.testing.assert_allclose(update["probe"]["kernel"], -0.1 * 0.5, rtol=1e-6)
+
+
+def test_lars_decays_then_adapts_then_scales():
+    update = first_update(name="lars", learning_rate=0.1, weight_decay=0.01)
+    decayed = 0.5 + 0.01 * 2.0
+    trust = 0.001 * np.linalg.norm(np.full(4, 2.0)) / np.linalg.norm(np.full(4, decayed))
+    np.testing.assert_allclose(update["encoder"]["kernel"], -0.1 * trust * decayed, rtol=1e-5)
+    np.testing.assert_allclose(update["encoder"]["bias"], -0.1 * 0.5, rtol=1e-6)
+    np.testing.assert_allclose(update["probe"]["kernel"], -0.1 * 0.5, rtol=1e-6)
+
+
+def test_lars_momentum_accumulates_the_scaled_update():
+    optimizer, schedule = optim.make(name="lars", learning_rate=0.1, weight_decay=0.0, **LENGTH)
+    state = optimizer.init(PARAMS)
+    first, state = optimizer.update(GRADS, state, PARAMS)
+    second, _ = optimizer.update(GRADS, state, PARAMS)
+    bias = lambda update: float(update["encoder"]["bias"][0])  # noqa: E731
+    later = float(schedule(1)) / float(schedule(0)) * bias(first)
+    np.testing.assert_allclose(bias(second), 0.9 * bias(first) + later, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("scaling", "peak"), [("none", 0.1), ("linear", 0.2), ("sqrt", 2.2627417)])
+def test_scaling_by_the_batch(scaling, peak):
+    _, schedule = optim.make(learning_rate=0.1, scaling=scaling, warmup_epochs=1, **LENGTH)
+    np.testing.assert_allclose(float(schedule(10)), peak, rtol=1e-6)
+    np.testing.assert_allclose(float(schedule(5)), peak / 2, rtol=1e-6)
+    np.testing.assert_allclose(float(schedule(55)), peak / 2, rtol=1e-5)
+    np.testing.assert_allclose(float(schedule(100)), 0.0, atol=1e-7)
+
+
+def test_bad_settings_name_the_key_and_the_remedy():
+    with pytest.raises(ValueError, match="optimizer name is 'sdg'; give one of"):
+        optim.make("sdg", **LENGTH)
+    with pytest.raises(ValueError, match="warmup_epochs is 10, 100 steps of the 100"):
+        optim.make(warmup_epochs=10, **LENGTH)
+    with pytest.raises(ValueError, match="learning_rate is -1"):
+        optim.make(learning_rate=-1.0, **LENGTH)

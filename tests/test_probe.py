@@ -1,0 +1,180 @@
+"""Probes reach scikit-learn's optimum, and nothing about the test set reaches the probe."""
+
+import json
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from contrastive_jax import probe
+
+GRID = (1e-4, 1e-2, 1.0)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Train and test halves; three of the 64 pixels are constant."""
+    x, y = load_digits(return_X_y=True)
+    x, order = x.astype(np.float32), np.random.default_rng(0).permutation(len(y))
+    return x[order[:600]], y[order[:600]], x[order[600:]], y[order[600:]]
+
+
+@pytest.fixture(scope="module")
+def result(digits):
+    return probe.linear_probe(*digits, n_classes=10, l2_grid=GRID)
+
+
+def objective(fitted, x, y, l2):
+    x = (x.astype(np.float64) - fitted.mean) / fitted.std
+    logits = x @ fitted.weight.astype(np.float64) + fitted.bias
+    picked = logits[np.arange(len(y)), y]
+    loss = np.log(np.exp(logits - picked[:, None]).sum(axis=1)).mean()
+    return loss + l2 / 2 * (fitted.weight.astype(np.float64) ** 2).sum()
+
+
+def sklearn_fit(x, y, l2):
+    scaler = StandardScaler().fit(x)
+    model = LogisticRegression(C=1 / (len(y) * l2), tol=1e-8, max_iter=5000)
+    return scaler, model.fit(scaler.transform(x), y)
+
+
+@pytest.mark.parametrize("l2", GRID)
+def test_a_fit_reaches_the_optimum_that_sklearn_finds(digits, l2):
+    x, y, test_x, test_y = digits
+    with jax.transfer_guard("disallow"):
+        fitted = probe.fit_logistic(x, y, n_classes=10, l2=l2)
+    scaler, model = sklearn_fit(x, y, l2)
+    theirs = fitted._replace(weight=model.coef_.T, bias=model.intercept_)
+    best = objective(theirs, x, y, l2)
+    assert fitted.converged
+    np.testing.assert_allclose(fitted.mean, scaler.mean_, rtol=1e-5)
+    np.testing.assert_allclose(fitted.objective, objective(fitted, x, y, l2), rtol=1e-4)
+    np.testing.assert_allclose(fitted.objective, best, rtol=1e-4)
+    their_accuracy = model.score(scaler.transform(test_x), test_y)
+    assert abs(np.mean(probe.predict(fitted, test_x) == test_y) - their_accuracy) <= 1e-3
+
+
+def test_the_penalty_spares_the_bias(digits):
+    x, y = digits[:2]
+    kept = (y == 0) | (np.arange(len(y)) % 4 == 0)  # class 0 is frequent
+    fitted = probe.fit_logistic(x[kept], y[kept], n_classes=10, l2=100.0)
+    z = (x[kept] - fitted.mean) / fitted.std @ fitted.weight + fitted.bias
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(p.mean(axis=0), np.bincount(y[kept]) / kept.sum(), atol=1e-3)
+
+
+def test_fitting_strengths_together_is_fitting_each_alone(digits, result):
+    x, y = digits[:2]
+    alone = probe.fit_logistic(x, y, n_classes=10, l2=result.l2)
+    np.testing.assert_array_equal(probe.predict(alone, digits[2]), result.predictions)
+    together = probe._fit_grid(x, y, 10, GRID, 500)
+    for i, l2 in enumerate(GRID):
+        one = probe.fit_logistic(x, y, n_classes=10, l2=l2)
+        np.testing.assert_allclose(together.objective[i], one.objective, rtol=1e-4)
+
+
+def test_constant_and_rescaled_features_change_nothing(digits):
+    x, y, test_x, _ = digits
+    wide = np.concatenate([x, np.full((len(x), 2), 0.1, np.float32)], axis=1)
+    fitted = probe.fit_logistic(wide, y, n_classes=10, l2=1e-2)
+    plain = probe.fit_logistic(x * 1000 + 7, y, n_classes=10, l2=1e-2)
+    np.testing.assert_array_equal(fitted.weight[-2:], 0.0)
+    np.testing.assert_array_equal(fitted.std[-2:], 1.0)
+    np.testing.assert_allclose(fitted.weight[:-2], plain.weight, atol=2e-3)
+    np.testing.assert_allclose(fitted.objective, plain.objective, rtol=1e-4)
+
+
+def test_the_test_set_has_no_part_in_the_choice(digits, result):
+    x, y, test_x, test_y = digits
+    shuffled = np.random.default_rng(1).permutation(test_y)
+    other = probe.linear_probe(x, y, test_x[::-1], shuffled, n_classes=10, l2_grid=GRID)
+    assert other.l2 == result.l2
+    assert other.validation_accuracy == result.validation_accuracy
+    np.testing.assert_array_equal(other.predictions[::-1], result.predictions)
+    assert result.accuracy > 0.9
+    assert other.accuracy < 0.3
+
+
+def test_equal_validation_accuracies_go_to_the_larger_penalty():
+    x = np.repeat([[-1.0], [1.0]], 30, axis=0).astype(np.float32)
+    y = np.repeat([0, 1], 30)
+    chosen = probe.linear_probe(x, y, x, y, n_classes=2, l2_grid=(1.0, 10.0, 0.1))
+    assert chosen.validation_accuracy == (1.0, 1.0, 1.0)
+    assert chosen.l2 == 10.0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_split_is_stratified_seeded_and_spares_single_examples(seed):
+    y = np.array([0] * 40 + [1] * 20 + [2])
+    fit, held = probe._stratified_split(y, 0.1, seed)
+    assert sorted([*fit, *held]) == list(range(61))
+    np.testing.assert_array_equal(np.bincount(y[held], minlength=3), [4, 2, 0])
+    np.testing.assert_array_equal(held, probe._stratified_split(y, 0.1, seed)[1])
+    assert set(held) != set(probe._stratified_split(y, 0.1, seed + 1)[1])
+
+
+def test_an_absent_class_is_never_predicted_and_one_class_always(digits):
+    x, y, test_x, _ = digits
+    without = probe.fit_logistic(x[y != 3], y[y != 3], n_classes=10, l2=1e-2)
+    assert without.converged
+    assert 3 not in probe.predict(without, test_x)
+    single = probe.fit_logistic(x[y == 3], y[y == 3], n_classes=10, l2=1e-2)
+    assert set(probe.predict(single, test_x)) == {3}
+
+
+def test_a_fit_that_runs_out_of_steps_says_so(digits):
+    fitted = probe.fit_logistic(*digits[:2], n_classes=10, l2=1e-4, max_steps=3)
+    assert not fitted.converged
+    assert fitted.steps == 3
+
+
+def test_few_label_draws_equal_separate_fits_on_ten_labels_a_class(digits):
+    few = probe.few_label_probe(*digits, n_classes=10, per_class=10, draws=3)
+    x, y, test_x, test_y = digits
+    for i, accuracy in enumerate(few.accuracies):
+        chosen = probe._draw(y, 10, 10, (0, i))
+        assert len(set(chosen)) == 100
+        np.testing.assert_array_equal(np.bincount(y[chosen]), 10)
+        scaler, model = sklearn_fit(x[chosen], y[chosen], few.l2)
+        assert abs(model.score(scaler.transform(test_x), test_y) - accuracy) <= 1e-3
+    assert few.converged
+    assert 0.7 < few.mean < 0.95
+    np.testing.assert_allclose(few.std, np.std(few.accuracies, ddof=1), rtol=1e-9)
+    assert len(set(few.accuracies)) > 1
+
+
+def test_rows_hold_their_whole_protocol_as_json(digits, result):
+    few = probe.few_label_probe(*digits, n_classes=10, per_class=10, draws=3)
+    linear = probe.linear_row(result, representation="pixels", layer="raw")
+    scarce = probe.few_label_row(few, representation="pixels", layer="raw")
+    for row in (linear, scarce):
+        assert json.loads(json.dumps(row)) == row
+        assert row["ci95"][0] < row["accuracy"] < row["ci95"][1]
+        assert row["n"] == len(digits[3])
+    assert linear["protocol"]["selection"] == "held-out 10 % of train, stratified, seed 0"
+    assert linear["protocol"]["train_size"] == 600
+    assert scarce["protocol"]["labels_per_class"] == 10
+
+
+def test_what_cannot_be_fitted_is_refused(digits):
+    x, y = digits[:2]
+    holes = np.where(np.arange(600)[:, None] == 8, np.nan, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for match, call in {
+            "row 8": lambda: probe.fit_logistic(holes, y, n_classes=10, l2=1.0),
+            "unlabelled": lambda: probe.fit_logistic(x, y - 1, n_classes=10, l2=1.0),
+            "label 9": lambda: probe.fit_logistic(x, y, n_classes=9, l2=1.0),
+            "positive": lambda: probe.fit_logistic(x, y, n_classes=10, l2=0.0),
+            "test: 1 rows": lambda: probe.linear_probe(x, y, holes, y, n_classes=10),
+            "holds out 0": lambda: probe.linear_probe(
+                x[:9], y[:9], x, y, n_classes=10, validation_fraction=0.01
+            ),
+            "rarest class": lambda: probe.few_label_probe(x, y, x, y, n_classes=10, per_class=99),
+        }.items():
+            with pytest.raises(ValueError, match=match):
+                call()

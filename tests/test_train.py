@@ -1,0 +1,220 @@
+"""The loop and the objective: one trace, exact across devices, bit-equal after a resume."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from contrastive_jax import augment, data, losses, optim, parallel, train
+from contrastive_jax.checkpoint import Checkpointer, digest
+from contrastive_jax.encoders import heads, resnet
+from contrastive_jax.errors import NonFiniteError
+from contrastive_jax.objectives import simclr
+from contrastive_jax.types import LossOutput, Objective
+
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    return data.Examples(image, rng.integers(0, 3, 40).astype(np.int32))
+
+
+def simclr_objective(mesh, temperature=0.5):
+    """A tiny SimCLR with batch norm in the encoder and in the head."""
+    sharded = parallel.shard_loss(functools.partial(losses.nt_xent, temperature=temperature), mesh)
+    return simclr.make(
+        resnet.make(depth=10, width=0.0625, stages=1),
+        heads.make(hidden_dim=8, output_dim=4),
+        augment.make_views(size=8, crop_scale=(0.5, 1.0)),
+        lambda z_BVD, label_B: sharded(z_BVD),
+        n_classes=3,
+        temperature=temperature,
+    )
+
+
+def line_objective():
+    """A least-squares fit with a random target: another objective for the same loop."""
+
+    def loss(params, model_state, batch, key):
+        target = batch["index"].astype(jnp.float32) + jax.random.normal(key)
+        error = jnp.mean((params["w"] * batch["index"] - target) ** 2)
+        return error, LossOutput({"seen": model_state["seen"] + 1}, {"loss": error})
+
+    return Objective(
+        init=lambda key, batch: ({"w": jax.random.normal(key)}, {"seen": jnp.zeros((), jnp.int32)}),
+        loss=loss,
+        embed=lambda params, model_state, batch: {"features": params["w"] * batch["image"]},
+    )
+
+
+def run(objective, optimizer, feed, mesh, *, steps, state=None, **settings):
+    """Train and return (Finished, rows)."""
+    rows = []
+    plan = train.Plan(steps, seed=0, log_every=2)
+    state = train.init_state(objective, optimizer, feed, 0, mesh) if state is None else state
+    finished = train.run(
+        objective,
+        optimizer,
+        feed,
+        state,
+        plan=plan,
+        mesh=mesh,
+        write=lambda step, row: rows.append({"step": step, **row}),
+        **settings,
+    )
+    return finished, rows
+
+
+@pytest.fixture(scope="module")
+def after_two_steps_on_one_device(examples):
+    return _after_two_steps(examples, 1)
+
+
+def _after_two_steps(examples, n_devices):
+    """Parameters and statistics after two plain SGD steps: they show the gradient's scale."""
+    mesh = parallel.make_mesh(jax.devices()[:n_devices])
+    feed = data.feed(examples, BATCH, seed=0)
+    finished, rows = run(simclr_objective(mesh), optax.sgd(0.1), feed, mesh, steps=2)
+    return jax.device_get((finished.state.params, finished.state.model_state)), rows
+
+
+@pytest.mark.parametrize("n_devices", [2, 4, 8])
+def test_training_is_the_same_on_any_number_of_devices(
+    examples, after_two_steps_on_one_device, n_devices
+):
+    want, want_rows = after_two_steps_on_one_device
+    got, got_rows = _after_two_steps(examples, n_devices)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), got, want)
+    for row, want_row in zip(got_rows, want_rows, strict=True):
+        for name, value in want_row.items():
+            np.testing.assert_allclose(row[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_step_is_traced_once(examples):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    traces = []
+    objective = line_objective()
+
+    def counted(*args):
+        traces.append(1)
+        return objective.loss(*args)
+
+    feed = data.feed(examples, BATCH, seed=0)
+    step = train.make_train_step(objective._replace(loss=counted), optax.adam(0.1), feed, mesh)
+    state = train.init_state(objective, optax.adam(0.1), feed, 0, mesh)
+    resident = parallel.put_replicated(dict(feed.resident), mesh)
+    key = parallel.put_replicated(jax.random.key(0), mesh)
+    for i in range(4):
+        state, _ = step(state, resident, parallel.put_batch(feed.batch_at(i), mesh), key)
+    assert len(traces) == 1
+    assert int(state.step) == int(state.model_state["seen"]) == 4
+
+
+def test_abstract_state_is_that_of_a_real_one(examples):
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    feed = data.feed(examples, BATCH, seed=0)
+    optimizer, _ = optim.make("lars", batch_size=BATCH, steps=4, steps_per_epoch=2)
+    objective = simclr_objective(mesh)
+    abstract = train.abstract_state(objective, optimizer, feed, mesh)
+    real = train.init_state(objective, optimizer, feed, 0, mesh)
+    describe = lambda x: (x.shape, x.dtype, x.sharding)  # noqa: E731
+    assert jax.tree.map(describe, abstract) == jax.tree.map(describe, real)
+
+
+def test_resumed_equals_straight_bit_for_bit(examples, tmp_path):
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    feed = data.feed(examples, BATCH, seed=3)
+    objective = simclr_objective(mesh)
+    optimizer, _ = optim.make(batch_size=BATCH, steps=7, steps_per_epoch=2)
+    straight, rows = run(objective, optimizer, feed, mesh, steps=7)
+
+    with Checkpointer(tmp_path / "c", every_steps=3) as checkpointer:
+        stopped, first = run(
+            objective, optimizer, feed, mesh, steps=7, checkpointer=checkpointer, stop=_after(4)
+        )
+        assert stopped.step == 4
+    with Checkpointer(tmp_path / "c", every_steps=3) as checkpointer:
+        restored = checkpointer.restore(train.abstract_state(objective, optimizer, feed, mesh))
+        assert restored.step == 4
+        resumed, second = run(objective, optimizer, feed, mesh, steps=7, state=restored.state)
+    assert digest(resumed.state) == digest(straight.state)
+    assert first + [row for row in second] == rows
+
+
+def _after(calls):
+    """A stop function that says yes from its n-th call on."""
+    count = iter(range(1, 1000))
+    return lambda: next(count) >= calls
+
+
+def test_evaluators_add_to_the_row_of_their_step_and_change_nothing(examples):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    feed = data.feed(examples, BATCH, seed=0)
+    watch = train.Evaluator(3, lambda state, step: {"seen": float(state.model_state["seen"])})
+    plain, plain_rows = run(line_objective(), optax.sgd(1e-4), feed, mesh, steps=7)
+    watched, rows = run(line_objective(), optax.sgd(1e-4), feed, mesh, steps=7, evaluators=[watch])
+    assert digest(plain.state) == digest(watched.state)
+    assert {row["step"]: row["seen"] for row in rows if "seen" in row} == {3: 3.0, 6: 6.0, 7: 7.0}
+    assert [row["step"] for row in plain_rows] == [1, 2, 4, 6, 7]
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(examples, tmp_path):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    feed = data.feed(examples, BATCH, seed=0)
+    objective = line_objective()
+
+    def explode(params, model_state, batch, key):
+        error, out = objective.loss(params, model_state, batch, key)
+        error = jnp.where(model_state["seen"] >= 5, jnp.nan, error)
+        return error, out._replace(metrics={"loss": error})
+
+    broken = objective._replace(loss=explode)
+    with Checkpointer(tmp_path / "c", every_steps=2) as checkpointer:
+        with pytest.raises(NonFiniteError, match="loss = nan.*step"):
+            run(broken, optax.sgd(1e-4), feed, mesh, steps=9, checkpointer=checkpointer)
+        assert checkpointer.wait() == 4
+
+
+def test_unlabelled_images_are_left_out_of_the_online_probe(examples, key):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    objective = simclr_objective(mesh)
+    batch = {
+        "image": examples.image[:BATCH],
+        "label": np.full(BATCH, -1, np.int32),
+        "index": np.arange(BATCH, dtype=np.int32),
+    }
+    params, state = objective.init(key, batch)
+    grads, out = jax.grad(objective.loss, has_aux=True)(params, state, batch, key)
+    assert float(out.metrics["online_loss"]) == 0
+    assert not any(np.any(g) for g in jax.tree.leaves(grads["probe"]))
+
+
+def test_the_online_probe_sends_no_gradient_to_the_encoder(examples, key):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    objective = simclr_objective(mesh)
+    batch = {
+        "image": examples.image[:BATCH],
+        "label": examples.label[:BATCH],
+        "index": np.arange(BATCH, dtype=np.int32),
+    }
+    params, state = objective.init(key, batch)
+    probe = jax.tree.map(lambda p: p + 1.0, params["probe"])
+    gradient = jax.jit(lambda p: jax.grad(objective.loss, has_aux=True)(p, state, batch, key)[0])
+    one, other = gradient(params), gradient({**params, "probe": probe})
+    assert np.any(one["probe"]["kernel"] != other["probe"]["kernel"])
+    for name in ("encoder", "head"):
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, one[name], other[name]))
+
+
+def test_plan_refuses_a_length_of_nothing():
+    with pytest.raises(ValueError, match="both None"):
+        train.plan(steps_per_epoch=10)
+    with pytest.raises(ValueError, match="train lasts 0 steps"):
+        train.plan(epochs=0.01, steps_per_epoch=10)
+    assert train.plan(epochs=2, steps=3, steps_per_epoch=10).steps == 3

@@ -5,7 +5,6 @@ place and CRC32, because Orbax restores a flipped byte in array data without a w
 because of many the first that cannot be read leaves the others to fail noisily in the background.
 """
 
-import hashlib
 import itertools
 import json
 import logging
@@ -20,13 +19,14 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from contrastive_jax.errors import CheckpointError
+from contrastive_jax.leaves import DamagedError, digest, named_leaves, pack, place, unpack
 
+__all__ = ["Checkpointer", "Restored", "digest"]
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 26  # bytes that are compressed by one thread
 _COMMITTED = "commit_success.txt"  # Orbax writes it last: a step without it does not exist
@@ -39,29 +39,6 @@ class Restored(NamedTuple):
     step: int
     meta: dict[str, Any]
     skipped: list[str]  # one line for each newer step that could not be trusted, and why
-
-
-class _BadStepError(Exception):
-    """A step that is damaged; the message is the reason."""
-
-
-def digest(state: Any) -> str:
-    """SHA-256 of a state: equal bits give an equal string, on any number of devices.
-
-    Args:
-        state: a pytree of arrays; paths, dtypes, shapes and bytes all count.
-
-    Example:
-        >>> digest({"w": jnp.zeros(2)}) == digest({"w": jnp.zeros(2)})
-        True
-        >>> digest({"w": jnp.zeros(2)}) == digest({"w": -jnp.zeros(2)})
-        False
-    """
-    sha = hashlib.sha256()
-    for name, leaf in _named_leaves(state).items():
-        sha.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
-        sha.update(_bytes(_bits(leaf)))
-    return sha.hexdigest()
 
 
 class Checkpointer:
@@ -152,7 +129,7 @@ class Checkpointer:
             TypeError: `meta` holds something that JSON cannot.
             CheckpointError: an earlier save failed, this one cannot start, or the step is not new.
         """
-        data, leaves = _pack(state)
+        data, leaves = pack(state)
         sealed = _seal({"leaves": leaves, "meta": meta, "metrics": _finite(metrics or {})})
         self._finish()
         if self._is_saved(step, leaves):
@@ -196,7 +173,7 @@ class Checkpointer:
                 checkpoint is of another architecture.
         """
         self._finish()
-        targets, steps = _named_leaves(abstract_state), self.steps()
+        targets, steps = named_leaves(abstract_state), self.steps()
         if step is not None and step not in steps:
             raise CheckpointError(f"No checkpoint of step {step} in {self._directory}: {steps}.")
         if not steps:
@@ -205,7 +182,7 @@ class Checkpointer:
         found, leaves, meta, skipped = self._first_good(
             candidates[: 1 if strict else None], targets
         )
-        placed = [_place(leaves[name], target) for name, target in targets.items()]
+        placed = [place(leaves[name], target) for name, target in targets.items()]
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), placed)
         return Restored(state, found, meta, skipped)
 
@@ -256,7 +233,7 @@ class Checkpointer:
         newest = max(self.steps(), default=-1)
         if step > newest:
             return False
-        with suppress(_BadStepError):
+        with suppress(DamagedError):
             if step == newest and self._content(step)["leaves"] == leaves:
                 return True
         raise CheckpointError(
@@ -281,7 +258,7 @@ class Checkpointer:
             self._retention.scores[step] = metrics[self._best_metric]
 
     def _remember_score(self, step: int) -> None:
-        with suppress(_BadStepError):  # restore will say so
+        with suppress(DamagedError):  # restore will say so
             self._set_score(step, self._content(step)["metrics"])
 
     def _first_good(
@@ -291,7 +268,7 @@ class Checkpointer:
         for step in candidates:
             try:
                 leaves, meta = self._read(step, targets)
-            except _BadStepError as error:
+            except DamagedError as error:
                 reasons[step] = f"step {step}: {error}"
                 continue
             self._bad.extend(reasons)
@@ -306,7 +283,7 @@ class Checkpointer:
         try:
             return _unseal(self._manager.restore(step, args=args)["manifest"])
         except Exception as error:
-            raise _BadStepError(f"its manifest cannot be read ({_brief(error)})") from error
+            raise DamagedError(f"its manifest cannot be read ({_brief(error)})") from error
 
     def _read(self, step: int, targets: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         content = self._content(step)
@@ -315,8 +292,8 @@ class Checkpointer:
         try:
             data = self._manager.restore(step, args=args)["state"]["bytes"]
         except Exception as error:
-            raise _BadStepError(f"its arrays cannot be read ({_brief(error)})") from error
-        return _unpack(data, content["leaves"], targets), content["meta"]
+            raise DamagedError(f"its arrays cannot be read ({_brief(error)})") from error
+        return unpack(data, content["leaves"], targets), content["meta"]
 
 
 class _Retention(NamedTuple):
@@ -376,58 +353,6 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:100]}" if lines else type(error).__name__
 
 
-def _named_leaves(state: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    named = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
-    if len(named) < len(leaves):
-        raise ValueError("Two leaves of the state have the same path: a key holds a '/'.")
-    for name, leaf in named.items():
-        if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
-            raise ValueError(f"{name} is a {type(leaf).__name__}: make it a jax array.")
-    return named
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _bits(leaf: jax.Array) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def _pack(state: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    """The bytes of all leaves, a copy, since the next step is given their buffers; the index."""
-    parts, index, start = [], {}, 0
-    for name, leaf in _named_leaves(state).items():
-        part = _bytes(_bits(leaf))
-        entry = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": zlib.crc32(part)}
-        key = {"impl": str(jax.random.key_impl(leaf))} if _is_key(leaf) else {}
-        index[name] = {**entry, "start": start, "size": part.nbytes, **key}
-        parts.append(np.frombuffer(part, np.uint8))
-        start += part.nbytes
-    return np.concatenate(parts), index
-
-
-def _unpack(data: Any, index: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
-    """The leaves by path, on the host, each verified; they are of the targets' architecture."""
-    leaves = {}
-    for name, entry in index.items():
-        part = np.asarray(data)[entry["start"] : entry["start"] + entry["size"]]
-        if part.nbytes != entry["size"] or zlib.crc32(_bytes(part)) != entry["crc32"]:
-            raise _BadStepError(f"{name} is not what was saved (CRC32)")
-        target = targets[name]
-        bits = jax.eval_shape(jax.random.key_data, target) if _is_key(target) else target
-        array = part.view(bits.dtype).reshape(bits.shape)
-        if _is_key(target):
-            array = jax.random.wrap_key_data(jnp.asarray(array), impl=entry["impl"])
-        leaves[name] = array
-    return leaves
-
-
 def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     values = {name: float(value) for name, value in metrics.items()}
     for name, value in values.items():
@@ -458,12 +383,3 @@ def _require_same_architecture(specs: dict[str, Any], targets: dict[str, Any], w
                 f"{name} is {saved_as} in the checkpoint and {wanted_as} in the model.\n"
                 "Run with the config of that run, or in another workdir."
             )
-
-
-def _place(value: Any, target: Any) -> jax.Array:
-    """On the target's devices, and uncommitted or weakly typed where the target is."""
-    if getattr(target, "weak_type", False):
-        weak = jnp.full(target.shape, np.zeros([], target.dtype).item())
-        value = weak.at[...].set(value) if weak.dtype == target.dtype else value
-    committed = getattr(target, "committed", True)
-    return jax.device_put(value, target.sharding if committed else None)

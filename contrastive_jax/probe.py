@@ -21,9 +21,15 @@ from scipy.stats import t as student_t
 from contrastive_jax.evaluate import Row, accuracy_row, check_finite, check_labels
 
 L2_GRID = tuple(10.0**power for power in range(-6, 3))
+_TOLERANCE = 1e-4
 _SHORTEST_STEP = 1e-6  # a line search that gets here has reached the precision of float32
 
 Array = np.ndarray | jax.Array
+
+
+class _Stop(NamedTuple):
+    max_steps: Array  # evaluations of the objective
+    tolerance: Array  # length of the preconditioned gradient
 
 
 class LinearProbe(NamedTuple):
@@ -74,7 +80,7 @@ def fit_logistic(
     n_classes: int,
     l2: float,
     max_steps: int = 500,
-    tolerance: float = 1e-4,
+    tolerance: float = _TOLERANCE,
 ) -> LinearProbe:
     """Multinomial logistic regression by L-BFGS; the module's head has the objective.
 
@@ -107,9 +113,9 @@ def predict(probe: LinearProbe, x_NF: np.ndarray) -> np.ndarray:
 
     argmax_c (W (x - mean) / std + b)_c
 
-    >>> x, y = np.array([[0.0], [1.0]]), np.array([0, 1])
+    >>> x, y = np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
     >>> predict(fit_logistic(x, y, n_classes=2, l2=1.0), x)
-    array([0, 1])
+    array([0, 0, 1, 1])
     """
     weight_FC = probe.weight / probe.std[:, None]
     return (x_NF @ weight_FC + (probe.bias - probe.mean @ weight_FC)).argmax(axis=1)
@@ -248,9 +254,9 @@ def few_label_probe(
             f"the rarest class, {counts.argmin()}, has {counts.min()} examples"
         )
     chosen_RN = np.stack([_draw(train_y, n_classes, per_class, (seed, i)) for i in range(draws)])
-    data = train_x[chosen_RN], train_y[chosen_RN].astype(np.int32), _strength(l2)
-    probes = _fit_draws(*jax.device_put(data), n_classes, max_steps)
-    probes = jax.device_get(probes)
+    stop = _Stop(np.int32(max_steps), np.float32(_TOLERANCE))
+    data = train_x[chosen_RN], train_y[chosen_RN].astype(np.int32), _strength(l2), stop
+    probes = jax.device_get(_fit_draws(*jax.device_put(data), n_classes=n_classes))
     accuracies = [float(np.mean(predict(_lane(probes, i), test_x) == test_y)) for i in range(draws)]
     return FewLabelResult(
         mean=float(np.mean(accuracies)),
@@ -300,39 +306,34 @@ def _fit_grid(
     n_classes: int,
     l2_grid: Sequence[float],
     max_steps: int,
-    tolerance: float = 1e-4,
+    tolerance: float = _TOLERANCE,
 ) -> LinearProbe:
     """One probe for each l2, stacked on a leading axis."""
     _check_set("train", x_NF, y_N, n_classes)
-    data = jax.device_put((x_NF, y_N.astype(np.int32), _strength(l2_grid)))
-    return jax.device_get(_fit_strengths(*data, n_classes, max_steps, tolerance))
+    stop = _Stop(np.int32(max_steps), np.float32(tolerance))
+    data = jax.device_put((x_NF, y_N.astype(np.int32), _strength(l2_grid), stop))
+    return jax.device_get(_fit_strengths(*data, n_classes=n_classes))
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
+@partial(jax.jit, static_argnames="n_classes")
 def _fit_strengths(
-    x_NF: jax.Array, y_N: jax.Array, l2_S: jax.Array, n_classes: int, max_steps: int, tol: float
+    x_NF: jax.Array, y_N: jax.Array, l2_S: jax.Array, stop: _Stop, *, n_classes: int
 ) -> LinearProbe:
     # Only l2 is mapped, so each step reads the features once for all strengths together.
-    fit = partial(_fit, n_classes=n_classes, max_steps=max_steps, tolerance=tol)
-    return jax.vmap(fit, in_axes=(None, None, 0))(x_NF, y_N, l2_S)
+    fit = partial(_fit, n_classes=n_classes)
+    return jax.vmap(fit, in_axes=(None, None, 0, None))(x_NF, y_N, l2_S, stop)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@partial(jax.jit, static_argnames="n_classes")
 def _fit_draws(
-    x_RNF: jax.Array, y_RN: jax.Array, l2: jax.Array, n_classes: int, max_steps: int
+    x_RNF: jax.Array, y_RN: jax.Array, l2: jax.Array, stop: _Stop, *, n_classes: int
 ) -> LinearProbe:
-    fit = partial(_fit, n_classes=n_classes, max_steps=max_steps, tolerance=1e-4)
-    return jax.vmap(fit, in_axes=(0, 0, None))(x_RNF, y_RN, l2)
+    fit = partial(_fit, n_classes=n_classes)
+    return jax.vmap(fit, in_axes=(0, 0, None, None))(x_RNF, y_RN, l2, stop)
 
 
 def _fit(
-    x_NF: jax.Array,
-    y_N: jax.Array,
-    l2: jax.Array,
-    *,
-    n_classes: int,
-    max_steps: int,
-    tolerance: float,
+    x_NF: jax.Array, y_N: jax.Array, l2: jax.Array, stop: _Stop, *, n_classes: int
 ) -> LinearProbe:
     x_NF, mean_F, std_F = _standardise(x_NF)
     variance_F, axes_FF = jnp.linalg.eigh(_dot(x_NF.T, x_NF) / len(x_NF))
@@ -354,7 +355,7 @@ def _fit(
         return jnp.mean(loss_N) + 0.5 * l2 * jnp.sum(weight_CF**2)
 
     start = jnp.zeros((n_classes, x_NF.shape[1] + 1), jnp.float32)
-    end, value, steps, converged = _minimise(objective, start, max_steps, tolerance)
+    end, value, steps, converged = _minimise(objective, start, stop)
     weight_CF, bias_C = unscale(end)
     return LinearProbe(_dot(axes_FF, weight_CF.T), bias_C, mean_F, std_F, value, steps, converged)
 
@@ -371,7 +372,7 @@ class _Search(NamedTuple):
 
 
 def _minimise(
-    objective: Callable[[jax.Array], jax.Array], start: jax.Array, max_steps: int, tolerance: float
+    objective: Callable[[jax.Array], jax.Array], start: jax.Array, stop: _Stop
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """L-BFGS with step halving: one evaluation a step, so that mapped fits share each of them.
 
@@ -381,30 +382,31 @@ def _minimise(
     lbfgs = optax.scale_by_lbfgs(memory_size=10, scale_init_precond=False)
     value_and_grad = jax.value_and_grad(objective)
 
-    def aim(point: jax.Array, memory: optax.OptState) -> _Search:
-        value, grad = value_and_grad(point)
-        step, memory = lbfgs.update(grad, memory, point)
-        step = jnp.asarray(step)
-        downhill = jnp.where(jnp.vdot(step, grad) > 0, -step, -grad)
-        return _Search(point, value, grad, downhill, jnp.ones_like(value), memory)
-
     def unfinished(carry: tuple[_Search, jax.Array]) -> jax.Array:
         at, steps = carry
-        far = jnp.linalg.norm(at.grad) > tolerance
-        return far & (at.stride > _SHORTEST_STEP) & (steps < max_steps)
+        far = jnp.linalg.norm(at.grad) > stop.tolerance
+        return (steps == 0) | (far & (at.stride > _SHORTEST_STEP) & (steps < stop.max_steps))
 
     def advance(carry: tuple[_Search, jax.Array]) -> tuple[_Search, jax.Array]:
         at, steps = carry
-        there = aim(at.point + at.stride * at.direction, at.memory)
+        point = at.point + at.stride * at.direction
+        value, grad = value_and_grad(point)
         expected = 1e-4 * at.stride * jnp.vdot(at.grad, at.direction)
         rounding = 1e-7 * jnp.abs(at.value)
-        lower = there.value <= at.value + expected + rounding
+        step, memory = lbfgs.update(grad, at.memory, point)
+        step = jnp.asarray(step)
+        downhill = -jnp.where(jnp.vdot(step, grad) > 0, step, grad)
+        there = _Search(point, value, grad, downhill, jnp.ones_like(value), memory)
         stay = at._replace(stride=at.stride / 2)
+        lower = value <= at.value + expected + rounding
         return jax.tree.map(partial(jnp.where, lower), there, stay), steps + 1
 
-    begin = aim(start, lbfgs.init(start)), jnp.ones((), jnp.int32)
-    at, steps = jax.lax.while_loop(unfinished, advance, begin)
-    return at.point, at.value, steps, jnp.linalg.norm(at.grad) <= tolerance
+    # The first step goes nowhere: it only evaluates the start.
+    still, one = jnp.zeros_like(start), jnp.ones((), start.dtype)
+    begin = _Search(start, one * jnp.inf, still, still, one, lbfgs.init(start))
+    at, steps = jax.lax.while_loop(unfinished, advance, (begin, jnp.zeros((), jnp.int32)))
+    converged = jnp.isfinite(at.value) & (jnp.linalg.norm(at.grad) <= stop.tolerance)
+    return at.point, at.value, steps, converged
 
 
 def _standardise(x_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

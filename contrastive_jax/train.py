@@ -207,7 +207,7 @@ def run(
         if checkpointer is not None and (last or checkpointer.due(step)):
             log.flush()
             metrics_lib.require_finite(metrics, step, log.last_finite)
-            checkpointer.save(step, state, meta=dict(meta or {}), metrics=log.last_row)
+            checkpointer.save(step, state, meta=dict(meta or {}), metrics=log.row_of(step))
         if last:
             break
 
@@ -224,7 +224,7 @@ class _LateLog:
         self._write = write
         self._held: tuple[int, Mapping[str, Any]] | None = None
         self.last_finite: int | None = step or None
-        self.last_row: dict[str, float] | None = None
+        self._last_row: dict[str, float] = {}
 
     def hold(self, step: int, metrics: Mapping[str, Any]) -> None:
         self._held = (step, metrics)
@@ -237,4 +237,8 @@ class _LateLog:
         row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         self._write(step, row)
         metrics_lib.require_finite(row, step, self.last_finite)
-        self.last_finite, self.last_row = step, row
+        self.last_finite, self._last_row = step, row
+
+    def row_of(self, step: int) -> dict[str, float] | None:
+        """The row of this very step, None if it was not logged."""
+        return self._last_row if self.last_finite == step else None

@@ -4,7 +4,7 @@ Dimension letters used in names across the library:
 
     B  examples in the global batch     D  embedding             H W C  image
     V  views of one example             F  features              N      rows on this device
-    K  negatives or classes             L  tokens                M      rows gathered from all devices
+    K  negatives or classes             L  tokens                M      rows on all devices
 """
 
 from collections.abc import Callable, Mapping

@@ -11,6 +11,7 @@ BASE = {"types", "errors"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
+    "checkpoint": BASE | {"leaves"},
     "objectives": BASE | {"encoders", "losses", "augment", "parallel", "health"},
     "train": BASE | {"metrics", "checkpoint", "parallel"},
     "evaluate": BASE | {"metrics", "checkpoint", "parallel", "health"},

@@ -81,10 +81,10 @@ def make_views(size: int, **settings) -> Views:
         ValueError: a setting out of its range; when traced, images that the operators cannot take.
 
     >>> views = make_views(16, crop_scale=(0.2, 1.0))
-    >>> image = jnp.zeros((4, 32, 32, 3), jnp.uint8)
-    >>> views.train(jax.random.key(0), image, jnp.arange(4)).shape
+    >>> batch = jnp.zeros((4, 32, 32, 3), jnp.uint8), jnp.arange(4)
+    >>> jax.eval_shape(views.train, jax.random.key(0), *batch).shape
     (4, 2, 16, 16, 3)
-    >>> views.evaluate(image).shape
+    >>> views.evaluate(batch[0]).shape
     (4, 16, 16, 3)
 
     Chen et al. 2020 (SimCLR), section 3 and appendix A.

@@ -76,9 +76,11 @@ def sweep_back(
     """The gradients to q, k and params, from tiles that are computed again."""
     grid = _grid(plan, operands)
     by_row, by_col = _split(by_row, grid.n_row_blocks), _split(by_col, grid.n_col_blocks)
+    # dk is gathered as its transpose: a product with ds^T is three times slower than one with ds.
+    q_transposed = jnp.swapaxes(grid.operands.q_ND, 1, 2)
 
     def visit(t: jax.Array, grads: Any) -> Any:
-        dq, dk, dparams = grads
+        dq, dk_transposed, dparams = grads
         i, j = grid.row_T[t], grid.col_T[t]
         q_i, k_j = _at(grid.operands.q_ND, i), _at(grid.operands.k_MD, j)
 
@@ -93,12 +95,14 @@ def sweep_back(
             weights = jax.tree.map(jnp.add, weights, more)
         ds, dparams_ = pull(weights)
         dq = _put(dq, i, _at(dq, i) + ds @ k_j)
-        dk = _put(dk, j, _at(dk, j) + ds.T @ q_i)
-        return dq, dk, jax.tree.map(jnp.add, dparams, dparams_)
+        dk_j = _at(dk_transposed, j) + _at(q_transposed, i) @ ds
+        dk_transposed = _put(dk_transposed, j, dk_j)
+        return dq, dk_transposed, jax.tree.map(jnp.add, dparams, dparams_)
 
-    primals = (grid.operands.q_ND, grid.operands.k_MD, operands.params)
+    primals = grid.operands.q_ND, jnp.swapaxes(grid.operands.k_MD, 1, 2), operands.params
     zeros = vary_like(operands, jax.tree.map(jnp.zeros_like, primals))
-    dq, dk, dparams = lax.fori_loop(0, len(grid.row_T), visit, zeros)
+    dq, dk_transposed, dparams = lax.fori_loop(0, len(grid.row_T), visit, zeros)
+    dk = jnp.swapaxes(dk_transposed, 1, 2)
     return _join(dq, grid.sizes[0]), _join(dk, grid.sizes[1]), dparams
 
 
@@ -140,8 +144,8 @@ def _grid(plan: Plan, operands: Operands) -> _Grid:
     row_T, col_T = np.triu_indices(n) if plan.triangle else np.indices((n, m)).reshape(2, -1)
     q, k, rows, cols, params = operands
     blocks = Operands(*_split((q,), n), *_split((k,), m), _split(rows, n), _split(cols, m), params)
-    as_index = lambda x: jnp.asarray(x, jnp.int32)  # noqa: E731
-    return _Grid(blocks, n, m, as_index(row_T), as_index(col_T), (N, M))
+    meetings = jnp.asarray(row_T, jnp.int32), jnp.asarray(col_T, jnp.int32)
+    return _Grid(blocks, n, m, *meetings, (N, M))
 
 
 def _tile_terms(

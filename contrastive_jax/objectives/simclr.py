@@ -1,6 +1,6 @@
 """SimCLR: agreement between two augmented views of an image (Chen et al. 2020, arXiv 2002.05709).
 
-    image -> views x_1, x_2 -> h_v = f(x_v) -> z_v = g(h_v) -> a loss that pulls z_1 and z_2 together
+    image -> views x_1, x_2 -> h_v = f(x_v) -> z_v = g(h_v) -> pair loss of z_1 and z_2
 
 With a loss that reads the labels, the same page is supervised contrastive learning (Khosla et al.
 2020, arXiv 2004.11362). A linear probe learns beside the encoder, behind a stop-gradient, and

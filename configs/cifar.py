@@ -74,7 +74,9 @@ def get_config(preset: str = "full") -> ConfigDict:
     config.checkpoint = ConfigDict(
         {"every_steps": 970, "keep": 2, "best_metric": "knn_validation"}  # 97 steps an epoch
     )
-    config.eval = ConfigDict({"every_steps": 970, "batch_size": 1000, "labels_per_class": 10})
+    config.eval = ConfigDict(
+        {"every_steps": 970, "batch_size": 1000, "labels_per_class": 10, "figures": True}
+    )
     {"full": lambda config: None, "cpu": _cpu, "smoke": _smoke}[preset](config)
     return config
 

@@ -41,7 +41,9 @@ def get_config(preset: str = "") -> ConfigDict:
     )
     config.train = ConfigDict({"epochs": 60.0, "seed": 0, "log_every": 10})
     config.checkpoint = ConfigDict({"every_steps": 100, "keep": 2, "best_metric": "knn_validation"})
-    config.eval = ConfigDict({"every_steps": 50, "batch_size": 500, "labels_per_class": 10})
+    config.eval = ConfigDict(
+        {"every_steps": 50, "batch_size": 500, "labels_per_class": 10, "figures": True}
+    )
     if preset == "smoke":
         config.train.epochs = 2.0
         config.optimizer.warmup_epochs = 0.0

@@ -28,8 +28,8 @@ Array = np.ndarray | jax.Array
 
 
 class _Stop(NamedTuple):
-    max_steps: Array  # evaluations of the objective
-    tolerance: Array  # length of the preconditioned gradient
+    max_steps: Array | np.int32  # evaluations of the objective
+    tolerance: Array | np.float32  # length of the preconditioned gradient
 
 
 class LinearProbe(NamedTuple):

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from contrastive_jax.errors import ConfigError, RunError
 
-Sections = Mapping[str, Callable[..., Any]]
+Sections = Mapping[str, Collection[str]]  # section -> the keywords of the function that reads it
 
 
 class Command(NamedTuple):
@@ -99,6 +99,8 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> tuple[list[str], Co
 
 def _reason(error: Exception) -> str:
     """The line of a flag parser's error that a person can use."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is no key of this config."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return f"The command line was not understood ({type(error).__name__})."
@@ -129,6 +131,15 @@ def run_name(path: str | None, overrides: Mapping[str, Any]) -> str:
     return re.sub(r"[^\w.=,+-]+", "_", "-".join(part for part in parts if part))[:150]
 
 
+def keywords(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of what a function takes.
+
+    >>> keywords(run_name)
+    ('path', 'overrides')
+    """
+    return tuple(inspect.signature(function).parameters)
+
+
 def check(config: ConfigDict, sections: Sections) -> None:
     """Refuse a config whose sections or keys are not those of the functions that read them.
 
@@ -139,9 +150,8 @@ def check(config: ConfigDict, sections: Sections) -> None:
     missing = sorted(set(sections) - set(config))
     if missing:
         raise ConfigError(f"The config has no section {missing[0]!r}; it needs {sorted(sections)}.")
-    for section, function in sections.items():
-        keys = set(inspect.signature(function).parameters)
-        _check_names(f"key of {section!r}", set(config[section]), keys)
+    for section, keys in sections.items():
+        _check_names(f"key of {section!r}", set(config[section]), set(keys))
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"--config.{key} is {value}; give a finite number.")

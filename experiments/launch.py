@@ -21,6 +21,7 @@ from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
 from experiments import command_line, console, scoring
+from experiments.command_line import keywords
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 
 # What may change between two starts of one run: its length, and how it is watched and scored.
@@ -45,11 +46,11 @@ class Experiment(NamedTuple):
 
 
 SHARED_SECTIONS: command_line.Sections = {
-    "data": data.load,
-    "optimizer": optim.make,
-    "train": train.plan,
-    "checkpoint": Checkpointer,
-    "eval": scoring.settings,
+    "data": keywords(data.load),
+    "optimizer": keywords(optim.make),
+    "train": keywords(train.plan),
+    "checkpoint": keywords(Checkpointer),
+    "eval": keywords(scoring.settings),
 }
 
 

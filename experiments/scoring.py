@@ -37,7 +37,7 @@ def settings(
     every_steps: int = 0,
     batch_size: int = 512,
     probe_train: int | None = None,
-    l2_grid: tuple[float, ...] = tuple(10.0**p for p in range(-7, 1)),
+    l2_grid: tuple[float, ...] = probe.L2_GRID,
     probe_steps: int = 200,
     labels_per_class: int = 10,
     draws: int = 10,
@@ -171,14 +171,19 @@ def _probe_rows(
     **names: str,
 ) -> list[dict[str, Any]]:
     """The full linear probe, and the few-label one."""
-    settings, n_classes = run.eval, len(run.dataset.class_names)
-    shared = {"n_classes": n_classes, "max_steps": settings.probe_steps, "seed": run.plan.seed}
+    settings = run.eval
+    shared = {
+        "n_classes": len(run.dataset.class_names),
+        "max_steps": settings.probe_steps,
+        "seed": run.plan.seed,
+    }
     order = np.random.default_rng(run.plan.seed).permutation(len(bank[1]))[: settings.probe_train]
-    part = bank[0][order], bank[1][order]
-    rows = [probe.linear_row(part, test, l2_grid=settings.l2_grid, **shared, **names)]
+    sets = bank[0][order], bank[1][order], *test
+    full = probe.linear_probe(*sets, l2_grid=settings.l2_grid, **shared)
+    rows = [probe.linear_row(full, **names)]
     if settings.labels_per_class:
         few = {"per_class": settings.labels_per_class, "draws": settings.draws}
-        rows.append(probe.few_label_row(part, test, **few, **shared, **names))
+        rows.append(probe.few_label_row(probe.few_label_probe(*sets, **few, **shared), **names))
     return rows
 
 

@@ -19,7 +19,7 @@ from contrastive_jax.objectives import simclr
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Objective
 from experiments import launch
-from experiments.command_line import as_kwargs
+from experiments.command_line import as_kwargs, keywords
 
 KINDS = ("nt_xent", "sup_con")
 
@@ -69,10 +69,10 @@ def views(config: ConfigDict) -> augment.Views:
 EXPERIMENT = launch.Experiment(
     usage=__doc__ or "",
     sections={
-        "augment": augment.make_views,
-        "encoder": resnet.make,
-        "head": heads.make,
-        "loss": pair_loss,
+        "augment": ("size", *augment.Augmentation._fields),
+        "encoder": keywords(resnet.make),
+        "head": keywords(heads.make),
+        "loss": keywords(pair_loss),
     },
     build=build,
     views=views,

@@ -36,7 +36,7 @@ def sample_crop_box(
         scale: smallest and largest area, as fractions of the image's area.
         ratio: smallest and largest width / height.
 
-    >>> box = sample_crop_box(jax.random.key(0), 32, 32)
+    >>> box = jax.jit(sample_crop_box, static_argnums=(1, 2))(jax.random.key(0), 32, 32)
     >>> bool(box.top + box.height <= 32) and bool(box.left + box.width <= 32)
     True
 

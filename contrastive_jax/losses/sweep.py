@@ -142,8 +142,13 @@ def _grid(plan: Plan, operands: Operands) -> _Grid:
     N, M = len(operands.q_ND), len(operands.k_MD)
     n, m = -(-N // plan.block_size), -(-M // plan.block_size)
     row_T, col_T = np.triu_indices(n) if plan.triangle else np.indices((n, m)).reshape(2, -1)
-    q, k, rows, cols, params = operands
-    blocks = Operands(*_split((q,), n), *_split((k,), m), _split(rows, n), _split(cols, m), params)
+    blocks = Operands(
+        _split(operands.q_ND, n),
+        _split(operands.k_MD, m),
+        _split(operands.rows, n),
+        _split(operands.cols, m),
+        operands.params,
+    )
     meetings = jnp.asarray(row_T, jnp.int32), jnp.asarray(col_T, jnp.int32)
     return _Grid(blocks, n, m, *meetings, (N, M))
 

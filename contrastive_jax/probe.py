@@ -21,7 +21,8 @@ from scipy.stats import t as student_t
 from contrastive_jax.evaluate import Row, accuracy_row, check_finite, check_labels
 
 L2_GRID = tuple(10.0**power for power in range(-6, 3))
-_TOLERANCE = 1e-4
+_TOLERANCE = 3e-4
+_NEGLIGIBLE_LOSS = 1e-6
 _SHORTEST_STEP = 1e-6  # a line search that gets here has reached the precision of float32
 
 Array = np.ndarray | jax.Array
@@ -29,7 +30,7 @@ Array = np.ndarray | jax.Array
 
 class _Stop(NamedTuple):
     max_steps: Array | np.int32  # evaluations of the objective
-    tolerance: Array | np.float32  # length of the preconditioned gradient
+    tolerance: Array | np.float32  # of the preconditioned gradient, as a part of the objective
 
 
 class LinearProbe(NamedTuple):
@@ -84,8 +85,8 @@ def fit_logistic(
 ) -> LinearProbe:
     """Multinomial logistic regression by L-BFGS; the module's head has the objective.
 
-    The solver works in coordinates in which the Hessian at zero is near the identity, so a few
-    dozen steps do, and the squared norm of its gradient is about twice the excess objective.
+    The solver works in coordinates in which the Hessian at zero is the identity, so it takes some
+    50 steps where classes overlap; hundreds where they are separable and l2 is below about 1e-4.
 
     Args:
       x_NF: features, float32 or any dtype that converts to it, not yet standardised.
@@ -93,7 +94,7 @@ def fit_logistic(
       n_classes: C; a class may be absent from `y_N`.
       l2: weight of the penalty, positive.
       max_steps: evaluations of the objective at most.
-      tolerance: stop when the preconditioned gradient is shorter than this.
+      tolerance: stop when the preconditioned gradient is shorter than this part of the objective.
 
     Raises:
       ValueError: for values that are not finite, labels out of range, or an l2 that is not > 0.
@@ -351,13 +352,20 @@ def _fit(
         weight_CF, bias_C = unscale(scaled_CF1)
         # Classes before examples: sums over the ten or so classes then vectorise.
         logits_CN = _dot(weight_CF, x_NF.T) + bias_C[:, None]
-        loss_N = jax.nn.logsumexp(logits_CN, axis=0) - jnp.sum(logits_CN * hit_CN, axis=0)
-        return jnp.mean(loss_N) + 0.5 * l2 * jnp.sum(weight_CF**2)
+        return jnp.mean(_cross_entropy(logits_CN, hit_CN)) + 0.5 * l2 * jnp.sum(weight_CF**2)
 
     start = jnp.zeros((n_classes, x_NF.shape[1] + 1), jnp.float32)
     end, value, steps, converged = _minimise(objective, start, stop)
     weight_CF, bias_C = unscale(end)
     return LinearProbe(_dot(axes_FF, weight_CF.T), bias_C, mean_F, std_F, value, steps, converged)
+
+
+def _cross_entropy(logits_CN: jax.Array, hit_CN: jax.Array) -> jax.Array:
+    """[N], with full relative precision however small, as separable classes ask for."""
+    lead_CN = logits_CN - jnp.sum(logits_CN * hit_CN, axis=0, keepdims=True)
+    top_N = jax.lax.stop_gradient(jnp.max(lead_CN, axis=0))  # >= 0, the true class being at 0
+    wrong_N = jnp.sum((1 - hit_CN) * jnp.exp(lead_CN - top_N[None, :]), axis=0)
+    return top_N + jnp.log1p(jnp.expm1(-top_N) + wrong_N)
 
 
 class _Search(NamedTuple):
@@ -378,14 +386,19 @@ def _minimise(
 
     `optax.lbfgs` is not used whole: mapped over strengths, its line search evaluates every branch.
     """
-    # The coordinates make the identity the right first guess of the inverse Hessian.
-    lbfgs = optax.scale_by_lbfgs(memory_size=10, scale_init_precond=False)
+    lbfgs = optax.scale_by_lbfgs(memory_size=10)
     value_and_grad = jax.value_and_grad(objective)
+
+    def settled(at: _Search) -> jax.Array:
+        # The Hessian shrinks with the loss, and the gradient that may be left with it.
+        enough = stop.tolerance * (at.value + _NEGLIGIBLE_LOSS)
+        return jnp.isfinite(at.value) & (jnp.linalg.norm(at.grad) <= enough)
 
     def unfinished(carry: tuple[_Search, jax.Array]) -> jax.Array:
         at, steps = carry
-        far = jnp.linalg.norm(at.grad) > stop.tolerance
-        return (steps == 0) | (far & (at.stride > _SHORTEST_STEP) & (steps < stop.max_steps))
+        return (steps == 0) | (
+            ~settled(at) & (at.stride > _SHORTEST_STEP) & (steps < stop.max_steps)
+        )
 
     def advance(carry: tuple[_Search, jax.Array]) -> tuple[_Search, jax.Array]:
         at, steps = carry
@@ -405,8 +418,7 @@ def _minimise(
     still, one = jnp.zeros_like(start), jnp.ones((), start.dtype)
     begin = _Search(start, one * jnp.inf, still, still, one, lbfgs.init(start))
     at, steps = jax.lax.while_loop(unfinished, advance, (begin, jnp.zeros((), jnp.int32)))
-    converged = jnp.isfinite(at.value) & (jnp.linalg.norm(at.grad) <= stop.tolerance)
-    return at.point, at.value, steps, converged
+    return at.point, at.value, steps, settled(at)
 
 
 def _standardise(x_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

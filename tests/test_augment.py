@@ -22,7 +22,7 @@ OFF = {
     "jitter_probability": 0.0,
     "grayscale_probability": 0.0,
 }
-SIMPLE = {"jitter_probability": 0.0}  # crop, flip and gray; quick to compile
+SIMPLE = {"jitter_probability": 0.0, "grayscale_probability": 0.0}  # quick to compile
 EVERYTHING = {
     "rotate_probability": 0.5,
     "translate_probability": 0.5,
@@ -549,13 +549,10 @@ def test_one_branch_leaves_the_last_view_plain():
 
 def test_the_base_crop_is_one_random_crop_shared_by_all_views_of_an_example():
     images = np.repeat(random_images(1, 12, 12, 3), 4, axis=0)
-    settings = OFF | {"base_crop_probability": 1.0, "one_branch": True}
-    views = train_once(images, 12, **settings)
-    np.testing.assert_array_equal(views[:, 0], views[:, 1])
-    assert len(np.unique(views[:, 0].reshape(4, -1), axis=0)) == 4
-    flipped = train_once(images, 12, **settings | {"flip_probability": 1.0})
-    np.testing.assert_allclose(flipped[:, 0], views[:, 0, :, ::-1], atol=1e-6)
-    np.testing.assert_allclose(flipped[:, 1], views[:, 1], atol=1e-6)
+    settings = {"base_crop_probability": 1.0, "flip_probability": 1.0, "one_branch": True}
+    views = train_once(images, 12, **OFF | settings)
+    np.testing.assert_allclose(views[:, 0], views[:, 1, :, ::-1], atol=1e-6)
+    assert len(np.unique(views[:, 1].reshape(4, -1), axis=0)) == 4
 
 
 # --- bad input ----------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""The core losses on many devices: the value and every gradient equal those of one device."""
+"""The core losses on many devices, dense and around the ring: the value and every gradient equal
+those of one device."""
 
 import functools
 
@@ -22,7 +23,7 @@ def normal(seed, *shape):
 
 Z, QUERY, KEY, NEGATIVES = normal(0, B, V, D), normal(1, B, D), normal(2, B, D), normal(3, B, K, D)
 
-# name: (loss(embeddings, labels, temperature, axis_name), embeddings)
+# name: (loss(embeddings, labels, temperature, axis_name, block_size), embeddings)
 LOSSES = {
     "nt_xent": (lambda x, y, t, **kw: losses.nt_xent(*x, t, **kw), (Z,)),
     "info_nce": (
@@ -39,25 +40,35 @@ LOSSES = {
         (Z,),
     ),
 }
-each_loss = pytest.mark.parametrize("name", LOSSES)
+EMBEDDINGS = {name: embeddings for name, (_, embeddings) in LOSSES.items()}
+QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def value_and_grads(per_anchor, embeddings):
-    """Of a loss weighted unevenly over anchors, so that no gradient hides behind a mean."""
+def value_and_grads(forms):
+    """Each loss, and its gradients to its embeddings and to a temperature of its own.
 
-    def total(embeddings, temperature):
-        loss = per_anchor(embeddings, LABELS, temperature)
-        weights = jnp.cos(jnp.arange(loss.size, dtype=jnp.float32)).reshape(loss.shape)
-        return jnp.sum(weights * loss), loss
+    Anchors are weighted unevenly, so that no gradient hides behind a mean.
+    """
 
-    fn = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
-    return fn(embeddings, jnp.float32(0.3))
+    def total(embeddings, temperatures):
+        out = {name: f(embeddings[name], LABELS, temperatures[name]) for name, f in forms.items()}
+        weighted = [jnp.cos(jnp.arange(x.size)).reshape(x.shape) * x for x in out.values()]
+        return sum(x.sum() for x in weighted), out
+
+    fn = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+    embeddings = {name: EMBEDDINGS[name] for name in forms}
+    temperatures = {name: jnp.float32(0.3) for name in forms}
+    (_, value), grads = jax.jit(fn, compiler_options=QUICK_COMPILE)(embeddings, temperatures)
+    return value, *grads
+
+
+def formed(names=tuple(LOSSES), **options):
+    return {name: functools.partial(LOSSES[name][0], **options) for name in names}
 
 
 @functools.cache
-def on_one_device(name):
-    loss, embeddings = LOSSES[name]
-    return value_and_grads(loss, embeddings)
+def on_one_device():
+    return value_and_grads(formed())
 
 
 def sharded(loss, n, check_vma=True):
@@ -71,30 +82,12 @@ def sharded(loss, n, check_vma=True):
     )
 
 
-def assert_trees_close(got, expected):
-    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-5, atol=2e-6), got, expected)
-
-
-@each_loss
-@pytest.mark.parametrize("n", [1, 2, 4, 8])
-def test_sharding_changes_neither_the_value_nor_any_gradient(name, n):
-    loss, embeddings = LOSSES[name]
-    assert_trees_close(value_and_grads(sharded(loss, n), embeddings), on_one_device(name))
-
-
-@each_loss
-def test_the_same_holds_without_replication_checks(name):
-    loss, embeddings = LOSSES[name]
-    got = value_and_grads(sharded(loss, 4, check_vma=False), embeddings)
-    assert_trees_close(got, on_one_device(name))
-
-
-@each_loss
-def test_the_same_holds_under_pmap(name):
-    loss, embeddings = LOSSES[name]
-    n = 4
+def pmapped(loss, n):
     mapped = jax.pmap(
-        functools.partial(loss, axis_name="data"), axis_name="data", in_axes=(0, 0, None)
+        functools.partial(loss, axis_name="data"),
+        axis_name="data",
+        in_axes=(0, 0, None),
+        devices=jax.devices()[:n],
     )
 
     def per_anchor(embeddings, labels, temperature):
@@ -102,11 +95,39 @@ def test_the_same_holds_under_pmap(name):
         out = mapped(*split, temperature)
         return out.reshape(-1, *out.shape[2:])
 
-    assert_trees_close(value_and_grads(per_anchor, embeddings), on_one_device(name))
+    return per_anchor
 
 
-def _no_offset(x, axis_name):
-    return jnp.arange(x, dtype=jnp.int32)
+def assert_as_on_one_device(got, rtol=1e-5):
+    expected = tuple({name: part[name] for name in got[0]} for part in on_one_device())
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=rtol, atol=2e-6), got, expected)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
+@pytest.mark.parametrize("block_size", [None, 3], ids=["dense", "ring"])
+def test_sharding_changes_neither_the_values_nor_any_gradient(block_size, n):
+    names = tuple(LOSSES) if n == 4 or block_size is None else tuple(LOSSES)[:3]
+    forms = formed(names, block_size=block_size)
+    got = value_and_grads({name: sharded(loss, n) for name, loss in forms.items()})
+    assert_as_on_one_device(got)
+
+
+@pytest.mark.parametrize("block_size", [None, 3], ids=["dense", "ring"])
+def test_the_same_holds_without_replication_checks(block_size):
+    forms = formed(("nt_xent", "info_nce"), block_size=block_size)
+    got = value_and_grads({name: sharded(f, 2, check_vma=False) for name, f in forms.items()})
+    assert_as_on_one_device(got)
+
+
+@pytest.mark.parametrize("block_size", [None, 3], ids=["dense", "ring"])
+def test_the_same_holds_under_pmap(block_size):
+    forms = formed(("nt_xent", "info_nce"), block_size=block_size)
+    got = value_and_grads({name: pmapped(loss, 2) for name, loss in forms.items()})
+    assert_as_on_one_device(got)
+
+
+def _no_offset(n, axis_name):
+    return jnp.arange(n, dtype=jnp.int32)
 
 
 def _gather_without_gradient(tree, axis_name):
@@ -116,16 +137,11 @@ def _gather_without_gradient(tree, axis_name):
 
 
 @pytest.mark.parametrize(
-    ("module", "attribute", "wrong"),
-    [
-        ("softmax", "global_index", _no_offset),
-        ("pairs", "gather", _gather_without_gradient),
-    ],
+    ("where", "wrong"),
+    [("_similarity.global_index", _no_offset), ("pairs.gather", _gather_without_gradient)],
 )
-def test_a_wrong_gather_is_noticed(module, attribute, wrong, monkeypatch):
-    expected = on_one_device("nt_xent")
-    monkeypatch.setattr(f"contrastive_jax.losses.{module}.{attribute}", wrong)
-    loss, embeddings = LOSSES["nt_xent"]
-    got = value_and_grads(sharded(loss, 4), embeddings)
+def test_a_wrong_gather_is_noticed(where, wrong, monkeypatch):
+    monkeypatch.setattr(f"contrastive_jax.losses.{where}", wrong)
+    got = value_and_grads({"nt_xent": sharded(formed()["nt_xent"], 4)})
     with pytest.raises(AssertionError):
-        assert_trees_close(got, expected)
+        assert_as_on_one_device(got)

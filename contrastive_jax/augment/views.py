@@ -14,7 +14,7 @@ from contrastive_jax.augment import colour, geometry, texture
 # changes every run that uses the operator.
 _BASE_CROP, _CROP, _FLIP, _ROTATE, _TRANSLATE, _JITTER = range(6)
 _GRAYSCALE, _BLUR, _SOLARIZE, _SOBEL, _NOISE, _CUTOUT = range(6, 12)
-_GATE = 2**31 - 1  # beside an operator's own draws: is it applied?
+_GATE = 1000  # added to an operator's number: the draw of whether it is applied
 _ALL_VIEWS = 2**31 - 1  # in place of a view's number: what all views of an example share
 
 _Operator = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
@@ -128,7 +128,7 @@ def _apply(operators: list[_Gated], key: jax.Array, image: jax.Array) -> jax.Arr
         if probability == 1:
             image = operator(own_key, image)
         elif probability > 0:
-            on = jax.random.bernoulli(jax.random.fold_in(own_key, _GATE), probability)
+            on = jax.random.bernoulli(jax.random.fold_in(key, _GATE + number), probability)
             image = jnp.where(on, operator(own_key, image), image)
     return image
 

@@ -1,30 +1,31 @@
 """Losses that pick the positive out of a softmax over similarities: NT-Xent, InfoNCE, SupCon."""
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses._common import (
-    check_block_size,
     check_embedding,
     check_labels,
     check_option,
-    check_positive,
     check_shapes,
     global_index,
-    log_sum_exp,
     softplus,
     unit,
 )
-from contrastive_jax.losses.pairs import Terms, over_both, over_keys, over_self
-
-
-class Ids(NamedTuple):
-    """What is known of a row: its place in the global batch, and what it shows."""
-
-    index: jax.Array
-    id: jax.Array
+from contrastive_jax.losses._similarity import (
+    Ids,
+    check_pairs,
+    check_views,
+    keys_of_other_ids,
+    other_examples,
+    other_keys,
+    other_views_of,
+    positives_of,
+    scaled,
+    share_of_positives,
+)
+from contrastive_jax.losses.pairs import over_both, over_keys, over_self
+from contrastive_jax.losses.tiles import Terms
 
 
 def nt_xent(
@@ -64,22 +65,10 @@ def nt_xent(
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
     ICML 2020, equation 1 (arXiv:2002.05709).
     """
-    check_embedding("z_BVD", z_BVD, "BVD")
-    check_positive("temperature", temperature)
-    check_block_size(block_size)
-    B, V, D = z_BVD.shape
-    if V < 2:
-        raise ValueError(f"z_BVD has {V} view(s), expected at least 2: pass [B,V,D] with V >= 2.")
-    z_BVD = _scaled(z_BVD, temperature, sides=2)
-    example = global_index(B * V, axis_name) // V
-    negatives = over_self(
-        _other_examples,
-        z_BVD.reshape(B * V, D),
-        example,
-        axis_name=axis_name,
-        block_size=block_size,
-    ).exponents[0]
-    return _mean_over_views(z_BVD, negatives.reshape(B, V))
+    check_views(z_BVD, temperature, block_size)
+    z_BVD = scaled(z_BVD, temperature, sides=2)
+    negatives_BV = other_views_of(z_BVD, other_examples, (), axis_name, block_size).exponents[0]
+    return share_of_positives(positives_of(z_BVD), negatives_BV)
 
 
 def info_nce(
@@ -124,8 +113,8 @@ def info_nce(
     2018, equation 4 (arXiv:1807.03748); Karpukhin et al., Dense Passage Retrieval, EMNLP 2020,
     equation 2 and section 3.2 (arXiv:2004.04906).
     """
-    rows = _check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
-    query_BD = _scaled(query_BD, temperature, sides=1)
+    rows = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
+    query_BD = scaled(query_BD, temperature, sides=1)
     key_BD = unit(key_BD)
     keys, cols = key_BD, rows
     if negatives_BKD is not None:
@@ -134,7 +123,7 @@ def info_nce(
         check_shapes("negatives_BKD", negatives_BKD, "key_BD", (len(key_BD), K, key_BD.shape[1]))
         keys = jnp.concatenate([key_BD, unit(negatives_BKD).reshape(B * K, D)])
         cols = jax.tree.map(lambda x: jnp.pad(x, (0, B * K), constant_values=-1), rows)
-    tile = _other_keys if ids_B is None else _keys_of_other_ids
+    tile = other_keys if ids_B is None else keys_of_other_ids
     negatives = over_keys(
         tile, query_BD, keys, rows, cols, axis_name=axis_name, block_size=block_size
     ).exponents[0]
@@ -179,10 +168,10 @@ def symmetric_info_nce(
     Reference: Radford et al., Learning Transferable Visual Models From Natural Language
     Supervision, ICML 2021, figure 3 (arXiv:2103.00020).
     """
-    rows = _check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
-    a_BD = _scaled(a_BD, temperature, sides=1)
+    rows = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
+    a_BD = scaled(a_BD, temperature, sides=1)
     b_BD = unit(b_BD)
-    tile = _other_keys if ids_B is None else _keys_of_other_ids
+    tile = other_keys if ids_B is None else keys_of_other_ids
     by_a, by_b = over_both(tile, a_BD, b_BD, rows, rows, axis_name=axis_name, block_size=block_size)
     own = jnp.sum(a_BD * b_BD, axis=-1)
     return 0.5 * (softplus(by_a.exponents[0] - own) + softplus(by_b.exponents[0] - own))
@@ -230,65 +219,19 @@ def sup_con(
     Reference: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equations 2 and 3
     (arXiv:2004.11362).
     """
-    check_embedding("z_BVD", z_BVD, "BVD")
+    check_views(z_BVD, temperature, block_size, at_least=1)
     B, V, D = z_BVD.shape
     check_labels("labels_B", labels_B, "z_BVD", B)
-    check_positive("temperature", temperature)
     check_option("positives", positives, ("outside", "inside"))
-    check_block_size(block_size)
     rows = Ids(global_index(B * V, axis_name), jnp.repeat(labels_B, V))
     terms = over_self(
         _log_mean_positive if positives == "outside" else _log_sum_positive,
-        _scaled(z_BVD, temperature, sides=2).reshape(B * V, D),
+        scaled(z_BVD, temperature, sides=2).reshape(B * V, D),
         rows,
         axis_name=axis_name,
         block_size=block_size,
     )
     return _positive_share(terms).reshape(B, V)
-
-
-def _check_pairs(
-    query_BD: jax.Array,
-    key_BD: jax.Array,
-    temperature: Any,
-    ids_B: jax.Array | None,
-    axis_name: str | None,
-    block_size: int | None,
-) -> Ids:
-    """Checks the arguments that the pair losses share; what is known of each pair."""
-    check_embedding("query", query_BD, "BD")
-    check_embedding("key", key_BD, "BD")
-    check_shapes("key", key_BD, "query", query_BD.shape)
-    check_positive("temperature", temperature)
-    check_block_size(block_size)
-    index = global_index(len(query_BD), axis_name)
-    if ids_B is None:
-        return Ids(index, index)
-    check_labels("ids_B", ids_B, "query", len(query_BD))
-    return Ids(index, ids_B)
-
-
-def _scaled(x: jax.Array, temperature: jax.Array | float, sides: int) -> jax.Array:
-    """Unit rows that carry the temperature: whole, or its root where they meet themselves.
-
-    With the temperature inside the vectors, its gradient follows from theirs in every form.
-    """
-    scale = 1.0 / jnp.asarray(temperature, jnp.float32)
-    return unit(x) * (scale if sides == 1 else jnp.sqrt(scale))
-
-
-def _other_examples(s: jax.Array, params: tuple[()], rows: jax.Array, cols: jax.Array) -> Terms:
-    return Terms((jnp.where(rows[:, None] != cols[None, :], s, -jnp.inf),))
-
-
-def _other_keys(s: jax.Array, params: tuple[()], rows: Ids, cols: Ids) -> Terms:
-    return Terms((jnp.where(rows.index[:, None] != cols.index[None, :], s, -jnp.inf),))
-
-
-def _keys_of_other_ids(s: jax.Array, params: tuple[()], rows: Ids, cols: Ids) -> Terms:
-    # An explicit negative has index -1: whatever its id, it stays in.
-    other = (rows.id[:, None] != cols.id[None, :]) | (cols.index < 0)[None, :]
-    return Terms((jnp.where(other, s, -jnp.inf),))
 
 
 def _log_mean_positive(s: jax.Array, params: tuple[()], rows: Ids, cols: Ids) -> Terms:
@@ -317,16 +260,3 @@ def _positive_share(terms: Terms) -> jax.Array:
     every, *positive = [jnp.where(some, x, 0.0) for x in terms.exponents]
     mean = total[0] / count if total else positive[0] - jnp.log(count)
     return jnp.where(some, every - mean, 0.0)
-
-
-def _mean_over_views(z_BVD: jax.Array, negatives_BV: jax.Array) -> jax.Array:
-    """The mean over the positives p of log( sum of e^{s(a)} over all a / e^{s(p)} ).
-
-    Written in differences to the positive, so that a small loss keeps its digits.
-    """
-    V = z_BVD.shape[1]
-    s_BVV = jnp.einsum("bvd,bwd->bvw", z_BVD, z_BVD)
-    others = jnp.array([[w for w in range(V) if w != v] for v in range(V)])
-    positives = jnp.take_along_axis(s_BVV, others[None], axis=2)
-    every = jnp.concatenate([positives, negatives_BV[..., None]], axis=-1)
-    return log_sum_exp(every[:, :, None, :] - positives[..., None]).mean(axis=-1)

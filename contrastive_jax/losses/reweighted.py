@@ -1,0 +1,220 @@
+"""Softmax losses whose positives or negatives count otherwise: decoupled, debiased, by hardness."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from contrastive_jax.losses._common import check_positive, log_sum_exp, softplus, unit
+from contrastive_jax.losses._similarity import (
+    Ids,
+    check_pairs,
+    check_views,
+    other_examples,
+    other_views_of,
+    positives_of,
+    scaled,
+)
+from contrastive_jax.losses.pairs import over_keys
+from contrastive_jax.losses.tiles import Terms
+
+
+def decoupled(
+    z_BVD: jax.Array,
+    temperature: jax.Array | float = 0.1,
+    *,
+    sigma: float | None = None,
+    axis_name: str | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    """Decoupled contrastive loss: NT-Xent without the positives in the denominator.
+
+        loss_i = mean over positives p of -w(i, p) s(i, p) + log sum_{a of other examples} exp s(i, a)
+        w = 1 (DCL), or 2 - exp(z_i . z_p / sigma) / mean over all positives of the same (DCLW)
+
+    with s(a, b) = z_a . z_b / temperature on unit vectors. May be negative.
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      temperature: scalar above 0; may be traced.
+      sigma: None for DCL; the width of the weights of DCLW, 0.5 in the paper.
+      axis_name: mapped axis over which the batch is sharded.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+
+    Returns:
+      float32 [B, V], one loss per anchor; 0 where there are no negatives.
+
+    Raises:
+      ValueError: wrong rank or dtype, fewer than two views, temperature or sigma <= 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> print(losses.decoupled(jnp.ones((4, 2, 8))).mean().round(4))  # log(2B - 2)
+      1.7918
+
+    Reference: Yeh et al., Decoupled Contrastive Learning, ECCV 2022, equations 5 and 6
+    (arXiv:2110.06848).
+    """
+    check_views(z_BVD, temperature, block_size)
+    if sigma is not None:
+        check_positive("sigma", sigma)
+    z_BVD = scaled(z_BVD, temperature, sides=2)
+    negatives = other_views_of(z_BVD, other_examples, (), axis_name, block_size).exponents[0]
+    positives = positives_of(z_BVD)
+    if sigma is not None:
+        positives *= _von_mises_fisher(positives * temperature / sigma, axis_name)
+    some = negatives > -jnp.inf
+    return jnp.where(some, jnp.where(some, negatives, 0.0) - positives.mean(axis=-1), 0.0)
+
+
+def debiased_nt_xent(
+    z_BVD: jax.Array,
+    temperature: jax.Array | float = 0.5,
+    *,
+    tau_plus: float = 0.1,
+    beta: jax.Array | float = 0.0,
+    axis_name: str | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    """NT-Xent corrected for negatives that are positives in truth, and weighted to hard ones.
+
+        loss_i = mean over positives p of -log( e^{s(i,p)} / (e^{s(i,p)} + N g_i) )
+        g_i = max( (h_i - tau_plus mean_p e^{s(i,p)}) / (1 - tau_plus), e^{-1/temperature} )
+        h_i = sum_n e^{(1 + beta) s(i,n)} / sum_n e^{beta s(i,n)} over the N negatives n
+
+    with s(a, b) = z_a . z_b / temperature on unit vectors. beta = 0 is the debiased loss, beta > 0
+    the hard-negative one; tau_plus = beta = 0 is NT-Xent for two views.
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      temperature: scalar above 0; may be traced.
+      tau_plus: the chance that a negative is of the anchor's class, in [0, 1).
+      beta: how much harder negatives count, at least 0; may be traced.
+      axis_name: mapped axis over which the batch is sharded.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+
+    Returns:
+      float32 [B, V], one loss per anchor; 0 where there are no negatives.
+
+    Raises:
+      ValueError: wrong rank or dtype, fewer than two views, temperature <= 0, tau_plus outside
+        [0, 1).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> z = jnp.ones((4, 2, 8))  # log(2B - 1), whatever the correction
+      >>> print(losses.debiased_nt_xent(z, beta=1.0).mean().round(4))
+      1.9459
+
+    References: Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, equations 7 and 8
+    (arXiv:2007.00224); Robinson et al., Contrastive Learning with Hard Negative Samples, ICLR 2021,
+    equation 4 and section 3 (arXiv:2010.04592).
+    """
+    check_views(z_BVD, temperature, block_size)
+    if not 0 <= tau_plus < 1:
+        raise ValueError(f"tau_plus is {tau_plus}, expected a chance in [0, 1): lower it.")
+    z_BVD = scaled(z_BVD, temperature, sides=2)
+    beta = jnp.asarray(beta, jnp.float32)
+    harder, weight = other_views_of(z_BVD, _hard, beta, axis_name, block_size).exponents
+    positives = positives_of(z_BVD)
+    some = weight > -jnp.inf
+    hard = jnp.where(some, harder, 0.0) - jnp.where(some, weight, 0.0)
+    N = _number_of_negatives(z_BVD, axis_name)
+    floor = -1.0 / jnp.asarray(temperature, jnp.float32)
+    log_g = jnp.maximum(_log_debiased(hard, positives, tau_plus), floor)
+    every = jnp.log(jnp.float32(max(N, 1))) + log_g[..., None] - positives
+    return jnp.where(some, softplus(every).mean(axis=-1), 0.0)
+
+
+def hardness_info_nce(
+    query_BD: jax.Array,
+    key_BD: jax.Array,
+    temperature: jax.Array | float = 0.07,
+    *,
+    alpha: float = 5.0,
+    axis_name: str | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    """InfoNCE whose negatives count by their own hardness, without a gradient through the weight.
+
+        loss_i = -log( e^{s(i,i)} / (e^{s(i,i)} + sum_{j != i} w(i,j) e^{s(i,j)}) )
+        w(i, j) = exp( alpha stop_gradient(query_i . key_j) )
+
+    with s(i, j) = query_i . key_j / temperature on unit vectors.
+
+    Args:
+      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalised.
+      temperature: scalar above 0; may be traced.
+      alpha: strength of the weights; 0 is InfoNCE, 5 the choice of EmbeddingGemma.
+      axis_name: mapped axis over which the batch is sharded; keys come from all devices.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+
+    Returns:
+      float32 [B], one loss per query; 0 where there is nothing to contrast with.
+
+    Raises:
+      ValueError: wrong rank or dtype, batches that differ, temperature <= 0, block_size < 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> print(losses.hardness_info_nce(jnp.eye(3), jnp.eye(3), temperature=1.0).round(4))
+      [0.5514 0.5514 0.5514]
+
+    Reference: Lan et al., 2025, hardness-weighted contrastive learning, as used in EmbeddingGemma
+    (arXiv:2509.20354).
+    """
+    ids = check_pairs(query_BD, key_BD, temperature, None, axis_name, block_size)
+    query_BD, key_BD = scaled(query_BD, temperature, sides=1), unit(key_BD)
+    strength = lax.stop_gradient(alpha * jnp.asarray(temperature, jnp.float32))
+    negatives = over_keys(
+        _by_hardness,
+        query_BD,
+        key_BD,
+        ids,
+        ids,
+        strength,
+        axis_name=axis_name,
+        block_size=block_size,
+    ).exponents[0]
+    return softplus(negatives - jnp.sum(query_BD * key_BD, axis=-1))
+
+
+def _hard(s: jax.Array, beta: jax.Array, rows: jax.Array, cols: jax.Array) -> Terms:
+    other = rows[:, None] != cols[None, :]
+    return Terms(
+        (jnp.where(other, (1.0 + beta) * s, -jnp.inf), jnp.where(other, beta * s, -jnp.inf))
+    )
+
+
+def _by_hardness(s: jax.Array, strength: jax.Array, rows: Ids, cols: Ids) -> Terms:
+    weighted = s + strength * lax.stop_gradient(s)
+    return Terms((jnp.where(rows.index[:, None] != cols.index[None, :], weighted, -jnp.inf),))
+
+
+def _von_mises_fisher(closeness_BVW: jax.Array, axis_name: str | None) -> jax.Array:
+    """2 - e^x / mean e^x, over the positives of all devices."""
+    peak = lax.stop_gradient(closeness_BVW.max())
+    peak = peak if axis_name is None else lax.pmax(peak, axis_name)
+    weight = jnp.exp(closeness_BVW - peak)
+    mean = weight.mean() if axis_name is None else lax.pmean(weight.mean(), axis_name)
+    return 2.0 - weight / mean
+
+
+def _log_debiased(hard_BV: jax.Array, positives_BVW: jax.Array, tau_plus: float) -> jax.Array:
+    """log of (e^hard - tau_plus mean e^positive) / (1 - tau_plus); -inf where it is not positive."""
+    if tau_plus == 0:
+        return hard_BV
+    own = log_sum_exp(positives_BVW) + jnp.log(jnp.float32(tau_plus / positives_BVW.shape[-1]))
+    gap = own - hard_BV
+    left = gap < 0
+    rest = jnp.log(-jnp.expm1(jnp.where(left, gap, -1.0))) - jnp.log1p(jnp.float32(-tau_plus))
+    return jnp.where(left, hard_BV + rest, -jnp.inf)
+
+
+def _number_of_negatives(z_BVD: jax.Array, axis_name: Any) -> int:
+    devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    return (len(z_BVD) * devices - 1) * z_BVD.shape[1]

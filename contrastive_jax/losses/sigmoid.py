@@ -1,0 +1,133 @@
+"""Losses that judge each pair by itself, through a sigmoid: SigLIP, NT-Logistic."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from contrastive_jax.losses._common import global_index, softplus, unit
+from contrastive_jax.losses._similarity import Ids, check_pairs, check_views, positives_of, scaled
+from contrastive_jax.losses.pairs import over_keys
+from contrastive_jax.losses.tiles import Terms
+
+
+def siglip(
+    a_BD: jax.Array,
+    b_BD: jax.Array,
+    temperature: jax.Array | float = 0.1,
+    bias: jax.Array | float = -10.0,
+    *,
+    ids_B: jax.Array | None = None,
+    axis_name: str | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    """The pairwise sigmoid loss of SigLIP: is this the pair, yes or no, for every pair.
+
+        loss_i = sum_j -log sigmoid( y_ij (a_i . b_j / temperature + bias) ),  y_ii = 1, else -1
+
+    on unit vectors. The paper learns both t' = -log(temperature) and the bias, from the defaults.
+
+    Args:
+      a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalised inside.
+      temperature: scalar above 0; may be traced, its gradient is exact.
+      bias: scalar; may be traced, its gradient is exact.
+      ids_B: integers; pairs j != i with the id of i show the same thing and are left out.
+      axis_name: mapped axis over which the batch is sharded; pairs with all devices count.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+
+    Returns:
+      float32 [B], one loss per row of a; its mean is the paper's loss.
+
+    Raises:
+      ValueError: wrong rank or dtype, batches that differ, temperature <= 0, block_size < 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> print(losses.siglip(jnp.eye(2), jnp.eye(2), temperature=1.0, bias=0.0).round(4))
+      [1.0064 1.0064]
+
+    Reference: Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023, section 3.2
+    and algorithm 1 (arXiv:2303.15343).
+    """
+    ids = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
+    return over_keys(
+        _yes_or_no,
+        scaled(a_BD, temperature, sides=1),
+        unit(b_BD),
+        ids,
+        ids,
+        jnp.asarray(bias, jnp.float32),
+        axis_name=axis_name,
+        block_size=block_size,
+    ).values[0]
+
+
+class _View(NamedTuple):
+    example: jax.Array
+    limit: jax.Array  # the largest logit that a negative may have
+
+
+def nt_logistic(
+    z_BVD: jax.Array,
+    temperature: jax.Array | float = 0.5,
+    *,
+    semi_hard: bool = False,
+    axis_name: str | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    """NT-Logistic: the logistic loss on the normalised, temperature-scaled similarities of views.
+
+        loss_i = mean over positives p of -log sigmoid s(i, p)
+                 + mean over negatives n of -log sigmoid(-s(i, n)),   s = z . z / temperature
+
+    on unit vectors, negatives being all views of other examples.
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      temperature: scalar above 0; may be traced.
+      semi_hard: keep only negatives less alike than the least alike positive.
+      axis_name: mapped axis over which the batch is sharded.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+
+    Returns:
+      float32 [B, V], one loss per anchor; without negatives the second mean is 0.
+
+    Raises:
+      ValueError: wrong rank or dtype, fewer than two views, temperature <= 0, block_size < 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> loss = losses.nt_logistic(jnp.ones((4, 2, 8)), temperature=1.0)
+      >>> print(loss.mean().round(4))  # softplus(-1) + softplus(1)
+      1.6265
+
+    Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
+    ICML 2020, table 2 and section 5.1 (arXiv:2002.05709).
+    """
+    check_views(z_BVD, temperature, block_size)
+    B, V, D = z_BVD.shape
+    z_BVD = scaled(z_BVD, temperature, sides=2)
+    positives = positives_of(z_BVD)
+    limit = positives.min(axis=-1) if semi_hard else jnp.full((B, V), jnp.inf)
+    rows = _View(global_index(B * V, axis_name) // V, lax.stop_gradient(limit).reshape(-1))
+    z_ND = z_BVD.reshape(B * V, D)
+    count, total = over_keys(
+        _repelled, z_ND, z_ND, rows, rows, axis_name=axis_name, block_size=block_size
+    ).values
+    repelled = (total / jnp.maximum(count, 1.0)).reshape(B, V)
+    return softplus(-positives).mean(axis=-1) + repelled
+
+
+def _yes_or_no(s: jax.Array, bias: jax.Array, rows: Ids, cols: Ids) -> Terms:
+    own = rows.index[:, None] == cols.index[None, :]
+    same = rows.id[:, None] == cols.id[None, :]
+    logit = s + bias
+    return Terms(values=(jnp.where(same & ~own, 0.0, softplus(jnp.where(own, -logit, logit))),))
+
+
+def _repelled(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Terms:
+    kept = (rows.example[:, None] != cols.example[None, :]) & (s < rows.limit[:, None])
+    return Terms(values=(kept.astype(jnp.float32), jnp.where(kept, softplus(s), 0.0)))

@@ -85,12 +85,12 @@ def _cpu(config: ConfigDict) -> None:
     """What two cores can learn in about 12 minutes."""
     config.data.batch_size = 256
     config.encoder = ConfigDict(
-        {"depth": 10, "stem": "stride2", "width": 0.5, "stages": 3, "dtype": "float32"}
+        {"depth": 10, "stem": "stride2", "width": 0.375, "stages": 3, "dtype": "float32"}
     )
     config.head.update({"hidden_dim": 256, "output_dim": 128, "batch_norm": True})
     config.loss.temperature = 0.2
-    config.optimizer.update({"learning_rate": 0.1, "decay_norm_and_bias": False})
-    config.train.update({"epochs": 8.0, "log_every": 25})
+    config.optimizer.update({"learning_rate": 0.1, "scaling": "none", "decay_norm_and_bias": False})
+    config.train.update({"epochs": 6.4, "log_every": 25})
     config.checkpoint.every_steps = 250
     config.eval.update({"every_steps": 250, "probe_train": 10000})
 

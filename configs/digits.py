@@ -18,13 +18,13 @@ def get_config(preset: str = "") -> ConfigDict:
     config.augment = ConfigDict(
         {
             "size": 16,  # the 8x8 images are enlarged, so that a crop keeps some detail
-            "crop_scale": (0.4, 1.0),
+            "crop_scale": (0.6, 1.0),
             "crop_ratio": (3 / 4, 4 / 3),
             "flip_probability": 0.0,
-            "rotate_probability": 0.8,
-            "rotate_degrees": 15.0,
+            "rotate_probability": 0.5,
+            "rotate_degrees": 10.0,
             "translate_probability": 0.8,
-            "translate_fraction": 0.1,
+            "translate_fraction": 0.06,
             "jitter_probability": 0.8,
             "brightness": 0.4,
             "contrast": 0.4,
@@ -33,13 +33,13 @@ def get_config(preset: str = "") -> ConfigDict:
             "grayscale_probability": 0.0,
         }
     )
-    config.encoder = ConfigDict({"depth": 10, "stem": "stride2", "width": 0.5, "stages": 2})
+    config.encoder = ConfigDict({"depth": 10, "stem": "stride2", "width": 0.5, "stages": 3})
     config.head = ConfigDict({"kind": "mlp", "hidden_dim": 128, "output_dim": 64})
     config.loss = ConfigDict({"kind": "nt_xent", "temperature": 0.2})
     config.optimizer = ConfigDict(
         {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-4, "warmup_epochs": 2.0}
     )
-    config.train = ConfigDict({"epochs": 60.0, "seed": 0, "log_every": 10})
+    config.train = ConfigDict({"epochs": 40.0, "seed": 0, "log_every": 10})
     config.checkpoint = ConfigDict({"every_steps": 100, "keep": 2, "best_metric": "knn_validation"})
     config.eval = ConfigDict(
         {"every_steps": 50, "batch_size": 500, "labels_per_class": 10, "figures": True}

@@ -1,4 +1,4 @@
-"""From a trained encoder to numbers that can be quoted: features, kNN and retrieval.
+"""From a trained encoder to numbers that can be quoted: features and kNN.
 
 Features and neighbours are computed once and kept on the host; every protocol is then a few
 lines of NumPy on them. A result is a dict that holds its whole protocol beside its accuracy.

@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec as P
 AXIS = "data"
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis over `devices` (default: all of them).
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of one axis over these jax devices (default: all of them).
 
     >>> make_mesh(jax.devices()[:1]).axis_names
     ('data',)

@@ -96,3 +96,150 @@ def triplet(anchor_BD, positive_BD, negative_BD, margin, kind="euclidean"):
             for a, p, n in zip(anchor_BD, positive_BD, negative_BD, strict=True)
         ]
     )
+
+
+def own_negatives_info_nce(query_BD, key_BD, negatives_BKD, temperature):
+    q, k, n = normalised(query_BD), normalised(key_BD), normalised(negatives_BKD)
+    loss = np.zeros(len(q))
+    for i in range(len(q)):
+        own = q[i] @ k[i] / temperature
+        loss[i] = log_sum([own] + [q[i] @ m / temperature for m in n[i]]) - own
+    return loss
+
+
+def queue_info_nce(query_BD, key_BD, queue_KD, temperature):
+    everyone = np.broadcast_to(queue_KD, (len(query_BD), *np.shape(queue_KD)))
+    return own_negatives_info_nce(query_BD, key_BD, everyone, temperature)
+
+
+def joint_info_nce(query_BD, key_BD, temperature, ids_B=None):
+    q, k = normalised(query_BD), normalised(key_BD)
+    loss = np.zeros(len(q))
+    for i in range(len(q)):
+        own = q[i] @ k[i] / temperature
+        every = [own]
+        for j in range(len(q)):
+            if j != i and (ids_B is None or ids_B[i] != ids_B[j]):
+                pairs = q[i] @ k[j], q[j] @ k[i], q[i] @ q[j], k[j] @ k[i]
+                every += [s / temperature for s in pairs]
+        loss[i] = log_sum(every) - own
+    return loss
+
+
+def guided_info_nce(query_BD, key_BD, guide_query_BF, guide_key_BF, temperature, margin, relative):
+    q, k = normalised(query_BD), normalised(key_BD)
+    guide = normalised(guide_query_BF) @ normalised(guide_key_BF).T
+    loss = np.zeros(len(q))
+    for i in range(len(q)):
+        limit = guide[i, i] - (abs(guide[i, i]) * margin if relative else margin)
+        kept = [j for j in range(len(q)) if j == i or guide[i, j] <= limit]
+        own = q[i] @ k[i] / temperature
+        loss[i] = log_sum([q[i] @ k[j] / temperature for j in kept]) - own
+    return loss
+
+
+def positives_and_negatives(z_BVD, temperature):
+    """For each anchor: its place, its positives' and its negatives' similarities."""
+    z = normalised(z_BVD)
+    B, V, _ = z.shape
+    for b in range(B):
+        for v in range(V):
+            own = [z[b, v] @ z[b, w] / temperature for w in range(V) if w != v]
+            other = [z[b, v] @ z[c, w] / temperature for c in range(B) for w in range(V) if c != b]
+            yield (b, v), np.array(own), np.array(other)
+
+
+def decoupled(z_BVD, temperature, sigma=None):
+    loss = np.zeros(np.shape(z_BVD)[:2])
+    every = list(positives_and_negatives(z_BVD, temperature))
+    for at, own, other in every:
+        weight = 1.0
+        if sigma is not None:
+            width = sigma / temperature
+            mean = np.mean([np.exp(positives / width) for _, positives, _ in every])
+            weight = 2 - np.exp(own / width) / mean
+        loss[at] = np.mean(-weight * own) + log_sum(other)
+    return loss
+
+
+def debiased_nt_xent(z_BVD, temperature, tau_plus, beta):
+    loss = np.zeros(np.shape(z_BVD)[:2])
+    for at, own, other in positives_and_negatives(z_BVD, temperature):
+        hard = np.sum(np.exp((1 + beta) * other)) / np.sum(np.exp(beta * other))
+        g = (hard - tau_plus * np.mean(np.exp(own))) / (1 - tau_plus)
+        g = max(g, math.exp(-1 / temperature))
+        loss[at] = np.mean(-np.log(np.exp(own) / (np.exp(own) + len(other) * g)))
+    return loss
+
+
+def hardness_info_nce(query_BD, key_BD, temperature, alpha):
+    q, k = normalised(query_BD), normalised(key_BD)
+    loss = np.zeros(len(q))
+    for i in range(len(q)):
+        own = q[i] @ k[i] / temperature
+        others = [q[i] @ k[j] for j in range(len(q)) if j != i]
+        loss[i] = log_sum([own] + [alpha * s + s / temperature for s in others]) - own
+    return loss
+
+
+def multi_positive_info_nce(query_BD, key_BD, ids_B, temperature):
+    same = np.asarray(ids_B)[:, None] == np.asarray(ids_B)[None, :]
+    return soft_info_nce(query_BD, key_BD, same / same.sum(1, keepdims=True), temperature)
+
+
+def soft_info_nce(query_BD, key_BD, targets_BM, temperature):
+    s = normalised(query_BD) @ normalised(key_BD).T / temperature
+    return np.array(
+        [sum(t * (log_sum(row) - x) for t, x in zip(targets, row, strict=True))
+         for targets, row in zip(targets_BM, s, strict=True)]
+    )  # fmt: skip
+
+
+def n_pair(anchor_BD, positive_BD):
+    s = np.float64(anchor_BD) @ np.float64(positive_BD).T
+    n = len(s)
+    return np.array(
+        [math.log(1 + sum(math.exp(s[i, j] - s[i, i]) for j in range(n) if j != i))
+         for i in range(n)]
+    )  # fmt: skip
+
+
+def angular(anchor_BD, positive_BD, degrees):
+    x, p = np.float64(anchor_BD), np.float64(positive_BD)
+    t = math.tan(math.radians(degrees)) ** 2
+    loss = np.zeros(len(x))
+    for i in range(len(x)):
+        f = [
+            4 * t * (x[i] + p[i]) @ p[j] - 2 * (1 + t) * x[i] @ p[i]
+            for j in range(len(x))
+            if j != i
+        ]
+        loss[i] = log_sum([0.0, *f])
+    return loss
+
+
+def softplus(x):
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def siglip(a_BD, b_BD, temperature, bias, ids_B=None):
+    a, b = normalised(a_BD), normalised(b_BD)
+    loss = np.zeros(len(a))
+    for i in range(len(a)):
+        for j in range(len(b)):
+            logit = a[i] @ b[j] / temperature + bias
+            if i == j:
+                loss[i] += softplus(-logit)
+            elif ids_B is None or ids_B[i] != ids_B[j]:
+                loss[i] += softplus(logit)
+    return loss
+
+
+def nt_logistic(z_BVD, temperature, semi_hard=False):
+    loss = np.zeros(np.shape(z_BVD)[:2])
+    for at, own, other in positives_and_negatives(z_BVD, temperature):
+        if semi_hard:
+            other = other[other < own.min()]
+        loss[at] = np.mean([softplus(-s) for s in own])
+        loss[at] += np.mean([softplus(s) for s in other]) if len(other) else 0.0
+    return loss

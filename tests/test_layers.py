@@ -15,7 +15,8 @@ ALLOWED = {
     "objectives": BASE | {"encoders", "losses", "augment", "parallel", "health"},
     "train": BASE | {"metrics", "checkpoint", "parallel"},
     "evaluate": BASE | {"metrics", "checkpoint", "parallel", "health"},
-    "probe": BASE | {"metrics", "checkpoint", "parallel", "evaluate"},
+    "logistic": BASE | {"evaluate"},
+    "probe": BASE | {"evaluate", "logistic"},
 }
 ONLY_IN = {  # a library -> the rooms that may import it at all
     "flax": {"encoders", "objectives"},

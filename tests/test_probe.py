@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from contrastive_jax import probe
+from contrastive_jax import logistic, probe
 
 GRID = (1e-4, 1e-2, 1.0)
 
@@ -51,7 +51,7 @@ def sklearn_fit(x, y, l2):
 def test_a_fit_reaches_the_optimum_that_sklearn_finds(digits, l2):
     x, y, test_x, test_y = digits
     with jax.transfer_guard("disallow"):
-        fitted = probe.fit_logistic(x, y, n_classes=10, l2=l2, max_steps=5000)
+        fitted = logistic.fit_logistic(x, y, n_classes=10, l2=l2, max_steps=5000)
     scaler, model = sklearn_fit(x, y, l2)
     theirs = fitted._replace(weight=model.coef_.T, bias=model.intercept_)
     best = objective(theirs, x, y, l2)
@@ -60,12 +60,12 @@ def test_a_fit_reaches_the_optimum_that_sklearn_finds(digits, l2):
     np.testing.assert_allclose(fitted.objective, objective(fitted, x, y, l2), rtol=1e-4)
     np.testing.assert_allclose(fitted.objective, best, rtol=1e-4)
     their_accuracy = model.score(scaler.transform(test_x), test_y)
-    assert abs(np.mean(probe.predict(fitted, test_x) == test_y) - their_accuracy) <= 1e-3
+    assert abs(np.mean(logistic.predict(fitted, test_x) == test_y) - their_accuracy) <= 1e-3
 
 
 def test_the_penalty_spares_the_bias(digits):
     rare = np.where(digits[1] > 2, digits[1], 0)  # class 0 is frequent, 1 and 2 are absent
-    fitted = probe.fit_logistic(digits[0], rare, n_classes=10, l2=100.0)
+    fitted = logistic.fit_logistic(digits[0], rare, n_classes=10, l2=100.0)
     logits = (digits[0] - fitted.mean) / fitted.std @ fitted.weight + fitted.bias
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(p.mean(axis=0), np.bincount(rare, minlength=10) / 600, atol=1e-3)
@@ -73,19 +73,19 @@ def test_the_penalty_spares_the_bias(digits):
 
 def test_fitting_strengths_together_is_fitting_each_alone(digits, result):
     x, y = digits[:2]
-    alone = probe.fit_logistic(x, y, n_classes=10, l2=result.l2)
-    np.testing.assert_array_equal(probe.predict(alone, digits[2]), result.predictions)
-    together = probe._fit_grid(x, y, 10, GRID, 500)
+    alone = logistic.fit_logistic(x, y, n_classes=10, l2=result.l2)
+    np.testing.assert_array_equal(logistic.predict(alone, digits[2]), result.predictions)
+    together = logistic.fit_grid(x, y, 10, GRID, 500)
     for i, l2 in enumerate(GRID):
-        one = probe.fit_logistic(x, y, n_classes=10, l2=l2)
+        one = logistic.fit_logistic(x, y, n_classes=10, l2=l2)
         np.testing.assert_allclose(together.objective[i], one.objective, rtol=1e-4)
 
 
 def test_constant_features_get_no_weight_and_scale_and_shift_change_nothing(digits):
     x, y = digits[:2]
     constant = np.where(np.arange(64) < 5, np.float32(0.1), x)
-    fitted = probe.fit_logistic(constant, y, n_classes=10, l2=1e-2)
-    moved = probe.fit_logistic(constant * 1000 + 7, y, n_classes=10, l2=1e-2)
+    fitted = logistic.fit_logistic(constant, y, n_classes=10, l2=1e-2)
+    moved = logistic.fit_logistic(constant * 1000 + 7, y, n_classes=10, l2=1e-2)
     np.testing.assert_array_equal(fitted.weight[:5], 0.0)
     np.testing.assert_array_equal(fitted.std[:5], 1.0)
     np.testing.assert_allclose(fitted.weight, moved.weight, atol=2e-3)
@@ -123,15 +123,15 @@ def test_the_split_is_stratified_seeded_and_spares_single_examples(seed):
 
 def test_an_absent_class_is_never_predicted_and_one_class_always(digits):
     x, y, test_x, _ = digits
-    without = probe.fit_logistic(x, np.where(y == 3, 4, y), n_classes=10, l2=1e-2)
+    without = logistic.fit_logistic(x, np.where(y == 3, 4, y), n_classes=10, l2=1e-2)
     assert without.converged
-    assert 3 not in probe.predict(without, test_x)
-    single = probe.fit_logistic(x, np.full(600, 3), n_classes=10, l2=1e-2)
-    assert set(probe.predict(single, test_x)) == {3}
+    assert 3 not in logistic.predict(without, test_x)
+    single = logistic.fit_logistic(x, np.full(600, 3), n_classes=10, l2=1e-2)
+    assert set(logistic.predict(single, test_x)) == {3}
 
 
 def test_a_fit_that_runs_out_of_steps_says_so(digits):
-    fitted = probe.fit_logistic(*digits[:2], n_classes=10, l2=1e-4, max_steps=3)
+    fitted = logistic.fit_logistic(*digits[:2], n_classes=10, l2=1e-4, max_steps=3)
     assert not fitted.converged
     assert fitted.steps == 3
 
@@ -168,10 +168,10 @@ def test_what_cannot_be_fitted_is_refused(digits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for match, call in {
-            "row 8": lambda: probe.fit_logistic(holes, y, n_classes=10, l2=1.0),
-            "unlabelled": lambda: probe.fit_logistic(x, y - 1, n_classes=10, l2=1.0),
-            "label 9": lambda: probe.fit_logistic(x, y, n_classes=9, l2=1.0),
-            "positive": lambda: probe.fit_logistic(x, y, n_classes=10, l2=0.0),
+            "row 8": lambda: logistic.fit_logistic(holes, y, n_classes=10, l2=1.0),
+            "unlabelled": lambda: logistic.fit_logistic(x, y - 1, n_classes=10, l2=1.0),
+            "label 9": lambda: logistic.fit_logistic(x, y, n_classes=9, l2=1.0),
+            "positive": lambda: logistic.fit_logistic(x, y, n_classes=10, l2=0.0),
             "test: 1 rows": lambda: probe.linear_probe(x, y, holes, y, n_classes=10),
             "holds out 0": lambda: probe.linear_probe(
                 x[:9], y[:9], x, y, n_classes=10, validation_fraction=0.01

@@ -1,20 +1,44 @@
 """Contrastive losses as pure functions: one float32 number per anchor, never reduced.
 
-softmax.py      nt_xent, info_nce, symmetric_info_nce, sup_con
-negatives.py    own_negatives_info_nce, queue_info_nce, joint_info_nce, guided_info_nce
-reweighted.py   decoupled, debiased_nt_xent, hardness_info_nce
-positives.py    multi_positive_info_nce, soft_info_nce, n_pair, angular
-sigmoid.py      siglip, nt_logistic
-margin.py       margin_contrastive, triplet
+softmax.py        nt_xent, info_nce, symmetric_info_nce, sup_con
+negatives.py      own_negatives_info_nce, queue_info_nce, joint_info_nce, guided_info_nce
+reweighted.py     decoupled, debiased_nt_xent, hardness_info_nce
+positives.py      multi_positive_info_nce, soft_info_nce, n_pair, angular
+sigmoid.py        siglip, nt_logistic
+margin.py         margin_contrastive, triplet, nt_margin
+batch_triplet.py  batch_all_triplet, batch_hard_triplet, batch_semi_hard_triplet
+metric.py         lifted_structure, multi_similarity, circle, ranked_list
+pair_score.py     cosine_regression, cosent, angle
+companions.py     alignment, uniformity, barlow_twins, vicreg, negative_cosine, spread_out
+wrappers.py       matryoshka, learned_temperature
+
+What ranks or describes a batch as a whole (cosent, angle, uniformity, barlow_twins, vicreg,
+spread_out) is one number. How sums over pairs are computed: pairs.py (the three forms), tiles.py
+(what a loss tells them), sweep.py (one device), blockwise.py (custom gradient, ring).
 """
 
-from contrastive_jax.losses.margin import margin_contrastive, triplet
+from contrastive_jax.losses.batch_triplet import (
+    batch_all_triplet,
+    batch_hard_triplet,
+    batch_semi_hard_triplet,
+)
+from contrastive_jax.losses.companions import (
+    alignment,
+    barlow_twins,
+    negative_cosine,
+    spread_out,
+    uniformity,
+    vicreg,
+)
+from contrastive_jax.losses.margin import margin_contrastive, nt_margin, triplet
+from contrastive_jax.losses.metric import circle, lifted_structure, multi_similarity, ranked_list
 from contrastive_jax.losses.negatives import (
     guided_info_nce,
     joint_info_nce,
     own_negatives_info_nce,
     queue_info_nce,
 )
+from contrastive_jax.losses.pair_score import angle, cosent, cosine_regression
 from contrastive_jax.losses.positives import (
     angular,
     multi_positive_info_nce,
@@ -24,25 +48,45 @@ from contrastive_jax.losses.positives import (
 from contrastive_jax.losses.reweighted import debiased_nt_xent, decoupled, hardness_info_nce
 from contrastive_jax.losses.sigmoid import nt_logistic, siglip
 from contrastive_jax.losses.softmax import info_nce, nt_xent, sup_con, symmetric_info_nce
+from contrastive_jax.losses.wrappers import learned_temperature, matryoshka
 
 __all__ = [
+    "alignment",
+    "angle",
     "angular",
+    "barlow_twins",
+    "batch_all_triplet",
+    "batch_hard_triplet",
+    "batch_semi_hard_triplet",
+    "circle",
+    "cosent",
+    "cosine_regression",
     "debiased_nt_xent",
     "decoupled",
     "guided_info_nce",
     "hardness_info_nce",
     "info_nce",
     "joint_info_nce",
+    "learned_temperature",
+    "lifted_structure",
     "margin_contrastive",
+    "matryoshka",
     "multi_positive_info_nce",
+    "multi_similarity",
     "n_pair",
+    "negative_cosine",
     "nt_logistic",
+    "nt_margin",
     "nt_xent",
     "own_negatives_info_nce",
     "queue_info_nce",
+    "ranked_list",
     "siglip",
     "soft_info_nce",
+    "spread_out",
     "sup_con",
     "symmetric_info_nce",
     "triplet",
+    "uniformity",
+    "vicreg",
 ]

@@ -1,7 +1,10 @@
 """Losses on distances with a margin: contrastive pairs and triplets. Embeddings are taken as is."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from contrastive_jax.losses._common import (
     check_embedding,
@@ -9,21 +12,34 @@ from contrastive_jax.losses._common import (
     check_positive,
     check_shapes,
     euclidean,
+    global_index,
+    softplus,
     unit,
 )
+from contrastive_jax.losses._similarity import check_views, positives_of
+from contrastive_jax.losses.pairs import over_keys
+from contrastive_jax.losses.tiles import Terms
 
 
 def margin_contrastive(
-    x_BD: jax.Array, y_BD: jax.Array, dissimilar_B: jax.Array, margin: jax.Array | float = 1.0
+    x_BD: jax.Array,
+    y_BD: jax.Array,
+    dissimilar_B: jax.Array,
+    margin: jax.Array | float = 1.0,
+    *,
+    positive_margin: jax.Array | float = 0.0,
 ) -> jax.Array:
     """The contrastive loss of Hadsell, Chopra and LeCun: pulls pairs together or a margin apart.
 
-        loss_i = (1 - Y_i) D_i^2 / 2 + Y_i max(0, margin - D_i)^2 / 2,   D_i = |x_i - y_i|
+        loss_i = (1 - Y_i) max(0, D_i - positive_margin)^2 / 2 + Y_i max(0, margin - D_i)^2 / 2
+
+    with D_i = |x_i - y_i|. The paper has no positive margin: 0.
 
     Args:
       x_BD, y_BD: embeddings of any float dtype, taken as they come (not normalised).
       dissimilar_B: Y, boolean or 0/1 of any dtype: 1 for a dissimilar pair, as in the paper.
       margin: scalar above 0, in the units of the embedding.
+      positive_margin: how far apart a similar pair may be for nothing.
 
     Returns:
       float32 [B], one loss per pair.
@@ -49,24 +65,26 @@ def margin_contrastive(
     distance = euclidean(x_BD, y_BD)
     dissimilar = jnp.asarray(dissimilar_B, jnp.float32)
     apart = jnp.maximum(0.0, margin - distance)
-    return 0.5 * ((1.0 - dissimilar) * distance**2 + dissimilar * apart**2)
+    together = jnp.maximum(0.0, distance - positive_margin)
+    return 0.5 * ((1.0 - dissimilar) * together**2 + dissimilar * apart**2)
 
 
 def triplet(
     anchor_BD: jax.Array,
     positive_BD: jax.Array,
     negative_BD: jax.Array,
-    margin: jax.Array | float = 1.0,
+    margin: jax.Array | float | None = 1.0,
     *,
     distance: str = "euclidean",
 ) -> jax.Array:
     """The triplet loss: the negative must be farther away than the positive, by a margin.
 
         loss_i = max(0, d(anchor_i, positive_i) - d(anchor_i, negative_i) + margin)
+        loss_i = log(1 + exp(d(anchor_i, positive_i) - d(anchor_i, negative_i)))   without a margin
 
     Args:
       anchor_BD, positive_BD, negative_BD: embeddings of any float dtype, taken as they come.
-      margin: scalar above 0, in the units of the distance.
+      margin: scalar above 0, in the units of the distance, or None for the soft margin.
       distance: "euclidean", "squared" (FaceNet's) or "cosine" (1 - cosine similarity).
 
     Returns:
@@ -90,11 +108,93 @@ def triplet(
     check_embedding("negative_BD", negative_BD, "BD")
     check_shapes("positive_BD", positive_BD, "anchor_BD", anchor_BD.shape)
     check_shapes("negative_BD", negative_BD, "anchor_BD", anchor_BD.shape)
-    check_positive("margin", margin)
+    if margin is not None:
+        check_positive("margin", margin)
     check_option("distance", distance, ("euclidean", "squared", "cosine"))
     near = _distance(anchor_BD, positive_BD, distance)
     far = _distance(anchor_BD, negative_BD, distance)
-    return jnp.maximum(0.0, near - far + margin)
+    return softplus(near - far) if margin is None else jnp.maximum(0.0, near - far + margin)
+
+
+class _View(NamedTuple):
+    example: jax.Array
+    positives: jax.Array  # the similarities to the anchor's V - 1 positives
+    margin: jax.Array
+
+
+def nt_margin(
+    z_BVD: jax.Array,
+    margin: float = 0.5,
+    *,
+    semi_hard: bool = False,
+    axis_name: str | None = None,
+    block_size: int | None = None,
+) -> jax.Array:
+    """The margin triplet loss of SimCLR's comparison, on the cosine similarities of views.
+
+        loss_i = mean over positives p and negatives n of max(0, s(i, n) - s(i, p) + margin)
+
+    with s the inner product of unit vectors and negatives all views of other examples.
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      margin: above 0, in units of cosine similarity.
+      semi_hard: average only over negatives with s(i, p) - margin < s(i, n) < s(i, p).
+      axis_name: mapped axis over which the batch is sharded.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+
+    Returns:
+      float32 [B, V], one loss per anchor; 0 where there are no negatives.
+
+    Raises:
+      ValueError: wrong rank or dtype, fewer than two views, margin <= 0, block_size < 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> print(losses.nt_margin(jnp.ones((2, 2, 8)))[0])
+      [0.5 0.5]
+
+    Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
+    ICML 2020, table 2 and section 5.1 (arXiv:2002.05709).
+    """
+    check_views(z_BVD, 1.0, block_size)
+    check_positive("margin", margin)
+    B, V, D = z_BVD.shape
+    z_BVD = unit(z_BVD)
+    positives = positives_of(z_BVD)
+    rows = _View(
+        global_index(B * V, axis_name) // V,
+        lax.stop_gradient(positives).reshape(B * V, V - 1),
+        jnp.full(B * V, margin, jnp.float32),
+    )
+    z_ND = z_BVD.reshape(B * V, D)
+    tile = _semi_hard if semi_hard else _violating
+    terms = over_keys(tile, z_ND, z_ND, rows, rows, axis_name=axis_name, block_size=block_size)
+    of_each, active, total = (
+        jnp.stack(terms.values[i::3], axis=-1).reshape(B, V, V - 1) for i in range(3)
+    )
+    # The hinge is linear where it is active: sum of (s_n - s_p + margin) over the active negatives.
+    return jnp.mean((total + active * (margin - positives)) / jnp.maximum(of_each, 1.0), axis=-1)
+
+
+def _violating(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Terms:
+    other = rows.example[:, None] != cols.example[None, :]
+    values = []
+    for positive in rows.positives.T:
+        active = other & (s > (positive - rows.margin)[:, None])
+        values += [other.astype(jnp.float32), active.astype(jnp.float32), jnp.where(active, s, 0.0)]
+    return Terms(values=tuple(values))
+
+
+def _semi_hard(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Terms:
+    other = rows.example[:, None] != cols.example[None, :]
+    values = []
+    for positive in rows.positives.T:
+        kept = other & (s > (positive - rows.margin)[:, None]) & (s < positive[:, None])
+        count = kept.astype(jnp.float32)
+        values += [count, count, jnp.where(kept, s, 0.0)]
+    return Terms(values=tuple(values))
 
 
 def _distance(x: jax.Array, y: jax.Array, kind: str) -> jax.Array:

@@ -94,7 +94,7 @@ def soft_info_nce(
       >>> print(losses.soft_info_nce(x, x, jnp.eye(3), temperature=1.0).round(4))
       [0.5514 0.5514 0.5514]
 
-    Reference: Gao et al., SoftCLIP, AAAI 2024, section 3 (arXiv:2303.17561), for given targets.
+    Reference: Gao et al., SoftCLIP, AAAI 2024 (arXiv:2303.17561), for given targets.
     """
     check_pairs(query_BD, key_BD, temperature, None, axis_name, None)
     keys = gather(unit(key_BD), axis_name)
@@ -177,7 +177,7 @@ def angular(
       >>> print(losses.angular(jnp.eye(3), jnp.eye(3)).round(4))  # log(1 + 2 e^-4)
       [0.036 0.036 0.036]
 
-    Reference: Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017, equation 8
+    Reference: Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017, section 3.3
     (arXiv:1708.01682).
     """
     ids = check_pairs(anchor_BD, positive_BD, 1.0, None, axis_name, block_size)

@@ -101,7 +101,7 @@ def nt_logistic(
       >>> import jax.numpy as jnp
       >>> from contrastive_jax import losses
       >>> loss = losses.nt_logistic(jnp.ones((4, 2, 8)), temperature=1.0)
-      >>> print(loss.mean().round(4))  # softplus(-1) + softplus(1)
+      >>> print(f"{loss.mean():.4f}")  # softplus(-1) + softplus(1)
       1.6265
 
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,

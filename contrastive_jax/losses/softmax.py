@@ -59,7 +59,7 @@ def nt_xent(
       >>> import jax.numpy as jnp
       >>> from contrastive_jax import losses
       >>> parallel = jnp.ones((4, 2, 8))  # every similarity is equal: log(2B - 1)
-      >>> print(losses.nt_xent(parallel).mean().round(4))
+      >>> print(f"{losses.nt_xent(parallel).mean():.4f}")
       1.9459
 
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,

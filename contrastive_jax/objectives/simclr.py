@@ -90,7 +90,7 @@ def make(
         z_BVD = z.reshape(examples, n_views, -1)
 
         contrastive = pair_loss(z_BVD, batch["label"]).mean()
-        logits = probe.apply({"params": params["probe"]}, jax.lax.stop_gradient(h))
+        logits: Any = probe.apply({"params": params["probe"]}, jax.lax.stop_gradient(h))
         online, online_metrics = _online_probe(logits, jnp.repeat(batch["label"], n_views))
 
         gauges = health.summary(jax.lax.stop_gradient(z_BVD[:_GAUGE_EXAMPLES]), temperature)

@@ -1,0 +1,18 @@
+"""The pictures of a run as PNG files: NumPy arrays in, the path of the picture out.
+
+Colours are told apart by colour-blind readers (Okabe and Ito 2008; Petroff 2021), and no picture
+says by colour alone what it has to say. Matplotlib and scikit-learn are imported when first needed.
+"""
+
+from contrastive_jax.figures.maps import embedding_map
+from contrastive_jax.figures.plots import cosine_histogram, curves, score_bars
+from contrastive_jax.figures.tiles import neighbours, views_grid
+
+__all__ = [
+    "cosine_histogram",
+    "curves",
+    "embedding_map",
+    "neighbours",
+    "score_bars",
+    "views_grid",
+]

@@ -37,9 +37,9 @@ def get_config(preset: str = "") -> ConfigDict:
     config.head = ConfigDict({"kind": "mlp", "hidden_dim": 128, "output_dim": 64})
     config.loss = ConfigDict({"kind": "nt_xent", "temperature": 0.2})
     config.optimizer = ConfigDict(
-        {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-4, "warmup_epochs": 2.0}
+        {"name": "adamw", "learning_rate": 6e-3, "weight_decay": 1e-4, "warmup_epochs": 2.0}
     )
-    config.train = ConfigDict({"epochs": 40.0, "seed": 0, "log_every": 10})
+    config.train = ConfigDict({"epochs": 24.0, "seed": 0, "log_every": 10})
     config.checkpoint = ConfigDict({"every_steps": 100, "keep": 2, "best_metric": "knn_validation"})
     config.eval = ConfigDict(
         {"every_steps": 50, "batch_size": 500, "labels_per_class": 10, "figures": True}

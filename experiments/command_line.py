@@ -98,15 +98,17 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> tuple[list[str], Co
 
 
 def _reason(error: Exception) -> str:
-    """The line of a flag parser's error that a person can use."""
+    """The part of a flag parser's error that a person can use, which may be its last line."""
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    near = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', text)
+    if near:
+        return f"{near[2]!r} is no key of this config; did you mean {near[1]!r}?"
     if isinstance(error, KeyError):
-        return f"{error.args[0]!r} is no key of this config."
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return f"{text!r} is no key of this config."
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return f"The command line was not understood ({type(error).__name__})."
-    named = re.search(r"Did you mean[^\n]*", str(error))
-    text = lines[0] if not named or named.group() in lines[0] else f"{lines[0]} {named.group()}"
-    return text.strip("'\"")[:300]
+    return lines[-1 if "Traceback" in text else 0][:300]
 
 
 def _flag_text(argv: Sequence[str], name: str) -> str | None:

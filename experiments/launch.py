@@ -103,8 +103,6 @@ def _train_and_score(
         print(f"{folder} is complete:\n{_saved_table(folder)}")
         return 0
     run = build(experiment, config)
-    description = {"config": resolved, "command": _command(argv), "versions": versions()}
-    workdir.write_json(folder / "config.json", description)
     with ExitStack() as stack:
         checkpointer = stack.enter_context(
             Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
@@ -115,6 +113,8 @@ def _train_and_score(
             print(f"warning: {line}", file=sys.stderr)
         start = restored.step if restored else 0
         state = restored.state if restored else fresh_state(run)
+        description = {"config": resolved, "command": _command(argv), "versions": versions()}
+        workdir.write_json(folder / "config.json", description)
         console.banner(_facts(run, state, folder, start, command))
         finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
         checkpointer.wait()

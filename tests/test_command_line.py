@@ -25,9 +25,15 @@ def _in_the_repository(monkeypatch):
         signal.signal(number, handler)
 
 
-def run(*words: str, capsys) -> tuple[int, str]:
-    """Exit code and stderr of the experiment's command."""
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """The experiment's command: words -> (exit code, stderr)."""
+    return lambda *words: _run(words, capsys, monkeypatch)
+
+
+def _run(words, capsys, monkeypatch) -> tuple[int, str]:
     argv = ["experiments/simclr.py", *words]
+    monkeypatch.setattr("sys.argv", argv)  # ml_collections looks for overrides there
     with pytest.raises(SystemExit) as exit_info:
         command_line.exit_with(lambda _: launch._main(EXPERIMENT, argv))
     return exit_info.value.code, capsys.readouterr().err
@@ -61,18 +67,18 @@ def run(*words: str, capsys) -> tuple[int, str]:
         (("--config=configs/cifar.py:smoke", "--config.data.data_dir=/nowhere"), 3, "prepare"),
     ],
 )
-def test_bad_input_is_refused_in_three_lines(words, code, says, capsys, tmp_path):
+def test_bad_input_is_refused_in_three_lines(words, code, says, run, tmp_path):
     workdir = () if "--wrkdir=x" in words else (f"--workdir={tmp_path / 'run'}",)
-    got, err = run(*words, *workdir, capsys=capsys)
+    got, err = run(*words, *workdir)
     assert got == code
     assert says in err
     assert err.startswith("error: ")
     assert len(err.strip().splitlines()) <= 3
 
 
-def test_a_workdir_under_a_file_is_refused(capsys, tmp_path):
+def test_a_workdir_under_a_file_is_refused(run, tmp_path):
     (tmp_path / "file").write_text("")
-    code, err = run(CONFIG, f"--workdir={tmp_path}/file/run", capsys=capsys)
+    code, err = run(CONFIG, f"--workdir={tmp_path}/file/run")
     assert code == 2
     assert "is a file" in err
 
@@ -112,7 +118,8 @@ def test_config_headers_say_how_to_run_them():
         assert f"--config configs/{path.name}" in path.read_text().split('"""')[1], path
 
 
-def test_nothing_is_left_behind_by_a_refused_run(capsys, tmp_path):
-    run(CONFIG, "--config.loss.temperature=-1.", f"--workdir={tmp_path / 'run'}", capsys=capsys)
+@pytest.mark.parametrize("word", ["loss.temperature=-1.", "checkpoint.every_steps=0"])
+def test_nothing_is_left_behind_by_a_refused_run(word, run, tmp_path):
+    run(CONFIG, f"--config.{word}", f"--workdir={tmp_path / 'run'}")
     left = [path.name for path in (tmp_path / "run").rglob("*") if path.name != ".lock"]
     assert left == []

@@ -45,6 +45,8 @@ def embedding_map(
     kept = np.random.default_rng(seed).permutation(len(features_ND))[:2000]
     x_ND = np.asarray(features_ND, np.float32)[kept]
     x_ND = x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
+    label_N = np.asarray(labels)[kept]
+    label_N = np.where(label_N < len(class_names), label_N, -1).clip(min=-1)
     pca_N2, explained = _pca(x_ND)
     maps = (
         (f"PCA ({explained:.0%} of the variance)", pca_N2),
@@ -52,12 +54,13 @@ def embedding_map(
     )
     with sheet(path, (9.6, 4.9), 1, 2) as all_axes:
         for axes, (title, xy_N2) in zip(all_axes, maps, strict=True):
-            _scatter(axes, xy_N2, np.asarray(labels)[kept], class_names)
+            _scatter(axes, xy_N2, label_N, class_names)
             axes.set(title=f"{title}, {len(kept):,} images", xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=FAINT)
         handles, names = all_axes[0].get_legend_handles_labels()
         if len(names) <= 20:
-            style = {"ncols": min(len(names), 10), "markerscale": 2, "handletextpad": 0.1}
+            n_rows = -(-len(names) * (max(map(len, names)) + 5) // 120)
+            style = {"ncols": -(-len(names) // n_rows), "markerscale": 2, "handletextpad": 0.1}
             all_axes[0].figure.legend(handles, names, loc="outside lower center", **style)
     return Path(path)
 
@@ -73,11 +76,13 @@ def _pca(x_ND: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _tsne(x_ND: np.ndarray, pca_N2: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, (len(x_ND) - 1) / 3)
     start = 1e-4 * pca_N2 / max(float(pca_N2[:, 0].std()), 1e-12)
     options: dict[str, Any] = {"metric": "cosine", "init": start, "random_state": seed}
-    return TSNE(perplexity=perplexity, **options).fit_transform(x_ND)
+    with threadpool_limits(1):  # its threads spin for one another: on busy cores 100 times slower
+        return TSNE(perplexity=perplexity, **options).fit_transform(x_ND)
 
 
 def _scatter(axes: Any, xy_N2: np.ndarray, label_N: np.ndarray, names: Sequence[str]) -> None:

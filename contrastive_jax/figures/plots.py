@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,28 +18,36 @@ from contrastive_jax.figures.sheet import (
     sheet,
 )
 
-_PANELS = (  # title, unit, ((metric, label, colour), ...), factor
-    ("Contrastive loss", "nats", (("loss", "training batch", BLUE),), 1.0),
-    (
+
+class _Panel(NamedTuple):
+    title: str
+    unit: str
+    factor: float
+    lines: tuple[tuple[str, str, str], ...]  # metric, label, colour
+
+
+_PANELS = (
+    _Panel("Contrastive loss", "nats", 1.0, (("loss", "training batch", BLUE),)),
+    _Panel(
         "Contrastive accuracy: is the other view the nearest?",
         "%",
-        (("contrastive_accuracy", "training batch", BLUE),),
         100.0,
+        (("contrastive_accuracy", "training batch", BLUE),),
     ),
-    (
+    _Panel(
         "Contrastive entropy: how undecided is the choice?",
         "nats",
-        (("contrastive_entropy", "training batch", BLUE),),
         1.0,
+        (("contrastive_entropy", "training batch", BLUE),),
     ),
-    (
+    _Panel(
         "Accuracy of the classes",
         "%",
+        100.0,
         (
             ("online_accuracy", "online linear probe, training views", ORANGE),
             ("knn_validation", "kNN, held-out images", GREEN),
         ),
-        100.0,
     ),
 )
 _BARS = {  # (representation, layer) -> colour; others take the grays
@@ -65,24 +73,25 @@ def curves(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> Path:
     'curves.png'
     """
     logged = {key for row in rows for key, value in row.items() if value is not None}
-    panels = [p for p in _PANELS if any(name in logged for name, *_ in p[2])] or [_PANELS[0]]
-    n_columns = 1 if len(panels) == 1 else 2
-    n_rows = -(-len(panels) // n_columns)
+    panels = [p for p in _PANELS if any(name in logged for name, *_ in p.lines)]
+    n_columns = 1 if len(panels) < 2 else 2
+    n_rows = max(1, -(-len(panels) // n_columns))
     with sheet(path, (4.8 * n_columns, 2.9 * n_rows), n_rows, n_columns) as all_axes:
-        for axes, (title, unit, lines, factor) in zip(all_axes, panels, strict=False):
-            drawn = [line for line in lines if line[0] in logged]
-            for name, label, colour in drawn:
-                _line(axes, rows, name, factor, label, colour)
-            if not drawn:
-                axes.text(0.5, 0.5, "nothing was logged", ha="center", transform=axes.transAxes)
-            axes.set(title=title, xlabel="step", ylabel=unit)
+        for axes, panel in zip(all_axes, panels, strict=False):
+            for name, label, colour in panel.lines:
+                if name in logged:
+                    _line(axes, rows, name, panel.factor, label, colour)
+            axes.set(title=panel.title, xlabel="step", ylabel=panel.unit)
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.locator_params(axis="x", nbins=6, integer=True)
+            axes.set_xlim(0, 1.03 * max(1, rows[-1]["step"]))
             axes.grid(True)
-            if len(lines) > 1:
+            if len(panel.lines) > 1:
                 axes.legend(loc="best")
         for axes in all_axes[len(panels) :]:
             axes.set_axis_off()
+        if not panels:
+            all_axes[0].set_title("No training metrics were logged")
     return Path(path)
 
 

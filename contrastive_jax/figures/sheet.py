@@ -19,7 +19,12 @@ _STYLE: dict[Any, Any] = {
     **{"axes.edgecolor": INK, "axes.linewidth": 0.8, "axes.labelcolor": INK},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
     **{"xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "grid.linewidth": 0.6},
-    **{"legend.frameon": False, "legend.fontsize": 8, "savefig.facecolor": "white"},
+    **{
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "savefig.facecolor": "white",
+        "savefig.dpi": "figure",
+    },
 }
 
 
@@ -34,19 +39,21 @@ def sheet(
 
     with matplotlib.rc_context(_STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-        figure = Figure(figsize=size, layout=layout)  # not pyplot: nothing global to close
+        figure = Figure(
+            figsize=size, dpi=_DPI, layout=layout
+        )  # not pyplot: nothing global to close
         yield list(figure.subplots(rows, columns, squeeze=False).ravel())
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=_DPI, format="png")
+        figure.savefig(path, format="png")
 
 
 @contextmanager
 def mosaic(path: PathLike, size: tuple[float, float], title: str) -> Iterator[Any]:
     """Bare axes to lay tiles on: y points down, a tile is 1 wide."""
-    with sheet(path, size) as (axes,):
+    with sheet(path, (max(size[0], 4.6), size[1])) as (axes,):  # the title needs its width
         yield axes
         axes.set_title(title, pad=8)
-        axes.set_aspect("equal")
+        axes.set_aspect("equal", anchor="W")
         axes.set_axis_off()
 
 

@@ -131,7 +131,7 @@ def batch_semi_hard_triplet(
       >>> from contrastive_jax import losses
       >>> x = jnp.array([[0.0], [2.0], [1.0], [3.0]])
       >>> print(losses.batch_semi_hard_triplet(x, jnp.array([0, 0, 1, 2]), 9.0))
-      [4. 12. 0. 0.]
+      [ 4. 12.  0.  0.]
 
     Reference: Schroff et al., FaceNet, CVPR 2015, section 3.2, equation 4 (arXiv:1503.03832).
     """

@@ -199,9 +199,8 @@ def ranked_list(
     outside = jnp.maximum(0.0, d - (boundary - margin))
     inside = jnp.maximum(0.0, boundary - d)
     close = negative & (inside > 0)
-    weight = lax.stop_gradient(jnp.where(close, temperature * inside, -jnp.inf))
-    weight = jnp.exp(weight - lax.stop_gradient(log_sum_exp(weight)[:, None]))
-    push = jnp.sum(jnp.where(close, weight * inside, 0.0), axis=1)
+    weight = lax.stop_gradient(_softmax_where(close, temperature * inside))
+    push = jnp.sum(weight * inside, axis=1)
     return 0.5 * (_mean_where(positive & (outside > 0), outside) + push)
 
 
@@ -214,6 +213,12 @@ def _chord(cosine: jax.Array) -> jax.Array:
 
 def _log_sum_where(kept: jax.Array, x: jax.Array) -> jax.Array:
     return log_sum_exp(jnp.where(kept, x, -jnp.inf))
+
+
+def _softmax_where(kept: jax.Array, x: jax.Array) -> jax.Array:
+    """The softmax along each row over what is kept; a row of zeros where nothing is."""
+    total = _log_sum_where(kept, x)[:, None]
+    return jnp.where(kept, jnp.exp(x - jnp.where(total > -jnp.inf, total, 0.0)), 0.0)
 
 
 def _mean_where(kept: jax.Array, x: jax.Array) -> jax.Array:

@@ -1,0 +1,333 @@
+"""Time and memory of the contrastive losses against their peers, on this machine.
+
+    python -m pip install -r benchmarks/requirements.txt
+    python benchmarks/losses.py                      # the table of the README: minutes to an hour
+    python benchmarks/losses.py --pairs 64 --rounds 1 --out /tmp/losses.json   # a try
+
+Each contender computes one mean loss and its gradient to float32 embeddings [pairs, 2, dim]. All
+contenders of a size run in one process, in turn (A B C A B C ...), and the median of the rounds is
+reported. Peak memory is measured apart, in a process of its own: the growth of its resident set
+over what stood before the first call. A contender that would exceed --memory-gb is skipped (the
+reason is recorded), so is a package that is not installed.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+TEMPERATURE = 0.5
+PACKAGES = (
+    "jax",
+    "numpy",
+    "optax",
+    "torch",
+    "lightly",
+    "pytorch-metric-learning",
+    "open_clip_torch",
+)
+Step = Callable[[], None]
+
+
+def embeddings(pairs: int, dim: int) -> np.ndarray:
+    """The same unit vectors for everyone."""
+    z = np.random.default_rng(0).normal(size=(pairs, 2, dim)).astype(np.float32)
+    return z / np.linalg.norm(z, axis=-1, keepdims=True)
+
+
+def jax_step(loss: Callable, z: np.ndarray) -> Step:
+    import jax
+    import jax.numpy as jnp
+
+    z = jnp.asarray(z)
+    step = jax.jit(jax.value_and_grad(lambda z: loss(z).mean()))
+    return lambda: jax.block_until_ready(step(z)) and None
+
+
+def torch_step(loss: Callable, z: np.ndarray) -> Step:
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    z = torch.tensor(z, requires_grad=True)
+
+    def step() -> None:
+        z.grad = None
+        loss(z).backward()
+
+    return step
+
+
+def nt_xent(z: np.ndarray, block_size: int | None) -> Step:
+    from contrastive_jax import losses
+
+    return jax_step(lambda z: losses.nt_xent(z, TEMPERATURE, block_size=block_size), z)
+
+
+def clip(z: np.ndarray, block_size: int | None) -> Step:
+    from contrastive_jax import losses
+
+    def loss(z):
+        return losses.symmetric_info_nce(z[:, 0], z[:, 1], TEMPERATURE, block_size=block_size)
+
+    return jax_step(loss, z)
+
+
+def siglip(z: np.ndarray, block_size: int | None) -> Step:
+    from contrastive_jax import losses
+
+    def loss(z):
+        return losses.siglip(z[:, 0], z[:, 1], TEMPERATURE, -1.0, block_size=block_size)
+
+    return jax_step(loss, z)
+
+
+def optax_ntxent(z: np.ndarray) -> Step:
+    import jax.numpy as jnp
+    import optax
+
+    labels = jnp.repeat(jnp.arange(len(z)), 2)
+    return jax_step(
+        lambda z: optax.losses.ntxent(z.reshape(-1, z.shape[-1]), labels, TEMPERATURE), z
+    )
+
+
+def lightly_ntxent(z: np.ndarray) -> Step:
+    from lightly.loss import NTXentLoss
+
+    loss = NTXentLoss(temperature=TEMPERATURE)
+    return torch_step(lambda z: loss(z[:, 0], z[:, 1]), z)
+
+
+def metric_learning_ntxent(z: np.ndarray) -> Step:
+    import torch
+    from pytorch_metric_learning.losses import NTXentLoss
+
+    loss, labels = NTXentLoss(temperature=TEMPERATURE), torch.arange(len(z)).repeat_interleave(2)
+    return torch_step(lambda z: loss(z.flatten(0, 1), labels), z)
+
+
+def open_clip(z: np.ndarray) -> Step:
+    from open_clip.loss import ClipLoss
+
+    loss = ClipLoss()
+    return torch_step(lambda z: loss(z[:, 0], z[:, 1], 1 / TEMPERATURE), z)
+
+
+def open_clip_siglip(z: np.ndarray) -> Step:
+    import torch
+    from open_clip.loss import SigLipLoss
+
+    loss, scale, bias = SigLipLoss(), torch.tensor(1 / TEMPERATURE), torch.tensor(-1.0)
+    return torch_step(lambda z: loss(z[:, 0], z[:, 1], scale, bias), z)
+
+
+def no_bytes(pairs: int, dim: int) -> int:
+    """What a form of linear memory needs at least."""
+    return 20 * pairs * dim
+
+
+def matrix_bytes(pairs: int, dim: int) -> int:
+    """A few matrices of all views against all views."""
+    return 4 * 4 * (2 * pairs) ** 2
+
+
+def broadcast_bytes(pairs: int, dim: int) -> int:
+    """All pairs of views, times the dimension."""
+    return 6 * (2 * pairs) ** 2 * dim
+
+
+# name: (make(z, block) -> step, the package it needs, a low guess of its memory)
+CONTENDERS = {
+    "nt_xent dense": (lambda z, block: nt_xent(z, None), "jax", matrix_bytes),
+    "nt_xent blockwise": (nt_xent, "jax", no_bytes),
+    "optax ntxent": (lambda z, block: optax_ntxent(z), "optax", broadcast_bytes),
+    "lightly NTXentLoss": (lambda z, block: lightly_ntxent(z), "lightly", matrix_bytes),
+    "pytorch-metric-learning NTXentLoss": (
+        lambda z, block: metric_learning_ntxent(z),
+        "pytorch_metric_learning",
+        matrix_bytes,
+    ),
+    "symmetric_info_nce dense": (lambda z, block: clip(z, None), "jax", matrix_bytes),
+    "symmetric_info_nce blockwise": (clip, "jax", no_bytes),
+    "open_clip ClipLoss": (lambda z, block: open_clip(z), "open_clip", matrix_bytes),
+    "siglip dense": (lambda z, block: siglip(z, None), "jax", matrix_bytes),
+    "siglip blockwise": (siglip, "jax", no_bytes),
+    "open_clip SigLipLoss": (lambda z, block: open_clip_siglip(z), "open_clip", matrix_bytes),
+}
+
+
+def why_skip(name: str, pairs: int, args: argparse.Namespace) -> str | None:
+    _, package, guess = CONTENDERS[name]
+    if importlib.util.find_spec(package) is None:
+        return f"{package} is not installed"
+    if guess(pairs, args.dim) > args.memory_gb * 2**30:
+        return f"would need about {guess(pairs, args.dim) / 2**30:.0f} GiB"
+    return None
+
+
+def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of each round; every contender takes its turn in each."""
+    z = embeddings(pairs, args.dim)
+    steps = {name: CONTENDERS[name][0](z, args.block_size) for name in names}
+    for step in steps.values():
+        step()  # compiles
+    seconds = {name: [] for name in names}
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def grown_megabytes(name: str, pairs: int, args: argparse.Namespace) -> float:
+    """Peak resident memory of a process of its own, over what stood before the first call."""
+    command = [sys.executable, __file__, "--measure", name, "--pairs", str(pairs)]
+    command += ["--dim", str(args.dim), "--block-size", str(args.block_size)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(out.stdout.split()[-1])
+
+
+def measure_memory(name: str, args: argparse.Namespace) -> None:
+    step = CONTENDERS[name][0](embeddings(args.pairs[0], args.dim), args.block_size)
+    warm = CONTENDERS[name][0](embeddings(2, args.dim), args.block_size)
+    warm()  # libraries load and thread pools start before the first reading
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def matmul_gigaflops(rounds: int = 5, n: int = 2048) -> float:
+    """The machine's rate at a large float32 matrix product under JAX."""
+    import jax
+    import jax.numpy as jnp
+
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(n, n)).astype(np.float32))
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / min(seconds) / 1e9
+
+
+def installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def circumstances(args: argparse.Namespace) -> dict:
+    import jax
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    return {
+        "commit": commit.stdout.strip(),
+        "date": datetime.date.today().isoformat(),
+        "device": jax.devices()[0].device_kind,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: installed(name) for name in PACKAGES},
+        "matmul_gigaflops": round(matmul_gigaflops(), 1),
+        "protocol": {
+            "what": "mean loss and its gradient to float32 unit embeddings [pairs, 2, dim]",
+            "dim": args.dim,
+            "temperature": TEMPERATURE,
+            "block_size": args.block_size,
+            "rounds": args.rounds,
+            "seconds": "median of the rounds, contenders in turn in one process",
+            "megabytes": "growth of the peak resident set of a process of its own",
+        },
+    }
+
+
+def row(name: str, pairs: int, seconds: list[float], args: argparse.Namespace) -> dict:
+    return {
+        "name": name,
+        "pairs": pairs,
+        "seconds": statistics.median(seconds),
+        "rounds": seconds,
+        "megabytes": round(grown_megabytes(name, pairs, args), 1),
+    }
+
+
+def run(args: argparse.Namespace) -> dict:
+    rows = []
+    for pairs in args.pairs:
+        skipped = {name: why_skip(name, pairs, args) for name in CONTENDERS}
+        rows += [
+            {"name": name, "pairs": pairs, "skipped": why} for name, why in skipped.items() if why
+        ]
+        names = [name for name, why in skipped.items() if not why]
+        for name, seconds in times(names, pairs, args).items():
+            rows.append(row(name, pairs, seconds, args))
+            print("{name:36s} {pairs:7d} {seconds:9.4f} s {megabytes:9.1f} MB".format(**rows[-1]))
+    return {**circumstances(args), "rows": rows}
+
+
+def plot(result: dict, path: Path) -> None:
+    """Time and memory against the number of pairs, on logarithmic axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    done = [row for row in result["rows"] if "seconds" in row]
+    for axis, quantity in zip(axes, ("seconds", "megabytes"), strict=True):
+        for name in dict.fromkeys(row["name"] for row in done):
+            of = [row for row in done if row["name"] == name and row[quantity] > 0]
+            axis.plot([r["pairs"] for r in of], [r[quantity] for r in of], "o-", label=name)
+        axis.set(xscale="log", yscale="log", xlabel="pairs", ylabel=quantity)
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=7)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[512, 2048, 8192, 32768, 65536])
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--block-size", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--memory-gb", type=float, default=8.0, help="skip what needs more")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/losses_cpu.json")
+    parser.add_argument("--measure", choices=CONTENDERS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    sys.path.insert(0, str(ROOT))
+    if args.measure:
+        return measure_memory(args.measure, args)
+    result = run(args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    if importlib.util.find_spec("matplotlib") is not None:
+        plot(result, args.out.with_suffix(".png"))
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Choosing pairs: positives and negatives within a batch, and hard negatives from a corpus.
+
+batch.py   hardest_negative, easy_positive, semi_hard_negative, distance_weighted_negative
+corpus.py  mine_corpus, report
+
+Everything is a pure function of arrays with static shapes: what could not be found is marked as
+not valid.
+"""
+
+from contrastive_jax.mining.batch import (
+    Mined,
+    distance_weighted_negative,
+    easy_positive,
+    hardest_negative,
+    semi_hard_negative,
+)
+from contrastive_jax.mining.corpus import Negatives, mine_corpus, report
+
+__all__ = [
+    "Mined",
+    "Negatives",
+    "distance_weighted_negative",
+    "easy_positive",
+    "hardest_negative",
+    "mine_corpus",
+    "report",
+    "semi_hard_negative",
+]

@@ -6,9 +6,9 @@
 
 Each contender computes one mean loss and its gradient to float32 embeddings [pairs, 2, dim]. All
 contenders of a size run in one process, in turn (A B C A B C ...), and the median of the rounds is
-reported. Peak memory is measured apart, in a process of its own: the growth of its resident set
-over what stood before the first call. A contender that would exceed --memory-gb is skipped (the
-reason is recorded), so is a package that is not installed.
+reported. Peak memory is measured apart, in a process of its own: how far its resident set rises
+above what stood before the first call (Linux; a JAX step is compiled by then). A contender that
+would exceed --memory-gb is skipped and the reason recorded; so is a package that is not installed.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 TEMPERATURE = 0.5
+REST = 0.3  # seconds before each call, in which the other library's threads stop spinning
 PACKAGES = (
     "jax",
     "numpy",
@@ -53,7 +53,7 @@ def jax_step(loss: Callable, z: np.ndarray) -> Step:
     import jax.numpy as jnp
 
     z = jnp.asarray(z)
-    step = jax.jit(jax.value_and_grad(lambda z: loss(z).mean()))
+    step = jax.jit(jax.value_and_grad(lambda z: loss(z).mean())).lower(z).compile()
     return lambda: jax.block_until_ready(step(z)) and None
 
 
@@ -183,10 +183,11 @@ def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, l
     z = embeddings(pairs, args.dim)
     steps = {name: CONTENDERS[name][0](z, args.block_size) for name in names}
     for step in steps.values():
-        step()  # compiles
+        step()  # the first call is not timed
     seconds = {name: [] for name in names}
     for _ in range(args.rounds):
         for name, step in steps.items():
+            time.sleep(REST)
             start = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - start)
@@ -194,7 +195,7 @@ def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, l
 
 
 def grown_megabytes(name: str, pairs: int, args: argparse.Namespace) -> float:
-    """Peak resident memory of a process of its own, over what stood before the first call."""
+    """How far the resident set of a process of its own rises in its first call."""
     command = [sys.executable, __file__, "--measure", name, "--pairs", str(pairs)]
     command += ["--dim", str(args.dim), "--block-size", str(args.block_size)]
     out = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -202,12 +203,17 @@ def grown_megabytes(name: str, pairs: int, args: argparse.Namespace) -> float:
 
 
 def measure_memory(name: str, args: argparse.Namespace) -> None:
+    CONTENDERS[name][0](embeddings(2, args.dim), 2)()  # libraries load and thread pools start
     step = CONTENDERS[name][0](embeddings(args.pairs[0], args.dim), args.block_size)
-    warm = CONTENDERS[name][0](embeddings(2, args.dim), args.block_size)
-    warm()  # libraries load and thread pools start before the first reading
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = resident_kilobytes("VmRSS")
     step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((resident_kilobytes("VmHWM") - before) / 1024)
+
+
+def resident_kilobytes(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
 
 
 def matmul_gigaflops(rounds: int = 5, n: int = 2048) -> float:
@@ -255,7 +261,7 @@ def circumstances(args: argparse.Namespace) -> dict:
             "block_size": args.block_size,
             "rounds": args.rounds,
             "seconds": "median of the rounds, contenders in turn in one process",
-            "megabytes": "growth of the peak resident set of a process of its own",
+            "megabytes": "rise of the resident set in a process of its own",
         },
     }
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from contrastive_jax.errors import ConfigError, RunError
+from contrastive_jax.errors import CheckpointError, ConfigError, RunError
 
 Sections = Mapping[str, Collection[str]]  # section -> the keywords of the function that reads it
 
@@ -39,6 +39,9 @@ def exit_with(main: Callable[[Sequence[str]], int]) -> None:
             raise
         print(f"error: {_short(error)}", file=sys.stderr)
         code = ConfigError.exit_code
+    except OSError as error:  # a full disk, a file that went away
+        print(f"error: {error}\nMend that and run the same command again.", file=sys.stderr)
+        code = CheckpointError.exit_code
     sys.stdout.flush()
     sys.exit(code)
 

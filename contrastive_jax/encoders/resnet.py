@@ -6,7 +6,7 @@ arXiv 1706.02677, section 5.1), so that a block starts as the identity.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -90,7 +90,8 @@ class ResNet(nn.Module):
         x = conv(self.channels, size, stride, name="stem_conv")(x_BHWC)
         x = nn.relu(norm(name="stem_norm")(x))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            edges: Any = ((1, 1), (1, 1))  # flax annotates its padding as a name only
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=edges)
         for stage, count in enumerate(self.blocks):
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1

@@ -215,7 +215,7 @@ def few_label_row(
         "split": split,
         "n": result.test_size,
         "accuracy": result.mean,
-        "ci95": [result.mean - half, result.mean + half],
+        "ci95": [max(0.0, result.mean - half), min(1.0, result.mean + half)],
         "ci95_method": "student-t over draws",
         "std": result.std,
         "accuracies": list(result.accuracies),

@@ -7,7 +7,7 @@ Hardware  two CPU cores, about a minute; `:smoke` takes seconds and learns littl
 Expect    see "Results" in the README: its table is made from benchmarks/results/digits.json.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config(preset: str = "") -> ConfigDict:
@@ -39,7 +39,9 @@ def get_config(preset: str = "") -> ConfigDict:
     config.optimizer = ConfigDict(
         {"name": "adamw", "learning_rate": 6e-3, "weight_decay": 1e-4, "warmup_epochs": 2.0}
     )
-    config.train = ConfigDict({"epochs": 24.0, "seed": 0, "log_every": 10})
+    config.train = ConfigDict(
+        {"epochs": 24.0, "steps": config_dict.placeholder(int), "seed": 0, "log_every": 10}
+    )
     config.checkpoint = ConfigDict({"every_steps": 100, "keep": 2, "best_metric": "knn_validation"})
     config.eval = ConfigDict(
         {"every_steps": 50, "batch_size": 500, "labels_per_class": 10, "figures": True}

@@ -61,6 +61,7 @@ class Checkpointer:
 
     Example:
         >>> import tempfile
+        >>> import jax.numpy as jnp
         >>> state = {"step": jnp.int32(3), "w": jnp.ones([2])}
         >>> with tempfile.TemporaryDirectory() as folder, Checkpointer(folder) as checkpointer:
         ...     checkpointer.save(3, state, meta={"seed": 0})

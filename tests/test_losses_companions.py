@@ -13,6 +13,7 @@ from jax.test_util import check_grads
 
 from contrastive_jax import losses
 from tests import oracles
+from tests.test_losses_sharded import QUICK_COMPILE
 
 B, D = 8, 4
 RNG = np.random.default_rng(0)
@@ -20,7 +21,6 @@ X, Y = RNG.normal(size=(2, B, D)).astype(np.float32)
 SCORE = np.array([0.1, 0.9, 0.5, 0.5, 0.0, 1.0, 0.3, 0.7], np.float32)
 UX, UY = oracles.normalised(X), oracles.normalised(Y)
 COSINE = np.sum(UX * UY, axis=1)
-QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def ranked(closeness, temperature):

@@ -13,12 +13,12 @@ from jax.test_util import check_grads
 
 from contrastive_jax import losses
 from tests import oracles
+from tests.test_losses_sharded import QUICK_COMPILE
 
 N, D = 8, 3
 LABELS = np.array([0, 1, 0, 2, 1, 0, 2, 3], np.int32)
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
 Z = np.random.default_rng(1).normal(size=(4, 3, D)).astype(np.float32)
-QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def others(i):

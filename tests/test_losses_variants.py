@@ -12,10 +12,10 @@ from jax.test_util import check_grads
 
 from contrastive_jax import losses
 from tests import oracles
+from tests.test_losses_sharded import QUICK_COMPILE
 
 B, V, D, K = 4, 2, 5, 3
 IDS = np.array([3, 1, 3, 2], np.int32)
-QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -90,7 +90,7 @@ def _cpu(config: ConfigDict) -> None:
     config.head.update({"hidden_dim": 256, "output_dim": 128, "batch_norm": True})
     config.loss.temperature = 0.2
     config.optimizer.update({"learning_rate": 0.1, "scaling": "none", "decay_norm_and_bias": False})
-    config.train.update({"epochs": 5.0, "log_every": 25})
+    config.train.update({"epochs": 4.2, "log_every": 25})
     config.checkpoint.every_steps = 250
     config.eval.update({"every_steps": 250, "probe_train": 10000})
 

@@ -106,8 +106,9 @@ def _reason(error: Exception) -> str:
     near = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', text)
     if near:
         return f"{near[2]!r} is no key of this config; did you mean {near[1]!r}?"
-    if isinstance(error, KeyError) or re.fullmatch(r"'\w+'", text.strip()):
-        return f"{text.strip().strip("'")!r} is no key of this config."
+    key = text.strip().strip("'")
+    if isinstance(error, KeyError) or text.strip() == f"'{key}'":
+        return f"{key!r} is no key of this config."
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return f"The command line was not understood ({type(error).__name__})."

@@ -3,7 +3,7 @@
     python -m experiments.simclr --config configs/digits.py
 
 Data      1,797 real 8x8 digits (1,297 train, 500 test, other writers) that ship with scikit-learn.
-Hardware  two CPU cores, a minute and a half; `:smoke` takes seconds and learns little.
+Hardware  two CPU cores, about two minutes; `:smoke` takes seconds and learns little.
 Expect    see "Results" in the README: its table is made from benchmarks/results/digits.json.
 """
 

@@ -1,4 +1,4 @@
-"""SimCLR on scikit-learn's handwritten digits: see it work in a minute, without a network.
+"""SimCLR on scikit-learn's handwritten digits: see it work, without a network.
 
     python -m experiments.simclr --config configs/digits.py
 

@@ -1,4 +1,4 @@
-"""A stricter session than production: 8 simulated devices, no implicit rank promotion."""
+"""Stricter than production: 8 simulated devices, no implicit rank promotion."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""The ablation runner: refused early, finished after a stop, the same table; and every page is whole."""
+"""The ablation runner: refused early, finished after a stop, the same table; every page is whole."""
 
 import json
 import signal
@@ -184,7 +184,8 @@ def test_a_crash_is_tried_again_once_and_reported(page, run, pretend, tmp_path, 
         return real(run_, config, folder, signals, **words)
 
     monkeypatch.setattr(launch, "train_and_score", fragile)
-    words = f"--config={page('{"axes": {"loss.temperature": (0.1, 0.5)}}')}"
+    path = page("{'axes': {'loss.temperature': (0.1, 0.5)}}")
+    words = f"--config={path}"
     code, _, _ = run(words, f"--workdir={tmp_path / 'out'}")
     assert code == ablations.INCOMPLETE
     assert tries == [(0.1, 0), (0.1, 0), (0.1, 1), (0.1, 1), (0.5, 0), (0.5, 1)]
@@ -196,7 +197,8 @@ def test_a_crash_is_tried_again_once_and_reported(page, run, pretend, tmp_path, 
 
 
 def test_dry_run_says_what_is_missing_and_how_long_it_takes(page, run, pretend, tmp_path):
-    words = (f"--config={page('{"seconds": 30.0}')}", f"--workdir={tmp_path / 'out'}")
+    path = page("{'seconds': 30.0}")
+    words = (f"--config={path}", f"--workdir={tmp_path / 'out'}")
     code, out, _ = run(*words, "--dry_run")
     assert code == 0
     assert pretend == []

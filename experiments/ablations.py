@@ -22,10 +22,10 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import data, metrics, workdir
 from contrastive_jax.errors import RunError
-from experiments import collect, command_line, grid, launch, simclr
+from experiments import collect, command_line, grid, launch, moco, simclr
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 
-EXPERIMENTS = {"simclr": simclr.EXPERIMENT}
+EXPERIMENTS = {"simclr": simclr.EXPERIMENT, "moco": moco.EXPERIMENT}
 INCOMPLETE = 1  # some runs crashed twice
 
 
@@ -188,19 +188,25 @@ def execute(plan: Plan, signals: StopSignal) -> int:
         print(f"\nrun {number} of {len(chosen)}: {job.cell.name}, seed {job.seed}", flush=True)
         if not _with_retry(plan, job, signals):
             return STOPPED
-        report(plan)
-    print(report(plan))
+        _write(plan, rows_of(plan))
+    rows = rows_of(plan)
+    print(_write(plan, rows))
+    collect.draw(plan.folder / "figure.png", plan.title, plan.grid, rows)
     return INCOMPLETE if any(not _summary(job) for job in chosen) else 0
 
 
-def report(plan: Plan) -> str:
-    """Write results, table, figure and verdict of the runs that are finished."""
+def rows_of(plan: Plan) -> list[collect.Row]:
+    """The finished runs, in the order of the plan."""
     rows = []
     for job in plan.jobs:
         summary = _summary(job)
         if summary:
             log = metrics.read_jsonl(job.folder / "metrics.jsonl")
             rows.append(collect.row(plan.grid, job.cell, job.seed, summary, log))
+    return rows
+
+
+def _write(plan: Plan, rows: Sequence[collect.Row]) -> str:
     return collect.write(plan.folder, plan.title, plan.grid, rows, crashes_of(plan))
 
 

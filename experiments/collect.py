@@ -100,7 +100,7 @@ def judge(grid: Grid, complete: Results) -> claims.Verdict:
 
 
 def write(folder: Path, title: str, grid: Grid, rows: Sequence[Row], crashes: Sequence[Row]) -> str:
-    """Write the four files into the folder; returns the table."""
+    """Write results.jsonl, table.md and verdict.json into the folder; returns the table."""
     workdir.write_text(
         folder / "results.jsonl",
         "".join(json.dumps(line, allow_nan=False, sort_keys=True) + "\n" for line in rows),
@@ -113,7 +113,6 @@ def write(folder: Path, title: str, grid: Grid, rows: Sequence[Row], crashes: Se
     described |= {"reasons": list(verdict.reasons), "seeds": list(grid.seeds)}
     described |= {"metric": next(iter(grid.columns)), "finished": len(rows)}
     workdir.write_json(folder / "verdict.json", described)
-    draw(folder / "figure.png", title, grid, complete)
     return text
 
 
@@ -173,8 +172,9 @@ def _is_share(gauge: str) -> bool:
     return gauge.endswith(("accuracy", "validation"))
 
 
-def draw(path: Path, title: str, grid: Grid, complete: Results) -> None:
+def draw(path: Path, title: str, grid: Grid, rows: Sequence[Row]) -> None:
     """The finished cells in the paper's form."""
+    complete = results(grid, rows)
     places = [(cell.at, cell.name) for cell in grid.cells]
     places = [((name,), name) for name in grid.tuned] if grid.draws_tuned else places
     points = {}

@@ -58,7 +58,7 @@ def read(path: str, preset: str) -> Grid:
                   for all; it may be left out
       figure      {"form", "axis", "columns": a series each (default: the headline), "tuned": True
                   to draw the tuned names instead of the cells}
-      experiment  "simclr" by default
+      experiment  "simclr" (the default) or "moco"
       seconds     expected of one run
 
     Raises:

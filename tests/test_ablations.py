@@ -1,4 +1,4 @@
-"""The ablation runner: refused early, finished after a stop, the same table; every page is whole."""
+"""The ablation runner: refused early, finished after a stop, the same table; whole pages."""
 
 import json
 import signal

@@ -12,7 +12,7 @@ ALLOWED = {
     "types": set(),
     "errors": set(),
     "checkpoint": BASE | {"leaves"},
-    "objectives": BASE | {"encoders", "losses", "augment", "parallel", "health"},
+    "objectives": BASE | {"encoders", "losses", "augment", "parallel", "health", "queue"},
     "train": BASE | {"metrics", "checkpoint", "parallel"},
     "evaluate": BASE | {"metrics", "checkpoint", "parallel", "health"},
     "logistic": BASE | {"evaluate"},

@@ -12,24 +12,16 @@ would exceed --memory-gb is skipped and the reason recorded; so is a package tha
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import importlib.util
-import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import harness
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
 TEMPERATURE = 0.5
-REST = 0.3  # seconds before each call, in which the other library's threads stop spinning
 PACKAGES = (
     "jax",
     "numpy",
@@ -179,81 +171,27 @@ def why_skip(name: str, pairs: int, args: argparse.Namespace) -> str | None:
 
 
 def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each round; every contender takes its turn in each."""
     z = embeddings(pairs, args.dim)
     steps = {name: CONTENDERS[name][0](z, args.block_size) for name in names}
-    for step in steps.values():
-        step()  # the first call is not timed
-    seconds = {name: [] for name in names}
-    for _ in range(args.rounds):
-        for name, step in steps.items():
-            time.sleep(REST)
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+    return harness.take_turns(steps, args.rounds)
 
 
 def grown_megabytes(name: str, pairs: int, args: argparse.Namespace) -> float:
     """How far the resident set of a process of its own rises in its first call."""
-    command = [sys.executable, __file__, "--measure", name, "--pairs", str(pairs)]
-    command += ["--dim", str(args.dim), "--block-size", str(args.block_size)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(out.stdout.split()[-1])
+    sizes = ("--pairs", pairs, "--dim", args.dim, "--block-size", args.block_size)
+    return float(harness.in_own_process(__file__, "--measure", name, *sizes))
 
 
 def measure_memory(name: str, args: argparse.Namespace) -> None:
     CONTENDERS[name][0](embeddings(2, args.dim), 2)()  # libraries load and thread pools start
     step = CONTENDERS[name][0](embeddings(args.pairs[0], args.dim), args.block_size)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before = resident_kilobytes("VmRSS")
-    step()
-    print((resident_kilobytes("VmHWM") - before) / 1024)
-
-
-def resident_kilobytes(field: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
-
-
-def matmul_gigaflops(rounds: int = 5, n: int = 2048) -> float:
-    """The machine's rate at a large float32 matrix product under JAX."""
-    import jax
-    import jax.numpy as jnp
-
-    a = jnp.asarray(np.random.default_rng(0).normal(size=(n, n)).astype(np.float32))
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        product(a).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2 * n**3 / min(seconds) / 1e9
-
-
-def installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    print(harness.risen_megabytes(step))
 
 
 def circumstances(args: argparse.Namespace) -> dict:
-    import jax
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
-    )
     return {
-        "commit": commit.stdout.strip(),
-        "date": datetime.date.today().isoformat(),
-        "device": jax.devices()[0].device_kind,
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: installed(name) for name in PACKAGES},
-        "matmul_gigaflops": round(matmul_gigaflops(), 1),
+        **harness.circumstances(PACKAGES),
+        "matmul_gigaflops": round(harness.matmul_gigaflops(), 1),
         "protocol": {
             "what": "mean loss and its gradient to float32 unit embeddings [pairs, 2, dim]",
             "dim": args.dim,
@@ -270,8 +208,7 @@ def row(name: str, pairs: int, seconds: list[float], args: argparse.Namespace) -
     return {
         "name": name,
         "pairs": pairs,
-        "seconds": statistics.median(seconds),
-        "rounds": seconds,
+        **harness.timing(seconds),
         "megabytes": round(grown_megabytes(name, pairs, args), 1),
     }
 
@@ -317,22 +254,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--block-size", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-gb", type=float, default=8.0, help="skip what needs more")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/losses_cpu.json")
+    parser.add_argument("--out", type=Path, default=harness.RESULTS / "losses_cpu.json")
     parser.add_argument("--measure", choices=CONTENDERS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse()
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(harness.ROOT))
     if args.measure:
         return measure_memory(args.measure, args)
     result = run(args)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(args.out, result)
     if importlib.util.find_spec("matplotlib") is not None:
         plot(result, args.out.with_suffix(".png"))
-    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def with_digits(preset: str) -> ConfigDict:
         return _quiet(cifar.get_config("full"))
     config = digits.get_config("smoke" if check(preset) == "smoke" else "")
     if preset == "cpu":
-        config.encoder.width = 0.25
+        config.train.epochs = 24.0
     return _quiet(config)
 
 

@@ -135,6 +135,7 @@ def _sign(difference: float, error: float | None) -> str:
 
 
 def _points(difference: float, error: float | None) -> str:
-    """In percentage points."""
-    spread = "one seed" if error is None else f"standard error {100 * error:.1f}"
-    return f"{100 * difference:+.1f} points ({spread})"
+    """In percentage points, with two standard errors."""
+    if error is None:
+        return f"{100 * difference:+.1f} points (one seed)"
+    return f"{100 * difference:+.1f} ± {100 * ERRORS * error:.1f} points"

@@ -38,6 +38,7 @@ def row(
         "seconds": summary["seconds"],
         "config_sha256": summary["config_sha256"],
         "device": summary["device"],
+        "versions": summary["versions"],
     }
 
 
@@ -109,9 +110,10 @@ def write(folder: Path, title: str, grid: Grid, rows: Sequence[Row], crashes: Se
     verdict = judge(grid, complete)
     text = table(title, grid, complete, verdict, _lost(grid, rows, crashes))
     workdir.write_text(folder / "table.md", text)
-    described = {"title": title, "claim": grid.claim_text, "outcome": verdict.outcome}
-    described |= {"reasons": list(verdict.reasons), "seeds": list(grid.seeds)}
-    described |= {"metric": next(iter(grid.columns)), "finished": len(rows)}
+    described = {"title": title, "source": grid.source, "claim": grid.claim_text}
+    described |= {"outcome": verdict.outcome, "reasons": list(verdict.reasons)}
+    described |= {"seeds": list(grid.seeds), "metric": next(iter(grid.columns))}
+    described |= {"finished": len(rows), "runs": len(grid.cells) * len(grid.seeds)}
     workdir.write_json(folder / "verdict.json", described)
     return text
 
@@ -133,7 +135,7 @@ def table(
     verdict: claims.Verdict,
     crashes: Sequence[str] = (),
 ) -> str:
-    """The results as Markdown: mean and standard error over seeds, verdict, crashes."""
+    """The results as Markdown: claim, verdict, mean and standard error over seeds, crashes."""
     names = list(grid.columns)
     lines = [f"# {title}", "", f"{grid.claim_text}", "", f"**{verdict.outcome}**", ""]
     lines += [*(f"- {reason}" for reason in verdict.reasons), ""]
@@ -147,7 +149,8 @@ def table(
         entries = _entries(grid, own) if own else ["-"] * len(names)
         lines.append(f"| {cell.name} | {' | '.join(entries)} |")
     count = len(grid.seeds)
-    lines += ["", f"Mean and standard error of the mean over {count} seed{'s' * (count > 1)}."]
+    seeds = f"{count} seed{'s' * (count > 1)}"
+    lines += ["", f"Mean ± standard error of the mean over {seeds}; above, ± two of them."]
     if grid.tuned:
         lines += ["Bold: the best of its cells by `validation`, on held-out training images."]
     if crashes:

@@ -15,6 +15,7 @@ Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one
 Overrides = Mapping[str, Any]
 COLUMN_KEYS = ("layer", "name", "k", "temperature", "gauge")
 KEYS = ("experiment", "axes", "cells", "seeds", "columns", "tuned", "figure", "seconds")
+FIGURE_KEYS = ("form", "axis", "columns", "tuned")
 
 
 class Cell(NamedTuple):
@@ -40,6 +41,7 @@ class Grid(NamedTuple):
     seconds: float  # of one run, on the hardware that the page names
     claim: Callable[[Results], claims.Verdict]
     claim_text: str
+    source: str  # the first line of the page: what it is about, and whose claim
 
 
 def read(path: str, preset: str) -> Grid:
@@ -69,16 +71,13 @@ def read(path: str, preset: str) -> Grid:
         if not callable(page.get(name)):
             raise ConfigError(f"{path} has no {name}(): it is no page of configs/ablations.")
     raw = page["grid"](preset or "full")
-    unknown = sorted(set(raw) - set(KEYS))
-    if unknown:
-        raise ConfigError(f"{path}: {unknown[0]!r} is no key of a grid; known: {', '.join(KEYS)}.")
+    _check_keys("a grid", raw, KEYS, path)
     if not raw.get("columns"):
         raise ConfigError(f"{path}: the grid names no columns, so there is nothing to report.")
     cells = _cells(raw, path)
     figure = raw.get("figure", {})
-    form = figure.get("form", "bars")
-    if form not in FORMS:
-        raise ConfigError(f"{path}: the figure's form is {form!r}; give one of {FORMS}.")
+    drawn = tuple(figure.get("columns", list(raw["columns"])[:1]))
+    _check_figure(figure, drawn, raw["columns"], path)
     if raw.get("seeds", 1) < 1:
         raise ConfigError(f"{path}: seeds is {raw['seeds']}; give at least 1.")
     text = " ".join((page["claim"].__doc__ or "").split())
@@ -88,13 +87,14 @@ def read(path: str, preset: str) -> Grid:
         tuple(range(raw.get("seeds", 1))),
         _columns(raw["columns"], path),
         _tuned(raw, cells, path),
-        form,
+        figure.get("form", "bars"),
         figure.get("axis", ""),
-        tuple(figure.get("columns", list(raw["columns"])[:1])),
+        drawn,
         bool(figure.get("tuned", False)),
         float(raw.get("seconds", 0.0)),
         page["claim"],
         text,
+        (page.get("__doc__") or "").strip().partition("\n")[0],
     )
 
 
@@ -153,6 +153,24 @@ def selected(cells: Sequence[Cell], only: str | None) -> tuple[Cell, ...]:
         names = ", ".join(repr(cell.name) for cell in cells[:4])
         raise ConfigError(f"--only {only}: no cell is meant; cells: {names}, ...")
     return chosen
+
+
+def _check_keys(what: str, given: Mapping[str, Any], known: Sequence[str], path: str) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(f"{path}: {unknown[0]!r} is no key of {what}; known: {', '.join(known)}.")
+
+
+def _check_figure(
+    figure: Mapping[str, Any], drawn: Sequence[str], columns: Mapping[str, Any], path: str
+) -> None:
+    _check_keys("a figure", figure, FIGURE_KEYS, path)
+    form = figure.get("form", "bars")
+    if form not in FORMS:
+        raise ConfigError(f"{path}: the figure's form is {form!r}; give one of {FORMS}.")
+    for name in drawn:
+        if name not in columns:
+            raise ConfigError(f"{path}: the figure draws {name!r}, which is no column of the grid.")
 
 
 def _cells(raw: Mapping[str, Any], path: str) -> tuple[Cell, ...]:

@@ -39,7 +39,7 @@ def steps(feed):
     def make(decay: float, devices: int = 1):
         mesh = parallel.make_mesh(jax.devices()[:devices])
         method, optimizer = objective(decay), optax.sgd(0.1)
-        state = train.init_state(method, optimizer, feed, 0, mesh)
+        state = train.make_init(method, optimizer, feed, mesh)(0)
         step = train.make_train_step(method, optimizer, feed, mesh)
         resident = parallel.put_replicated(dict(feed.resident), mesh)
         key = parallel.put_replicated(jax.random.key(1), mesh)

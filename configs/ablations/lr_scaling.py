@@ -1,8 +1,8 @@
-"""How the rate grows with the batch, linearly or with its root: SimCLR, Table B.1.
+"""The rate by the batch, linear or its root: SimCLR (arXiv 2002.05709), Table B.1.
 
     python -m experiments.ablations --config configs/ablations/lr_scaling.py:cpu --workdir DIR
 
-Table B.1  arXiv 2002.05709. ImageNet, ResNet-50, LARS, linear top-1 %, linear / square root, 100
+Table B.1  ImageNet, ResNet-50, LARS, linear top-1 %, linear / square root, 100
            epochs: batch 256: 57.5 / 62.8; 512: 60.7 / 63.8; 1024: 62.8 / 64.3; 2048: 64.0 / 64.7;
            4096: 64.6 / 64.5; 8192: 64.8 / 64.8. At 800 epochs, 256: 66.6 / 66.5.
 Here       the paper's rates: 0.3 x batch / 256, and 0.075 x sqrt(batch), equal at a batch of 4096.

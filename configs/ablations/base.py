@@ -38,7 +38,7 @@ def with_cifar(preset: str) -> ConfigDict:
     if preset == "cpu":
         config.data.update({"batch_size": 128, "limit_train": 10000, "limit_test": 5000})
         config.encoder.width = 0.25
-        config.train.update({"epochs": 4.0, "log_every": 50})
+        config.train.update({"epochs": 3.0, "log_every": 50})
     return _quiet(config)
 
 

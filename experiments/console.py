@@ -94,4 +94,6 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
         return f"kNN k={protocol['k']} {weights}"
     if protocol["name"] == "few-label":
         return f"linear, {protocol['labels_per_class']} labels/class x {protocol['draws']}"
+    if protocol["name"] == "transformation":
+        return f"linear, predicts {protocol['predicts']}"
     return "linear, L-BFGS" if protocol["name"] == "linear" else str(protocol["name"])

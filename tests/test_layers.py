@@ -12,6 +12,7 @@ ALLOWED = {
     "types": set(),
     "errors": set(),
     "checkpoint": BASE | {"leaves"},
+    "export": BASE | {"encoders", "augment", "workdir"},
     "objectives": BASE | {"encoders", "losses", "augment", "parallel", "health"},
     "train": BASE | {"metrics", "checkpoint", "parallel"},
     "evaluate": BASE | {"metrics", "checkpoint", "parallel", "health"},

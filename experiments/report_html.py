@@ -101,21 +101,28 @@ def anchor(title: str) -> str:
     return re.sub(r"\W+", "-", title.lower()).strip("-")
 
 
-def markdown_tables(text: str) -> Html:
-    """The pipe tables and paragraphs of a Markdown text; nothing else of Markdown is known.
+def markdown(text: str) -> Html:
+    """The pipe tables, lists, paragraphs, bold and code of a Markdown text; no more is known.
 
-    >>> markdown_tables("| a | b |\\n|---|---|\\n| 1 | 2 |")
-    '<div class="wide"><table>...<th>1</th><td>2</td>...'
+    >>> markdown("| a | b |\\n|---|---|\\n| **1** | 2 |")
+    '<div class="wide"><table>...<th><b>1</b></th><td>2</td>...'
     """
-    pieces = []
-    for block in re.split(r"\n\s*\n", text.strip()):
-        lines = block.splitlines()
-        if all(line.lstrip().startswith("|") for line in lines) and len(lines) > 1:
-            rows = [[word.strip() for word in line.strip().strip("|").split("|")] for line in lines]
-            pieces.append(table(rows[0], rows[2:]))
-        else:
-            pieces.append(element("p", block.lstrip("# ")))
-    return join(pieces)
+    return join(_block(block.splitlines()) for block in re.split(r"\n\s*\n", text.strip()))
+
+
+def _block(lines: Sequence[str]) -> Html:
+    if len(lines) > 1 and all(line.lstrip().startswith("|") for line in lines):
+        rows = [[inline(w.strip()) for w in line.strip().strip("|").split("|")] for line in lines]
+        return table(rows[0], rows[2:])
+    if lines and all(line.startswith("- ") for line in lines):
+        return element("ul", *(element("li", inline(line[2:])) for line in lines))
+    return element("p", inline(" ".join(line.lstrip("# ") for line in lines)))
+
+
+def inline(text: str) -> Html:
+    """The bold and the code of a line of Markdown."""
+    escaped = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text))
+    return Html(re.sub(r"`(.+?)`", r"<code>\1</code>", escaped))
 
 
 def page(title: str, lead: str, sections: Sequence[tuple[str, Html]], footer: str) -> str:

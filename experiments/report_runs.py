@@ -132,5 +132,12 @@ def _read_ablation(folder: Path, name: str) -> Ablation:
         read_rows,
         table.read_text(encoding="utf-8") if table.is_file() else None,
         figure if figure.is_file() else None,
-        workdir.read_json(verdict) if verdict.is_file() else None,
+        _mapping(verdict) if verdict.is_file() else None,
     )
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    found = workdir.read_json(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is not a JSON object: repair or remove it.")
+    return found

@@ -52,26 +52,39 @@ def of_runs(
 
 def _ablation(ablation: Ablation) -> Html:
     verdict = ablation.verdict or {}
-    outcome = str(verdict.get("verdict", "no verdict yet"))
-    kind = {"reproduced": "reproduced", "not reproduced": "not", "undecided": "undecided"}
-    style = f"verdict {kind.get(outcome, '')}".strip()
-    pieces = [page.element("p", page.element("span", outcome, class_=style))]
-    for key in ("claim", "detail"):
-        text = verdict.get(key)
-        lines = text if isinstance(text, list) else [text]
-        pieces += [page.element("p", str(line)) for line in lines if line]
+    pieces = [_verdict(verdict)]
     if ablation.figure:
         caption = f"{len(ablation.rows):,} results." if ablation.rows else ""
         pieces.append(page.figures([page.figure(ablation.figure, caption, ablation.name)]))
     if ablation.table:
-        pieces.append(page.markdown_tables(ablation.table))
-    if not (ablation.table or ablation.figure or ablation.verdict):
+        repeated = ablation.table.find("|") if verdict else 0  # the verdict stands above already
+        pieces.append(page.markdown(ablation.table[max(repeated, 0) :]))
+    if not (ablation.table or ablation.figure or verdict):
         pieces.append(page.note("Not finished: there is no table, figure or verdict yet."))
     if verdict:
         pieces.append(page.details("The verdict in full", _json(verdict)))
     if ablation.rows:
         pieces.append(page.details("Every result", _json(ablation.rows)))
     return page.section(f"Ablation {ablation.name}", *pieces)
+
+
+def _verdict(verdict: Mapping[str, Any]) -> Html:
+    """The claim, what became of it, and why."""
+    outcome = str(verdict.get("outcome", "no verdict yet"))
+    kind = {"reproduced": "reproduced", "not reproduced": "not", "undecided": "undecided"}
+    style = f"verdict {kind.get(outcome, '')}".strip()
+    claim = [page.element("p", str(verdict["claim"]))] if "claim" in verdict else []
+    seeds = verdict.get("seeds")
+    count = f", seeds run: {len(seeds)}" if isinstance(seeds, list) else ""
+    reasons = verdict.get("reasons") or []
+    lines = [page.element("li", str(reason)) for reason in reasons]
+    return page.join(
+        [
+            *claim,
+            page.element("p", page.element("span", outcome, class_=style), count),
+            *([page.element("ul", *lines)] if lines else []),
+        ]
+    )
 
 
 def _overview(runs: Sequence[Run]) -> Html:

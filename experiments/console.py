@@ -91,7 +91,13 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
     if protocol["name"] == "knn":
         temperature = protocol.get("temperature")
         weights = "unweighted" if temperature is None else f"T={temperature:g}"
-        return f"kNN k={protocol['k']} {weights}"
+        metric = "" if protocol.get("metric", "cosine") == "cosine" else f" {protocol['metric']}"
+        return f"kNN k={protocol['k']} {weights}{metric}"
     if protocol["name"] == "few-label":
-        return f"linear, {protocol['labels_per_class']} labels/class x {protocol['draws']}"
+        fraction = protocol.get("fraction")
+        labels = f"{protocol['labels_per_class']} labels/class"
+        labels = f"{100 * fraction:g} % of labels" if fraction else labels
+        return f"linear, {labels} x {protocol['draws']}"
+    if protocol["name"] in ("retrieval", "clusters"):
+        return f"{protocol['name']}, {protocol['measure']}"
     return "linear, L-BFGS" if protocol["name"] == "linear" else str(protocol["name"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax import evaluate
+from contrastive_jax import evaluate, search
 from contrastive_jax.evaluate import KNN_PROTOCOLS, KnnProtocol, knn_neighbours
 
 
@@ -108,7 +108,7 @@ def test_extract_refuses_an_empty_set(encoder):
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("leave_one_out", [False, True])
 def test_neighbours_equal_a_full_sort(blobs, metric, leave_one_out, monkeypatch):
-    monkeypatch.setattr(evaluate, "_QUERY_ROWS", 64)  # neither tiles nor query blocks come out even
+    monkeypatch.setattr(search, "_QUERY_ROWS", 64)  # neither tiles nor query blocks come out even
     bank = blobs[0][:170]
     query = bank if leave_one_out else blobs[0][170:]
     with jax.transfer_guard("disallow"):
@@ -167,12 +167,11 @@ def test_a_tied_vote_goes_to_the_lowest_class():
 
 def test_three_protocols_come_from_one_search(blobs, monkeypatch):
     searches = []
-    monkeypatch.setattr(
-        evaluate, "knn_neighbours", lambda *a, **kw: searches.append(kw) or knn_neighbours(*a, **kw)
-    )
+    real = search.blocks
+    monkeypatch.setattr(search, "blocks", lambda *a, **kw: searches.append(a[2]) or real(*a, **kw))
     bank, query = (tuple(part[rows] for part in blobs) for rows in (slice(0, 250), slice(250, 330)))
     rows = evaluate.knn_rows(bank, query, representation="blobs", layer="features")
-    assert [search["k"] for search in searches] == [200]
+    assert searches == [200]
     assert [(row["protocol"]["k"], row["protocol"]["temperature"]) for row in rows] == [
         (10, None),
         (20, 0.07),

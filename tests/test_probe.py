@@ -114,11 +114,11 @@ def test_equal_validation_accuracies_go_to_the_larger_penalty(digits):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_split_is_stratified_seeded_and_spares_single_examples(seed):
     y = np.array([0] * 40 + [1] * 20 + [2])
-    fit, held = probe._stratified_split(y, 0.1, seed)
+    fit, held = probe.stratified_split(y, 0.1, seed)
     assert sorted([*fit, *held]) == list(range(61))
     np.testing.assert_array_equal(np.bincount(y[held], minlength=3), [4, 2, 0])
-    np.testing.assert_array_equal(held, probe._stratified_split(y, 0.1, seed)[1])
-    assert set(held) != set(probe._stratified_split(y, 0.1, seed + 1)[1])
+    np.testing.assert_array_equal(held, probe.stratified_split(y, 0.1, seed)[1])
+    assert set(held) != set(probe.stratified_split(y, 0.1, seed + 1)[1])
 
 
 def test_an_absent_class_is_never_predicted_and_one_class_always(digits):
@@ -139,7 +139,7 @@ def test_a_fit_that_runs_out_of_steps_says_so(digits):
 def test_few_label_draws_equal_separate_fits_on_ten_labels_a_class(digits, few):
     x, y, test_x, test_y = digits
     for i, accuracy in enumerate(few.accuracies):
-        chosen = probe._draw(y, 10, 10, (0, i))
+        chosen = probe._draw(y, np.full(10, 10), (0, i))
         assert len(set(chosen)) == 100
         np.testing.assert_array_equal(np.bincount(y[chosen]), 10)
         scaler, model = sklearn_fit(x[chosen], y[chosen], few.l2)

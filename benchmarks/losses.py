@@ -12,24 +12,19 @@ would exceed --memory-gb is skipped and the reason recorded; so is a package tha
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import importlib.util
-import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import harness
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
 TEMPERATURE = 0.5
-REST = 0.3  # seconds before each call, in which the other library's threads stop spinning
+MARGIN = 1.0
+IMAGES_PER_CLASS = 4  # for SupCon; every image has two views
+NOT_ASKED = "not asked for"
 PACKAGES = (
     "jax",
     "numpy",
@@ -39,7 +34,7 @@ PACKAGES = (
     "pytorch-metric-learning",
     "open_clip_torch",
 )
-Step = Callable[[], None]
+Step = Callable[[], float]  # one value and gradient; returns the value
 
 
 def embeddings(pairs: int, dim: int) -> np.ndarray:
@@ -54,7 +49,7 @@ def jax_step(loss: Callable, z: np.ndarray) -> Step:
 
     z = jnp.asarray(z)
     step = jax.jit(jax.value_and_grad(lambda z: loss(z).mean())).lower(z).compile()
-    return lambda: jax.block_until_ready(step(z)) and None
+    return lambda: float(jax.block_until_ready(step(z))[0])
 
 
 def torch_step(loss: Callable, z: np.ndarray) -> Step:
@@ -63,9 +58,11 @@ def torch_step(loss: Callable, z: np.ndarray) -> Step:
     torch.set_num_threads(os.cpu_count() or 1)
     z = torch.tensor(z, requires_grad=True)
 
-    def step() -> None:
+    def step() -> float:
         z.grad = None
-        loss(z).backward()
+        value = loss(z)
+        value.backward()
+        return value.item()
 
     return step
 
@@ -92,6 +89,22 @@ def siglip(z: np.ndarray, block_size: int | None) -> Step:
         return losses.siglip(z[:, 0], z[:, 1], TEMPERATURE, -1.0, block_size=block_size)
 
     return jax_step(loss, z)
+
+
+def sup_con(z: np.ndarray, block_size: int | None) -> Step:
+    from contrastive_jax import losses
+
+    labels = np.arange(len(z)) // IMAGES_PER_CLASS
+    return jax_step(lambda z: losses.sup_con(z, labels, TEMPERATURE, block_size=block_size), z)
+
+
+def semi_hard(z: np.ndarray) -> Step:
+    from contrastive_jax import losses
+
+    labels = np.repeat(np.arange(len(z)), 2)
+    return jax_step(
+        lambda z: losses.batch_semi_hard_triplet(z.reshape(len(labels), -1), labels, MARGIN), z
+    )
 
 
 def optax_ntxent(z: np.ndarray) -> Step:
@@ -134,6 +147,52 @@ def open_clip_siglip(z: np.ndarray) -> Step:
     return torch_step(lambda z: loss(z[:, 0], z[:, 1], scale, bias), z)
 
 
+def torch_ntxent(z: np.ndarray) -> Step:
+    """Written by hand: one masked cross-entropy, the fastest form that we know in torch."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    rows = torch.arange(2 * len(z))
+
+    def loss(z):
+        z = torch.nn.functional.normalize(z.flatten(0, 1), dim=1)
+        logits = (z @ z.T / TEMPERATURE).fill_diagonal_(-torch.inf)
+        return cross_entropy(logits, rows ^ 1)
+
+    return torch_step(loss, z)
+
+
+def metric_learning_supcon(z: np.ndarray) -> Step:
+    import torch
+    from pytorch_metric_learning.losses import SupConLoss
+
+    labels = (torch.arange(len(z)) // IMAGES_PER_CLASS).repeat_interleave(2)
+    loss = SupConLoss(temperature=TEMPERATURE)
+    return torch_step(lambda z: loss(z.flatten(0, 1), labels), z)
+
+
+def torch_semi_hard(z: np.ndarray) -> Step:
+    """Written by hand for pairs: each anchor has one positive."""
+    import torch
+
+    rows = torch.arange(2 * len(z))
+
+    def loss(z):
+        z = z.flatten(0, 1)
+        square = (z * z).sum(1)
+        d = (square[:, None] + square[None, :] - 2 * z @ z.T).clamp(min=0)
+        to_positive = d[rows, rows ^ 1]
+        with torch.no_grad():
+            own = torch.zeros_like(d, dtype=torch.bool)
+            own[rows, rows] = own[rows, rows ^ 1] = True
+            far = d.masked_fill(own, -torch.inf).argmax(1)
+            near = d.masked_fill(own | (d <= to_positive[:, None]), torch.inf).min(1)
+            chosen = torch.where(near.values.isinf(), far, near.indices)
+        return (to_positive - d[rows, chosen] + MARGIN).relu().mean()
+
+    return torch_step(loss, z)
+
+
 def no_bytes(pairs: int, dim: int) -> int:
     """What a form of linear memory needs at least."""
     return 20 * pairs * dim
@@ -149,16 +208,22 @@ def broadcast_bytes(pairs: int, dim: int) -> int:
     return 6 * (2 * pairs) ** 2 * dim
 
 
+def triplet_bytes(pairs: int, dim: int) -> int:
+    """Each positive pair against all negative pairs."""
+    return 6 * (2 * pairs) ** 3
+
+
 # name: (make(z, block) -> step, the package it needs, a low guess of its memory)
 CONTENDERS = {
     "nt_xent dense": (lambda z, block: nt_xent(z, None), "jax", matrix_bytes),
     "nt_xent blockwise": (nt_xent, "jax", no_bytes),
     "optax ntxent": (lambda z, block: optax_ntxent(z), "optax", broadcast_bytes),
+    "torch NT-Xent by hand": (lambda z, block: torch_ntxent(z), "torch", matrix_bytes),
     "lightly NTXentLoss": (lambda z, block: lightly_ntxent(z), "lightly", matrix_bytes),
     "pytorch-metric-learning NTXentLoss": (
         lambda z, block: metric_learning_ntxent(z),
         "pytorch_metric_learning",
-        matrix_bytes,
+        triplet_bytes,
     ),
     "symmetric_info_nce dense": (lambda z, block: clip(z, None), "jax", matrix_bytes),
     "symmetric_info_nce blockwise": (clip, "jax", no_bytes),
@@ -166,11 +231,33 @@ CONTENDERS = {
     "siglip dense": (lambda z, block: siglip(z, None), "jax", matrix_bytes),
     "siglip blockwise": (siglip, "jax", no_bytes),
     "open_clip SigLipLoss": (lambda z, block: open_clip_siglip(z), "open_clip", matrix_bytes),
+    "sup_con dense": (lambda z, block: sup_con(z, None), "jax", matrix_bytes),
+    "sup_con blockwise": (sup_con, "jax", no_bytes),
+    "pytorch-metric-learning SupConLoss": (
+        lambda z, block: metric_learning_supcon(z),
+        "pytorch_metric_learning",
+        matrix_bytes,
+    ),
+    "batch_semi_hard_triplet": (lambda z, block: semi_hard(z), "jax", matrix_bytes),
+    "torch semi-hard by hand": (lambda z, block: torch_semi_hard(z), "torch", matrix_bytes),
 }
+FAMILIES = {  # the contenders that compute the same number
+    "NT-Xent": ("nt_xent", "optax", "torch NT-Xent", "lightly", "pytorch-metric-learning NTXent"),
+    "CLIP": ("symmetric_info_nce", "open_clip ClipLoss"),
+    "SigLIP": ("siglip", "open_clip SigLipLoss"),
+    "SupCon": ("sup_con", "pytorch-metric-learning SupCon"),
+    "semi-hard triplet": ("batch_semi_hard", "torch semi-hard"),
+}
+
+
+def family(name: str) -> str:
+    return next(key for key, starts in FAMILIES.items() if name.startswith(starts))
 
 
 def why_skip(name: str, pairs: int, args: argparse.Namespace) -> str | None:
     _, package, guess = CONTENDERS[name]
+    if not name.startswith(tuple(args.only)):
+        return NOT_ASKED
     if importlib.util.find_spec(package) is None:
         return f"{package} is not installed"
     if guess(pairs, args.dim) > args.memory_gb * 2**30:
@@ -179,81 +266,33 @@ def why_skip(name: str, pairs: int, args: argparse.Namespace) -> str | None:
 
 
 def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each round; every contender takes its turn in each."""
+    """Seconds of each round, after the values of each family were found equal."""
     z = embeddings(pairs, args.dim)
     steps = {name: CONTENDERS[name][0](z, args.block_size) for name in names}
-    for step in steps.values():
-        step()  # the first call is not timed
-    seconds = {name: [] for name in names}
-    for _ in range(args.rounds):
-        for name, step in steps.items():
-            time.sleep(REST)
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+    values = {name: step() for name, step in steps.items()}
+    for name, value in values.items():
+        first = next(v for other, v in values.items() if family(other) == family(name))
+        if abs(value - first) > 1e-4 * abs(first):
+            raise SystemExit(f"{name} computes {value}, and another of its family {first}")
+    return harness.take_turns(steps, args.rounds)
 
 
 def grown_megabytes(name: str, pairs: int, args: argparse.Namespace) -> float:
     """How far the resident set of a process of its own rises in its first call."""
-    command = [sys.executable, __file__, "--measure", name, "--pairs", str(pairs)]
-    command += ["--dim", str(args.dim), "--block-size", str(args.block_size)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(out.stdout.split()[-1])
+    sizes = ("--pairs", pairs, "--dim", args.dim, "--block-size", args.block_size)
+    return float(harness.in_own_process(__file__, "--measure", name, *sizes))
 
 
 def measure_memory(name: str, args: argparse.Namespace) -> None:
     CONTENDERS[name][0](embeddings(2, args.dim), 2)()  # libraries load and thread pools start
     step = CONTENDERS[name][0](embeddings(args.pairs[0], args.dim), args.block_size)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before = resident_kilobytes("VmRSS")
-    step()
-    print((resident_kilobytes("VmHWM") - before) / 1024)
-
-
-def resident_kilobytes(field: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
-
-
-def matmul_gigaflops(rounds: int = 5, n: int = 2048) -> float:
-    """The machine's rate at a large float32 matrix product under JAX."""
-    import jax
-    import jax.numpy as jnp
-
-    a = jnp.asarray(np.random.default_rng(0).normal(size=(n, n)).astype(np.float32))
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        product(a).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2 * n**3 / min(seconds) / 1e9
-
-
-def installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    print(harness.risen_megabytes(step))
 
 
 def circumstances(args: argparse.Namespace) -> dict:
-    import jax
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
-    )
     return {
-        "commit": commit.stdout.strip(),
-        "date": datetime.date.today().isoformat(),
-        "device": jax.devices()[0].device_kind,
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: installed(name) for name in PACKAGES},
-        "matmul_gigaflops": round(matmul_gigaflops(), 1),
+        **harness.circumstances(PACKAGES),
+        "matmul_gigaflops": round(harness.matmul_gigaflops(), 1),
         "protocol": {
             "what": "mean loss and its gradient to float32 unit embeddings [pairs, 2, dim]",
             "dim": args.dim,
@@ -268,10 +307,10 @@ def circumstances(args: argparse.Namespace) -> dict:
 
 def row(name: str, pairs: int, seconds: list[float], args: argparse.Namespace) -> dict:
     return {
+        "family": family(name),
         "name": name,
         "pairs": pairs,
-        "seconds": statistics.median(seconds),
-        "rounds": seconds,
+        **harness.timing(seconds),
         "megabytes": round(grown_megabytes(name, pairs, args), 1),
     }
 
@@ -281,7 +320,9 @@ def run(args: argparse.Namespace) -> dict:
     for pairs in args.pairs:
         skipped = {name: why_skip(name, pairs, args) for name in CONTENDERS}
         rows += [
-            {"name": name, "pairs": pairs, "skipped": why} for name, why in skipped.items() if why
+            {"name": name, "pairs": pairs, "skipped": why}
+            for name, why in skipped.items()
+            if why and why != NOT_ASKED
         ]
         names = [name for name, why in skipped.items() if not why]
         for name, seconds in times(names, pairs, args).items():
@@ -313,26 +354,25 @@ def plot(result: dict, path: Path) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, nargs="+", default=[512, 2048, 8192, 32768, 65536])
+    parser.add_argument("--only", nargs="+", default=[""], help="contenders by how they begin")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--block-size", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-gb", type=float, default=8.0, help="skip what needs more")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/losses_cpu.json")
+    parser.add_argument("--out", type=Path, default=harness.RESULTS / "losses_cpu.json")
     parser.add_argument("--measure", choices=CONTENDERS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse()
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(harness.ROOT))
     if args.measure:
         return measure_memory(args.measure, args)
     result = run(args)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(args.out, result)
     if importlib.util.find_spec("matplotlib") is not None:
         plot(result, args.out.with_suffix(".png"))
-    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":

@@ -8,22 +8,20 @@ device, versions and commit. `--table` prints the README's rows from all such fi
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+import harness
+from harness import RESULTS
+
 RUNS = ("digits", "cifar_cpu")
 
 
 def record(run: Path, name: str) -> Path:
     """Copy a run's summary, with the commit, under benchmarks/results."""
     summary = json.loads((run / "results" / "summary.json").read_text())
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=RESULTS
-    )
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"commit": commit.stdout.strip(), **summary}, indent=2) + "\n")
+    path.write_text(json.dumps({"commit": harness.commit(), **summary}, indent=2) + "\n")
     return path
 
 

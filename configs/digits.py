@@ -3,7 +3,7 @@
     python -m experiments.simclr --config configs/digits.py
 
 Data      1,797 real 8x8 digits (1,297 train, 500 test, other writers) that ship with scikit-learn.
-Hardware  two CPU cores, about two minutes; `:smoke` takes seconds and learns little.
+Hardware  two CPU cores, less than a minute and a half; `:smoke` takes seconds and learns little.
 Expect    see "Results" in the README: its table is made from benchmarks/results/digits.json.
 """
 
@@ -33,14 +33,14 @@ def get_config(preset: str = "") -> ConfigDict:
             "grayscale_probability": 0.0,
         }
     )
-    config.encoder = ConfigDict({"depth": 10, "stem": "stride2", "width": 0.5, "stages": 3})
+    config.encoder = ConfigDict({"depth": 10, "stem": "stride2", "width": 0.25, "stages": 3})
     config.head = ConfigDict({"kind": "mlp", "hidden_dim": 128, "output_dim": 64})
     config.loss = ConfigDict({"kind": "nt_xent", "temperature": 0.2})
     config.optimizer = ConfigDict(
         {"name": "adamw", "learning_rate": 6e-3, "weight_decay": 1e-4, "warmup_epochs": 2.0}
     )
     config.train = ConfigDict(
-        {"epochs": 24.0, "steps": config_dict.placeholder(int), "seed": 0, "log_every": 10}
+        {"epochs": 30.0, "steps": config_dict.placeholder(int), "seed": 0, "log_every": 10}
     )
     config.checkpoint = ConfigDict({"every_steps": 100, "keep": 2, "best_metric": "knn_validation"})
     config.eval = ConfigDict(

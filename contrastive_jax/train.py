@@ -72,17 +72,14 @@ def batch_spec(feed: Feed) -> Any:
     return jax.eval_shape(feed.assemble, dict(feed.resident), dict(feed.batch_at(0)))
 
 
-def init_state(
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    feed: Feed,
-    seed: int,
-    mesh: Mesh,
-) -> TrainState:
-    """A fresh state, born replicated over the mesh."""
-    init = _initializer(objective, optimizer, feed)
-    on_mesh = jax.jit(init, out_shardings=parallel.replicated(mesh))
-    return on_mesh(stream_key(seed, INIT_STREAM))
+def make_init(
+    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
+) -> Callable[[int], TrainState]:
+    """A function from a seed to a fresh state, born replicated over the mesh; compiled once."""
+    init = jax.jit(
+        _initializer(objective, optimizer, feed), out_shardings=parallel.replicated(mesh)
+    )
+    return lambda seed: init(stream_key(seed, INIT_STREAM))
 
 
 def abstract_state(
@@ -166,7 +163,7 @@ def run(
 
     Args:
       objective, optimizer, feed: what to train and on what.
-      state: where to begin: of `init_state` or of a checkpoint. It is donated.
+      state: where to begin: of `make_init` or of a checkpoint. It is donated.
       plan: length, seed and logging interval.
       mesh: the devices.
       write: called with (step, metrics) for every logged step, in order.

@@ -64,6 +64,7 @@ class Run(NamedTuple):
     optimizer: Any
     schedule: Callable[[int], Any]
     feed: Feed
+    init: Callable[[int], TrainState]  # a fresh state of a seed
     plan: train.Plan
     eval: scoring.Settings
 
@@ -150,8 +151,9 @@ def build(experiment: Experiment, config: ConfigDict) -> Run:
     )
     objective = experiment.build(config, mesh, len(dataset.class_names))
     feed = data.feed(dataset.train, dataset.batch_size, plan.seed)
+    init = train.make_init(objective, optimizer, feed, mesh)
     views = experiment.views(config)
-    return Run(dataset, mesh, objective, views, optimizer, schedule, feed, plan, settings)
+    return Run(dataset, mesh, objective, views, optimizer, schedule, feed, init, plan, settings)
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
@@ -179,7 +181,7 @@ def set_up_jax() -> None:
 
 def fresh_state(run: Run) -> TrainState:
     """The state before the first step."""
-    return train.init_state(run.objective, run.optimizer, run.feed, run.plan.seed, run.mesh)
+    return run.init(run.plan.seed)
 
 
 def _train(

@@ -195,7 +195,6 @@ def _health(layers: Features) -> dict[str, dict[str, float]]:
         "effective_rank": health.effective_rank,
         "rankme": health.rankme,
     }
-    return {
-        layer: {name: float(gauge(jax.numpy.asarray(z[:2000]))) for name, gauge in gauges.items()}
-        for layer, z in layers.items()
-    }
+    measure = jax.jit(lambda z: {name: gauge(z) for name, gauge in gauges.items()})
+    measured = jax.device_get({layer: measure(z[:2000]) for layer, z in layers.items()})
+    return jax.tree.map(float, measured)

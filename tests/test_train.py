@@ -59,7 +59,7 @@ def run(objective, optimizer, feed, mesh, *, steps, state=None, **settings):
     """Train and return (Finished, rows)."""
     rows = []
     plan = train.Plan(steps, seed=0, log_every=2)
-    state = train.init_state(objective, optimizer, feed, 0, mesh) if state is None else state
+    state = train.make_init(objective, optimizer, feed, mesh)(0) if state is None else state
     finished = train.run(
         objective,
         optimizer,
@@ -109,7 +109,7 @@ def test_a_step_is_traced_once(examples):
 
     feed = data.feed(examples, BATCH, seed=0)
     step = train.make_train_step(objective._replace(loss=counted), optax.adam(0.1), feed, mesh)
-    state = train.init_state(objective, optax.adam(0.1), feed, 0, mesh)
+    state = train.make_init(objective, optax.adam(0.1), feed, mesh)(0)
     resident = parallel.put_replicated(dict(feed.resident), mesh)
     key = parallel.put_replicated(jax.random.key(0), mesh)
     for i in range(4):
@@ -124,7 +124,7 @@ def test_abstract_state_is_that_of_a_real_one(examples):
     optimizer, _ = optim.make("lars", batch_size=BATCH, steps=4, steps_per_epoch=2)
     objective = simclr_objective(mesh)
     abstract = train.abstract_state(objective, optimizer, feed, mesh)
-    real = train.init_state(objective, optimizer, feed, 0, mesh)
+    real = train.make_init(objective, optimizer, feed, mesh)(0)
     describe = lambda x: (x.shape, x.dtype, x.sharding)  # noqa: E731
     assert jax.tree.map(describe, abstract) == jax.tree.map(describe, real)
 

@@ -7,6 +7,8 @@ from jax import lax
 from contrastive_jax.losses._common import check_positive, softplus
 from contrastive_jax.losses._labelled_pairs import LabelledPairs, distances
 
+_ANCHORS_AT_ONCE = 256
+
 
 def batch_all_triplet(
     x_ND: jax.Array,
@@ -141,15 +143,31 @@ def batch_semi_hard_triplet(
     @jax.checkpoint
     def anchor(pairs: LabelledPairs) -> jax.Array:
         d, positive, negative = pairs
-        farther_PM = negative[None, :] & (d[None, :] > d[:, None])
-        near = jnp.min(jnp.where(farther_PM, d[None, :], jnp.inf), axis=1)
-        far = jnp.max(jnp.where(negative, d, -jnp.inf))
-        chosen = jnp.where(farther_PM.any(axis=1), near, far)
+        chosen_P = _nearest_farther(lax.stop_gradient(d), positive, negative)
         kept = positive & negative.any()
-        loss = _hinge(d - jnp.where(kept, chosen, 0.0), margin)
+        loss = _hinge(jnp.where(kept, d - d[chosen_P], 0.0), margin)
         return jnp.sum(jnp.where(kept, loss, 0.0)) / jnp.maximum(jnp.sum(kept), 1)
 
-    return lax.map(anchor, pairs)
+    return lax.map(anchor, pairs, batch_size=_ANCHORS_AT_ONCE)
+
+
+def _nearest_farther(d: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
+    """For each positive of one anchor the negative next to it in distance, else the farthest.
+
+    One pass over the negatives for each positive that there is: a loop of that length, since a
+    matrix of all by all would be made again for every anchor.
+    """
+    farthest = jnp.argmax(jnp.where(negative, d, -jnp.inf))
+
+    def visit(left_and_chosen: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        left, chosen = left_and_chosen
+        p = jnp.argmax(left)
+        farther = negative & (d > d[p])
+        near = jnp.argmin(jnp.where(farther, d, jnp.inf))
+        return left.at[p].set(False), chosen.at[p].set(jnp.where(farther.any(), near, farthest))
+
+    start = positive, jnp.zeros(d.shape, farthest.dtype)
+    return lax.while_loop(lambda left_and_chosen: left_and_chosen[0].any(), visit, start)[1]
 
 
 def _check_margin(margin: jax.Array | float | None) -> None:

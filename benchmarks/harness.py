@@ -1,0 +1,123 @@
+"""What the benchmarks share: contenders timed in turn, memory in a process of its own, the record.
+
+A contender is a function without arguments. All of them run in one process, in turn
+(A B C A B C ...), so that whatever slows the machine slows everyone; medians are reported.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+REST = 0.3  # seconds before each call, in which the other library's threads stop spinning
+Step = Callable[[], object]
+
+
+def take_turns(steps: Mapping[str, Step], rounds: int, rest: float = REST) -> dict[str, list]:
+    """Seconds of each round; every contender takes its turn in each."""
+    for step in steps.values():
+        step()  # the first call is not timed
+    seconds: dict[str, list] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            time.sleep(rest)
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def timing(seconds: list[float]) -> dict[str, Any]:
+    """The median of the rounds, and all of them."""
+    return {"seconds": statistics.median(seconds), "rounds": seconds}
+
+
+def in_own_process(file: str, *arguments: object) -> str:
+    """The last line that this Python prints when it runs `file`."""
+    command = [sys.executable, file, *map(str, arguments)]
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return out.stdout.splitlines()[-1]
+
+
+def risen_megabytes(step: Step) -> float:
+    """How far this process's resident set rises in a call, above what stood before (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = resident_kilobytes("VmRSS")
+    step()
+    return (resident_kilobytes("VmHWM") - before) / 1024
+
+
+def resident_kilobytes(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
+
+
+def matmul_gigaflops(rounds: int = 5, n: int = 2048, dtype: str = "float32") -> float:
+    """The machine's rate at a large matrix product under JAX: the ceiling of this run."""
+    import jax
+    import jax.numpy as jnp
+
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(n, n)).astype(np.float32), dtype)
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / min(seconds) / 1e9
+
+
+def circumstances(packages: Iterable[str]) -> dict[str, Any]:
+    """Device, versions and commit of a measurement."""
+    import jax
+
+    return {
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
+        "device": jax.devices()[0].device_kind,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: installed(name) for name in packages},
+    }
+
+
+def commit() -> str:
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    return head.stdout.strip()
+
+
+def processor() -> str:
+    """The model of the CPU, as Linux or else Python names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"wrote {path}")

@@ -43,7 +43,7 @@ class Scored(NamedTuple):
     """A result and what it was counted from."""
 
     row: Row
-    predictions: np.ndarray  # [N], the class given to each example of the split
+    predictions: np.ndarray | None  # [N], the class given to each example, where there is one
 
 
 def extract(

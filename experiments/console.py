@@ -92,7 +92,8 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
         temperature = protocol.get("temperature")
         weights = "unweighted" if temperature is None else f"T={temperature:g}"
         metric = "" if protocol.get("metric", "cosine") == "cosine" else f" {protocol['metric']}"
-        return f"kNN k={protocol['k']} {weights}{metric}"
+        chosen = ", chosen" if "selection" in protocol else ""
+        return f"kNN k={protocol['k']} {weights}{metric}{chosen}"
     if protocol["name"] == "few-label":
         fraction = protocol.get("fraction")
         labels = f"{protocol['labels_per_class']} labels/class"

@@ -131,7 +131,7 @@ def score(
     bank, test = data.labelled(run.dataset.train), run.dataset.test
     rows: list[dict[str, Any]] = []
     kept: dict[str, tuple[Features, Features]] = {}
-    for representation, layers in _representations(run, trained, untrained, bank, test):
+    for representation, layers in representations(run, trained, untrained, bank, test):
         print(f"scoring: {representation}", flush=True)
         kept[representation] = layers
         for layer in layers[0]:
@@ -152,9 +152,10 @@ def score(
     return summary
 
 
-def _representations(
+def representations(
     run: Any, trained: TrainState, untrained: TrainState, bank: data.Examples, test: data.Examples
 ) -> Iterator[tuple[str, tuple[Features, Features]]]:
+    """Each name with its features of the bank and of the test images, one at a time."""
     for name, state in (("trained", trained), ("untrained", untrained)):
         yield name, (extract(run, state, bank.image), extract(run, state, test.image))
     yield "pixels", (_pixels(bank.image), _pixels(test.image))

@@ -244,7 +244,7 @@ def knn_chosen(
     >>> rng = np.random.default_rng(0)
     >>> bank = rng.normal(size=(60, 2)).astype(np.float32), np.arange(60) % 2
     >>> knn_chosen(bank, bank, representation="noise", layer="x").row["protocol"]["selection"]
-    'held-out 10 % of train, stratified, seed 0'
+    'held-out 10 % of train, stratified, seed 0, the first of equals'
     """
     check_labels("bank", *bank)
     vote_N, held_N = stratified_split(bank[1], validation_fraction, seed)
@@ -260,7 +260,7 @@ def knn_chosen(
     scored = knn_scores(bank, query, protocols=(protocol,), metrics=(metric,), **names)[0]
     part = f"held-out {100 * validation_fraction:g} % of train"
     scored.row["protocol"] |= {
-        "selection": f"{part}, stratified, seed {seed}",
+        "selection": f"{part}, stratified, seed {seed}, the first of equals",
         "validation_accuracy": best,
         "grid": [[metric, *protocol] for _, metric, protocol in tried],
     }

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from scipy.stats import t as student_t
 
@@ -15,8 +14,10 @@ from contrastive_jax.ridge import fit_ridge
 L2_GRID = tuple(10.0**power for power in range(-6, 3))
 # 45 log-spaced strengths, as in SimCLR (arXiv:2002.05709), section B.8.
 FINE_L2_GRID = tuple(float(l2) for l2 in np.logspace(-6, 5, 45))
-
-Array = np.ndarray | jax.Array
+_OBJECTIVES = {  # by solver; the bias is free
+    "lbfgs": "mean cross-entropy + l2/2 |W|^2",
+    "eigendecomposition": "half the mean squared error on one-hot classes + l2/2 |W|^2",
+}
 
 
 class ProbeResult(NamedTuple):
@@ -34,6 +35,7 @@ class ProbeResult(NamedTuple):
     steps: int  # of the final fit
     converged: bool  # of the final fit
     solver: str = "lbfgs"
+    max_steps: int | None = None  # allowed to each fit, where the solver takes steps
 
 
 class FewLabelResult(NamedTuple):
@@ -48,6 +50,7 @@ class FewLabelResult(NamedTuple):
     l2: float
     seed: int
     test_size: int
+    max_steps: int
     converged: bool  # every draw
 
 
@@ -93,7 +96,8 @@ def linear_probe(
     """
     fit = partial(fit_grid, n_classes=n_classes, max_steps=max_steps)
     sets = (train_x, train_y, test_x, test_y)
-    return _choose_and_refit(fit, "lbfgs", sets, n_classes, l2_grid, validation_fraction, seed)
+    choice = n_classes, l2_grid, validation_fraction, seed
+    return _choose_and_refit(fit, "lbfgs", sets, *choice)._replace(max_steps=max_steps)
 
 
 def ridge_probe(
@@ -177,14 +181,16 @@ def linear_row(result: ProbeResult, *, representation: str, layer: str, split: s
     protocol = {
         "name": "linear" if result.solver == "lbfgs" else "ridge",
         "solver": result.solver,
+        "objective": _OBJECTIVES[result.solver],
         "l2": result.l2,
         "l2_grid": list(result.l2_grid),
-        "selection": f"{held}, stratified, seed {result.seed}",
+        "selection": f"{held}, stratified, seed {result.seed}, the larger of equals",
         "validation_accuracy": list(result.validation_accuracy),
         "refit": "on all of train",
         "standardised": True,
         "train_size": result.train_size,
         "steps": result.steps,
+        "max_steps": result.max_steps,
         "converged": result.converged,
     }
     return accuracy_row(result.hits, protocol, representation, layer, split)
@@ -248,6 +254,7 @@ def few_label_probe(
         l2=l2,
         seed=seed,
         test_size=len(test_y),
+        max_steps=max_steps,
         converged=bool(probes.converged.all()),
     )
 
@@ -264,6 +271,7 @@ def few_label_row(
         "protocol": {
             "name": "few-label",
             "solver": "lbfgs",
+            "objective": _OBJECTIVES["lbfgs"],
             "labels_per_class": result.per_class,
             "fraction": result.fraction,
             "train_size": result.train_size,
@@ -273,6 +281,7 @@ def few_label_row(
             "l2": result.l2,
             "selection": "fixed beforehand",
             "standardised": True,
+            "max_steps": result.max_steps,
             "converged": result.converged,
         },
         "split": split,

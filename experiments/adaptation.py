@@ -81,6 +81,7 @@ def sgd_probe(
     accuracy_R = np.mean(held_NR == bank.label[held_N, None], axis=0)
     best = int(accuracy_R.argmax())
     held = f"held-out {100 * VALIDATION_FRACTION:g} % of train, stratified, seed {seed}"
+    held += ", the smaller of equals"
     protocol = {
         "name": "sgd",
         "solver": "Nesterov SGD, momentum 0.9, half cosine to zero, no decay, zero start",

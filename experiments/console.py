@@ -101,4 +101,8 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
         return f"linear, {labels} x {protocol['draws']}"
     if protocol["name"] in ("retrieval", "clusters"):
         return f"{protocol['name']}, {protocol['measure']}"
+    if protocol["name"] in ("sgd", "finetune"):
+        share = protocol.get("label_fraction", 1)
+        labels = "" if share == 1 else f", {100 * share:g} % of labels"
+        return f"{protocol['name']}, {protocol['epochs']:g} epochs{labels}"
     return "linear, L-BFGS" if protocol["name"] == "linear" else str(protocol["name"])

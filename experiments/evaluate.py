@@ -21,9 +21,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from contrastive_jax import data, statistics, workdir
+from contrastive_jax import data, statistics, train, workdir
 from contrastive_jax.encoders import resnet
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluate import Scored
@@ -31,6 +33,7 @@ from experiments import adaptation, command_line, console, finished, launch, sco
 from experiments.simclr import EXPERIMENT
 
 TRAINED = ("sgd", "finetune")
+GAUGED = 2000  # test images whose representation is gauged
 FLAGS = {
     **finished.STEP_FLAG,
     "protocols": "which, by commas",
@@ -95,6 +98,8 @@ def _target(
     page = command.pages["data"]
     if page is None:
         return opened, "evaluation"
+    section = ConfigDict({"data": page.data} if "data" in page else {})
+    command_line.check(section, {"data": launch.SHARED_SECTIONS["data"]})
     target = data.load(**command_line.as_kwargs(page, "data"))
     ours, theirs = (d.train.image.shape[-1] for d in (opened.run.dataset, target))
     if ours != theirs:
@@ -113,9 +118,15 @@ def _score(
     health: dict[str, Any] = {}
     scored = list(_feature_scores(opened, protocols, health))
     scored += _trained_scores(opened, protocols, encoder, recipe)
-    rows, kept = _name_predictions(scored)
-    kept["label"] = opened.run.dataset.test.label
-    return {"evaluations": rows, "health": health, "dataset": opened.run.dataset.name}, kept
+    dataset = opened.run.dataset
+    rows, kept = _name_predictions(scored, dataset.name)
+    kept["label"] = dataset.test.label
+    gauged = {
+        "split": "test",
+        "n": min(GAUGED, len(dataset.test.label)),
+        "alignment": "two views by the run's augmentation, rounded to 8 bits",
+    }
+    return {"evaluations": rows, "health": health, "health_protocol": gauged}, kept
 
 
 def _feature_scores(
@@ -127,10 +138,10 @@ def _feature_scores(
         return
     bank, test, seed = data.labelled(run.dataset.train), run.dataset.test, run.plan.seed
     order = np.random.default_rng(seed).permutation(len(bank.label))[: run.eval.probe_train]
-    states = opened.trained, opened.untrained
-    for representation, layers in scoring.representations(run, *states, bank, test):
+    states, images = (opened.trained, opened.untrained), (bank.image, test.image, _view_pairs(run))
+    for representation, layers in scoring.representations(run, *states, *images):
         for layer in layers[0]:
-            x, test_x = layers[0][layer], layers[1][layer]
+            x, test_x, pair_x = (part[layer] for part in layers)
             sets = suite.Sets(
                 bank=(x, bank.label),
                 probed=(x[order], bank.label[order]),
@@ -141,10 +152,25 @@ def _feature_scores(
                 seed=seed,
             )
             names = {"representation": representation, "layer": layer}
-            health[f"{representation}/{layer}"] = suite.gauges(*sets.test)
+            pairs_BVD = pair_x.reshape(-1, 2, pair_x.shape[1])
+            gauged = test_x[:GAUGED], test.label[:GAUGED], pairs_BVD
+            health[f"{representation}/{layer}"] = suite.gauges(*gauged)
             for name in wanted:
                 print(f"scoring: {representation}, {layer}, {name}", flush=True)
                 yield from suite.PROTOCOLS[name](sets, names)
+
+
+def _view_pairs(run: launch.Run) -> np.ndarray:
+    """Two random views of each gauged test image, side by side: [2N, H, W, C] uint8."""
+    image, rows = run.dataset.test.image[:GAUGED], run.eval.batch_size
+    root = train.stream_key(run.plan.seed, train.AUGMENT_STREAM)
+    keys = [jax.random.fold_in(root, view) for view in range(2)]
+    index = np.arange(len(image), dtype=np.int32)
+    draw = jax.jit(lambda key, image, index: run.views.train(key, image, index)[:, 0])
+    blocks = [slice(start, start + rows) for start in range(0, len(image), rows)]
+    views = [np.concatenate([draw(key, image[b], index[b]) for b in blocks]) for key in keys]
+    pairs = np.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
+    return np.round(255 * pairs).clip(0, 255).astype(np.uint8)
 
 
 def _trained_scores(
@@ -162,11 +188,12 @@ def _trained_scores(
 
 
 def _name_predictions(
-    scored: Sequence[Scored],
+    scored: Sequence[Scored], dataset: str
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """The rows, and the predictions under the names that their rows hold."""
+    """The rows with their data set, and the predictions under the names that their rows hold."""
     rows, kept = [], {}
     for row, predictions in scored:
+        row = {"dataset": dataset, **row}
         if predictions is not None:
             key = f"{row['representation']}/{row['layer']}/{_short_name(row['protocol'])}"
             row = {**row, "predictions": key}

@@ -85,10 +85,10 @@ PROTOCOLS: Mapping[str, Callable[[Sets, Mapping[str, str]], list[Scored]]] = {
 }
 
 
-def gauges(z_ND: np.ndarray, label_N: np.ndarray) -> dict[str, Any]:
-    """Health of the first 2,000 test features: collapse, spectrum, separation of the classes."""
-    z_ND, label_N = z_ND[:2000], label_N[:2000]
+def gauges(z_ND: np.ndarray, label_N: np.ndarray, views_BVD: np.ndarray) -> dict[str, Any]:
+    """Health of features: invariance, collapse, spectrum, separation of the classes."""
     measured = {
+        "alignment": health.alignment(views_BVD),
         "uniformity": health.uniformity(z_ND),
         "embedding_std": health.embedding_std(z_ND),
         "effective_rank": health.effective_rank(z_ND),

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from contrastive_jax import augment, data, leaves, optim, parallel, train
+from contrastive_jax import augment, data, leaves, optim, parallel, probe, train
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.objectives import linear_heads, supervised
 from contrastive_jax.types import TrainState
-from experiments import adaptation
+from experiments import adaptation, scoring
 
 RATES = (0.01, 0.3, 3.0)
 STEPS = 6
@@ -121,6 +121,18 @@ def test_one_pass_of_the_encoder_serves_all_rates_and_leaves_it_frozen(run, stat
     assert len(training) == 2  # one to learn the width of the features, one in the step
     frozen = leaves.digest((state.params, state.model_state))
     assert leaves.digest(tuple(heads.model_state)) == frozen
+
+
+def test_a_linear_probe_leaves_the_encoder_and_its_statistics_as_they_were(run, state):
+    before, examples = leaves.digest(state), run.dataset.train
+    x = scoring.extract(run, state, examples.image)["features"]
+    fitted = probe.linear_probe(x, examples.label, x, examples.label, n_classes=3, l2_grid=(1e-2,))
+    assert fitted.accuracy > 0.5
+    assert leaves.digest(state) == before
+    # Statistics are those of training: the other images of a batch change nothing.
+    order = np.random.default_rng(0).permutation(len(x))
+    again = scoring.extract(run, state, examples.image[order])["features"]
+    np.testing.assert_allclose(again, x[order], rtol=1e-6)
 
 
 def test_the_sgd_probe_chooses_its_rate_on_held_out_images(run, state):

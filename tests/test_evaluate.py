@@ -200,6 +200,21 @@ def test_duplicates_go_to_the_lower_index_under_both_metrics_of_one_pass(block_s
     assert index[0].tolist()[:3] == [3, 7, 10]  # its duplicates, itself passed over
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_duplicates_of_any_features_are_equally_near_wherever_they_stand(metric):
+    rng = np.random.default_rng(4)
+    copy_M = rng.integers(0, 30, size=401)  # tiles of 37 and a last one that is not full
+    bank = rng.normal(size=(30, 33)).astype(np.float32)[copy_M]
+    query = rng.normal(size=(20, 33)).astype(np.float32)
+    similarity, index = knn_neighbours(bank, query, k=300, metric=metric, block_size=37)
+    for near, row in zip(similarity, index, strict=True):
+        for copy in np.unique(copy_M[row]):
+            same = copy_M[row] == copy
+            assert len(set(near[same])) == 1
+            every = np.flatnonzero(copy_M == copy)
+            np.testing.assert_array_equal(row[same], every[: same.sum()])  # the lower ones first
+
+
 def test_two_metrics_from_one_pass_are_the_searches_of_each(blobs, monkeypatch):
     monkeypatch.setattr(search, "_QUERY_ROWS", 64)
     bank, query = blobs[0][:170], blobs[0][170:]

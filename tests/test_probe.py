@@ -202,7 +202,10 @@ def test_rows_hold_their_whole_protocol_as_json(digits, result, few):
         assert json.loads(json.dumps(row)) == row
         assert row["ci95"][0] < row["accuracy"] < row["ci95"][1]
         assert row["n"] == len(digits[3])
-    assert linear["protocol"]["selection"] == "held-out 10 % of train, stratified, seed 0"
+    assert linear["protocol"]["selection"] == (
+        "held-out 10 % of train, stratified, seed 0, the larger of equals"
+    )
+    assert "l2/2 |W|^2" in linear["protocol"]["objective"]
     assert linear["protocol"]["train_size"] == 600
     assert scarce["protocol"]["labels_per_class"] == 10
 

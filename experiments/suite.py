@@ -18,7 +18,7 @@ class Sets(NamedTuple):
     """What every protocol is given."""
 
     bank: Labelled  # features and labels of train
-    probed: Labelled  # the part of it that probes are fitted on, shuffled
+    probed: Labelled  # the part of it that full probes are fitted on, shuffled
     test: Labelled
     n_classes: int
     steps: int  # of L-BFGS, at most
@@ -49,7 +49,7 @@ def ridge(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
 
 def few(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
     """1, 5, 10 and 100 labels a class, and 1 % and 10 % of them; what is too many is left out."""
-    rarest = int(np.bincount(sets.probed[1], minlength=sets.n_classes).min())
+    rarest = int(np.bincount(sets.bank[1], minlength=sets.n_classes).min())
     too_many = [count for count in PER_CLASS if count > rarest]
     if too_many:
         print(f"left out: {too_many} labels a class, the rarest has {rarest}", file=sys.stderr)
@@ -57,7 +57,7 @@ def few(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
     asked += [{"fraction": fraction} for fraction in FRACTIONS]
     common = {"n_classes": sets.n_classes, "max_steps": sets.steps, "seed": sets.seed}
     results = [
-        probe.few_label_probe(*sets.probed, *sets.test, draws=sets.draws, **labels, **common)
+        probe.few_label_probe(*sets.bank, *sets.test, draws=sets.draws, **labels, **common)
         for labels in asked
     ]
     return [Scored(probe.few_label_row(result, **names), None) for result in results]

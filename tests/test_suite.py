@@ -1,4 +1,4 @@
-"""The evaluation command: what it refuses, which few-label draws it asks for, how it compares runs."""
+"""The evaluation command: what it refuses, which few-label draws it makes, how it compares runs."""
 
 import numpy as np
 import pytest

@@ -61,19 +61,8 @@ def sgd_probe(
     """
     bank, test, seed = data.labelled(run.dataset.train), run.dataset.test, run.plan.seed
     fit_N, held_N = evaluate.stratified_split(bank.label, VALIDATION_FRACTION, seed)
-    frozen = jax.tree.map(jnp.copy, (state.params, state.model_state))  # the loop donates its state
-    n_classes, n_rates = len(run.dataset.class_names), len(rates)
-    objective = linear_heads.make(
-        run.objective.embed, frozen, recipe.views, n_classes=n_classes, n_rates=n_rates
-    )
     feed, plan = _schedule(run, _part(bank, fit_N), recipe.epochs)
-    optimizer = linear_heads.optimizer(rates, plan.steps)
-    params, model_state = objective.init(jax.random.key(0), train.batch_spec(feed))
-    start = TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
-    start = parallel.put_replicated(start, run.mesh)
-    end = _train(run, objective, optimizer, feed, start, plan)
-
-    heads = run._replace(objective=objective)
+    heads, end = _train_heads(run, state, recipe.views, rates, feed, plan)
     held_NR, test_NR = (
         scoring.extract(heads, end, image)["embedding"].argmax(axis=-1)
         for image in (bank.image[held_N], test.image)
@@ -148,6 +137,26 @@ def _schedule(run: Any, examples: data.Examples, epochs: float) -> tuple[Any, tr
     feed = data.feed(examples, batch_size, run.plan.seed)
     steps_per_epoch = len(examples.label) // batch_size
     return feed, train.plan(epochs, seed=run.plan.seed, steps_per_epoch=steps_per_epoch)
+
+
+def _train_heads(
+    run: Any,
+    state: TrainState,
+    views: augment.Views,
+    rates: Sequence[float],
+    feed: Any,
+    plan: train.Plan,
+) -> tuple[Any, TrainState]:
+    """The run with the heads as its objective, and their state at the end."""
+    frozen = jax.tree.map(jnp.copy, (state.params, state.model_state))  # the loop donates its state
+    sizes = {"n_classes": len(run.dataset.class_names), "n_rates": len(rates)}
+    objective = linear_heads.make(run.objective.embed, frozen, views, **sizes)
+    optimizer = linear_heads.optimizer(rates, plan.steps)
+    params, model_state = objective.init(jax.random.key(0), train.batch_spec(feed))
+    start = TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
+    start = parallel.put_replicated(start, run.mesh)
+    end = _train(run, objective, optimizer, feed, start, plan)
+    return run._replace(objective=objective), end
 
 
 def _train(

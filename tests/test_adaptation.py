@@ -155,11 +155,22 @@ def test_the_sgd_probe_chooses_its_rate_on_held_out_images(run, state):
     np.testing.assert_array_equal(again.predictions, scored.predictions)
 
 
-def test_fine_tuning_moves_the_encoder_of_the_run_and_spares_the_run(run, state):
+def test_fine_tuning_moves_a_copy_of_the_encoder_and_spares_the_run(run, state, monkeypatch):
+    encoders, real = [], adaptation._train
+
+    def watched(run, objective, optimizer, feed, start, plan):
+        encoders.append(leaves.digest(start.params["encoder"]))
+        end = real(run, objective, optimizer, feed, start, plan)
+        encoders.append(leaves.digest(end.params["encoder"]))
+        return end
+
+    monkeypatch.setattr(adaptation, "_train", watched)
     before = leaves.digest(state)
     recipe = adaptation.recipe(CONFIG, epochs=20, label_fraction=0.5)
     scored = adaptation.finetune(run, Encoder(), state, recipe, representation="trained")
-    assert scored.row["protocol"]["train_size"] == 50
+    assert encoders[0] == leaves.digest(state.params["encoder"]) != encoders[1]
+    halves = [round(count / 2) for count in np.bincount(run.dataset.train.label)]
+    assert scored.row["protocol"]["train_size"] == sum(halves)
     assert scored.row["protocol"]["augmentation"]["crop_scale"] == (0.5, 1.0)
     assert scored.row["accuracy"] > 0.6
     assert leaves.digest(state) == before
@@ -168,7 +179,7 @@ def test_fine_tuning_moves_the_encoder_of_the_run_and_spares_the_run(run, state)
 def test_cross_entropy_equals_the_formula_and_skips_the_unlabelled(run, state):
     image = run.dataset.train.image[:8]
     label = np.array([0, 1, 2, -1, 0, 1, -1, 2], np.int32)
-    params = {**state.params, "classifier": {"kernel": jnp.ones((5, 3)) * jnp.arange(3.0),
+    params = {**state.params, "classifier": {"kernel": jnp.ones((5, 1)) * jnp.arange(3.0)[None],
                                              "bias": jnp.zeros(3)}}  # fmt: skip
     batch = {"image": image, "label": label, "index": np.arange(8)}
     key = jax.random.key(1)

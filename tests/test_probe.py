@@ -180,10 +180,10 @@ def test_few_label_draws_equal_separate_fits_on_ten_labels_a_class(digits, few):
     assert len(set(few.accuracies)) > 1
 
 
-@pytest.mark.parametrize("fraction", [0.01, 0.1])
-def test_a_fraction_of_the_labels_is_stratified(digits, fraction):
+def test_a_fraction_of_the_labels_is_stratified_and_has_every_class(digits):
     x, y, test_x, test_y = digits
-    settings = {"n_classes": 10, "draws": 2, "max_steps": 50}
+    assert set(probe._labels_to_draw(y, 10, 10, 0.001, 2)) == {1}
+    fraction, settings = 0.1, {"n_classes": 10, "draws": 2, "max_steps": 50}
     share = probe.few_label_probe(*digits, fraction=fraction, **settings)
     counts = np.maximum(1, np.round(fraction * np.bincount(y))).astype(int)
     assert share.train_size == counts.sum()

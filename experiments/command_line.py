@@ -25,6 +25,7 @@ class Command(NamedTuple):
     workdir: str | None
     overrides: Mapping[str, Any]
     strings: Mapping[str, str | None]  # the experiment's own flags
+    pages: Mapping[str, ConfigDict | None]  # further configs that it takes, None where not given
 
 
 def exit_with(main: Callable[[Sequence[str]], int]) -> None:
@@ -50,8 +51,15 @@ def _short(error: Exception) -> str:
     return "\n".join(str(error).strip().splitlines()[:3])
 
 
-def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = None) -> Command:
+def parse(
+    argv: Sequence[str],
+    usage: str,
+    strings: Mapping[str, str] | None = None,
+    pages: Sequence[str] = (),
+) -> Command:
     """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and `strings`.
+
+    Each name of `pages` is a flag like --config, with overrides of its own.
 
     Raises:
       ConfigError: for anything that is not understood, naming it.
@@ -64,6 +72,8 @@ def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = N
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     for name, text in (strings or {}).items():
         flags.DEFINE_string(name, None, text, flag_values=values)
+    for name in pages:
+        config_flags.DEFINE_config_file(name, None, "", flag_values=values, lock_config=True)
     stray, config = _parse(values, argv)
     if stray:
         raise ConfigError(
@@ -77,6 +87,7 @@ def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = N
         values.workdir,
         overrides,
         {name: values[name].value for name in (strings or {})},
+        {name: values[name].value for name in pages},
     )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from contrastive_jax import export, workdir
-from experiments import command_line, launch, restore
+from experiments import command_line, finished, launch, report_runs
+from experiments.simclr import EXPERIMENT
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,8 +19,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv[1:])
     folder = arguments.run.expanduser().absolute()
     launch.set_up_jax()
-    run, config = restore.rebuild(folder)
-    restored = restore.checkpoint(run, config, folder, arguments.step)
+    run, config = finished.rebuild(EXPERIMENT, folder)
+    restored = finished.checkpoint(run, config, folder, arguments.step)
     state = restored.state
     variables = {
         "params": state.params["encoder"],
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _about(run: launch.Run, folder: Path, step: int) -> dict[str, Any]:
     """What the card says of the run: its data, config and scores."""
-    description = restore.description(folder)
+    description = finished.description(folder)
     config = description["config"]
     config["data"].pop("data_dir", None)  # a path of the machine that trained it
     dataset = run.dataset
@@ -70,9 +71,9 @@ def _about(run: launch.Run, folder: Path, step: int) -> dict[str, Any]:
 
 def _scores(folder: Path, step: int) -> Mapping[str, Any] | None:
     """The evaluations of this very step, each with its protocol; None where there are none."""
-    results = folder / "results"
-    for path in sorted(results.glob("*.json"), key=lambda path: path.name != "summary.json"):
-        summary = workdir.read_json(path)
+    for name in report_runs.OF_OWN_DATA:
+        path = folder / "results" / f"{name}.json"
+        summary = workdir.read_json(path) if path.is_file() else None
         if isinstance(summary, dict) and summary.get("step") == step and "evaluations" in summary:
             return {name: summary.get(name) for name in ("step", "evaluations", "health")}
     return None

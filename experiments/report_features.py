@@ -9,7 +9,8 @@ import numpy as np
 from contrastive_jax import data, figures, logistic
 from contrastive_jax.checkpoint import Restored
 from contrastive_jax.errors import ConfigError
-from experiments import launch, report_runs, restore, scoring
+from experiments import finished, launch, report_runs, scoring
+from experiments.simclr import EXPERIMENT
 
 SAMPLE, PAIRS = 2000, 12
 _CANDIDATES = 50  # pairs looked at for each one that is shown
@@ -33,8 +34,8 @@ def draw(run: report_runs.Run, out: Path) -> Pictures:
     Raises:
       RunError, ValueError: the run cannot be restored; the message says why.
     """
-    built, config = restore.rebuild(run.folder)
-    restored = restore.checkpoint(built, config, run.folder, "latest")
+    built, config = finished.rebuild(EXPERIMENT, run.folder)
+    restored = finished.checkpoint(built, config, run.folder, "latest")
     bank = data.labelled(built.dataset.train)
     order = np.random.default_rng(built.plan.seed).permutation(len(bank.label))
     row = _linear_row(run, restored.step)
@@ -108,7 +109,8 @@ def _pairs(
 
 def _linear_row(run: report_runs.Run, step: int) -> Mapping[str, Any] | None:
     """The result of the linear probe on this very step's features, if it is among the scores."""
-    for result in run.results.values():
+    for name in report_runs.OF_OWN_DATA:
+        result = run.results.get(name, {})
         for row in result["evaluations"] if result.get("step") == step else ():
             found = row.get("representation"), row.get("layer"), row.get("protocol", {}).get("name")
             if found == ("trained", "features", "linear"):
@@ -125,7 +127,7 @@ def _confusion(
 ) -> tuple[Path, str]:
     """The final fit of the quoted probe, made again."""
     names, test = built.dataset.class_names, built.dataset.test
-    l2, max_steps = row["protocol"]["l2"], built.eval.probe_steps
+    l2, max_steps = row["protocol"]["l2"], row["protocol"]["max_steps"]
     probe = logistic.fit_logistic(*train, n_classes=len(names), l2=l2, max_steps=max_steps)
     h_test = scoring.extract(built, restored.state, test.image)["features"]
     predicted = logistic.predict(probe, h_test)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from contrastive_jax import metrics, workdir
 from contrastive_jax.errors import ConfigError
-from experiments import command_line, restore
+from experiments import command_line, finished
 
+OF_OWN_DATA = ("summary", "linear_probe", "evaluation")  # results/*.json, first choice first
 ABLATION_FILES = ("results.jsonl", "table.md", "figure.png", "verdict.json")
 
 
@@ -96,7 +97,7 @@ def _read(folder: Path, name: str) -> Run | Ablation:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    description = restore.description(folder)
+    description = finished.description(folder)
     log = folder / "metrics.jsonl"
     results = {p.stem: workdir.read_json(p) for p in sorted((folder / "results").glob("*.json"))}
     run = Run(

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import console
+import numpy as np
+
+from experiments import evaluate
 from experiments import report_html as page
 from experiments.report_html import Html
 from experiments.report_runs import Run, state
@@ -38,15 +40,15 @@ def _table(name: str, runs: Sequence[Run]) -> Html:
     for run in runs:
         seen: Counter[_Line] = Counter()  # protocols may differ in what their short names leave out
         for row in run.results[name]["evaluations"]:
-            if "accuracy" in row:
+            if "accuracy" in row and evaluate.is_shown(row["protocol"]):
                 line = _line(row)
                 place = protocols.setdefault(line.protocol, {}).setdefault((line, seen[line]), {})
                 place[run.name] = row
                 seen[line] += 1
     head = ["protocol", "representation", *(_column(run, name) for run in runs)]
     body = [row for protocol, lines in protocols.items() for row in _group(protocol, lines, runs)]
-    lead = "Accuracy in percent, with its 95 % interval; hover over a number for its protocol. "
-    lead += "Baselines, under the same protocol, are gray."
+    lead = "Percent of test images, or the measure named, times 100, with its 95 % interval where "
+    lead += "there is one; hover over a number for its protocol. Baselines are gray."
     return page.join([page.element("p", lead, class_="muted"), page.wide_table(head, body)])
 
 
@@ -62,7 +64,7 @@ def _group(
 
 
 def _line(row: Row) -> _Line:
-    return _Line(console.protocol_name(row["protocol"]), row["representation"], row["layer"])
+    return _Line(evaluate.short_name(row["protocol"]), row["representation"], row["layer"])
 
 
 def _kind(line: _Line) -> str:
@@ -93,6 +95,48 @@ def _protocol(row: Row) -> str:
     facts = {**row["protocol"]}
     facts |= {k: row[k] for k in ("split", "n", "ci95_method", "std") if k in row}
     return "\n".join(f"{k}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in facts.items())
+
+
+def paired_tests(runs: Sequence[Run]) -> Html:
+    """Each run against the first, on the test images that `experiments.evaluate` kept for both."""
+    kept = {run.name: _predictions(run) for run in runs}
+    first, *others = runs
+    pieces = [
+        _against(first.name, kept[first.name], run.name, kept[run.name])
+        for run in others
+        if _same_images(kept[first.name], kept[run.name])
+    ]
+    return page.join(pieces)
+
+
+def _predictions(run: Run) -> dict[str, np.ndarray]:
+    """Those of the rows that the table shows, and the labels; {} without an evaluation."""
+    path = run.folder / "results" / "evaluation.npz"
+    if "evaluation" not in run.results or not path.is_file():
+        return {}
+    rows = run.results["evaluation"]["evaluations"]
+    shown = {row.get("predictions") for row in rows if evaluate.is_shown(row["protocol"])}
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files if name in shown or name == "label"}
+
+
+def _same_images(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return bool(one and other) and np.array_equal(one["label"], other["label"])
+
+
+def _against(
+    first: str, first_kept: Mapping[str, np.ndarray], name: str, kept: Mapping[str, np.ndarray]
+) -> Html:
+    rows = []
+    for key, test in evaluate.paired(kept, first_kept).items():
+        low, high = (100 * test["interval"][end] for end in ("low", "high"))
+        points = f"{100 * test['difference']:+.1f}"
+        p_value = f"{test['mcnemar']['p_value']:.2g}"
+        rows.append([key, points, f"{low:+.1f} to {high:+.1f}", f"{test['n']:,}", p_value])
+    head = ["protocol", "points", "95 % interval", "test images", "McNemar p"]
+    lead = f"{name} minus {first}, on the same test images; the interval is a paired bootstrap's."
+    lead += " It speaks of the choice of test images, not of training seeds."
+    return page.join([page.element("p", lead, class_="muted"), page.table(head, rows)])
 
 
 def _protocols(name: str, runs: Sequence[Run]) -> Html:

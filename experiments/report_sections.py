@@ -1,7 +1,7 @@
 """The sections of a report, each from what runs or ablations left."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def of_runs(
         ("Runs", _overview(runs)),
         ("What differs", _difference(runs)),
         ("Scores", report_scores.scores(runs)),
+        ("Paired tests", report_scores.paired_tests(runs)),
         ("Curves", _curves(runs, scratch)),
         ("Augmented views", _left_by_runs(runs, ["views"])),
         ("Embedding maps", _left_by_runs(runs, ["map_features", "map_embedding"])),
@@ -172,19 +173,25 @@ def _found(
 def _health(runs: Sequence[Run]) -> Html:
     gauges: dict[tuple[str, str], dict[str, float]] = {}
     for run in runs:
-        for layer, values in ((run.summary or {}).get("health") or {}).items():
+        for layer, values in _gauges(run):
             for gauge, number in values.items():
-                gauges.setdefault((layer, gauge), {})[run.name] = number
+                if isinstance(number, float | int):  # a spectrum is not
+                    gauges.setdefault((layer, gauge), {})[run.name] = number
     if not gauges:
         return Html()
     rows = [
-        [f"{gauge.replace('_', ' ')} of the {layer}"]
+        [f"{gauge.replace('_', ' ')}, {layer}"]
         + [f"{by_run[run.name]:.4g}" if run.name in by_run else "–" for run in runs]
         for (layer, gauge), by_run in gauges.items()
     ]
     lead = "On test images, at most 2,000 of them: has the representation collapsed?"
     table = page.table(["gauge", *(run.name for run in runs)], rows)
     return page.join([page.element("p", lead, class_="muted"), table])
+
+
+def _gauges(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name in ("summary", "evaluation"):
+        yield from (run.results.get(name, {}).get("health") or {}).items()
 
 
 def _configs(runs: Sequence[Run]) -> Html:

@@ -20,7 +20,7 @@ from PIL import Image
 from contrastive_jax import export as exports
 from contrastive_jax import workdir
 from contrastive_jax.errors import ConfigError
-from experiments import export, launch, report, report_features, restore
+from experiments import export, finished, launch, report, report_features
 from experiments.simclr import EXPERIMENT
 
 WORDS = (
@@ -247,8 +247,8 @@ def exported(run, tmp_path_factory):
 
 
 def test_a_loaded_export_gives_the_features_of_the_run_bit_for_bit(run, exported):
-    built, config = restore.rebuild(run)
-    state = restore.checkpoint(built, config, run, "latest").state
+    built, config = finished.rebuild(EXPERIMENT, run)
+    state = finished.checkpoint(built, config, run, "latest").state
     image = built.dataset.test.image[:64]
     embed = jax.jit(built.objective.embed)
     wanted = embed(state.params, state.model_state, {"image": image})["features"]

@@ -127,7 +127,8 @@ def _confusion(
 ) -> tuple[Path, str]:
     """The final fit of the quoted probe, made again."""
     names, test = built.dataset.class_names, built.dataset.test
-    l2, max_steps = row["protocol"]["l2"], row["protocol"]["max_steps"]
+    l2 = row["protocol"]["l2"]
+    max_steps = row["protocol"].get("max_steps", built.eval.probe_steps)  # older runs lack it
     probe = logistic.fit_logistic(*train, n_classes=len(names), l2=l2, max_steps=max_steps)
     h_test = scoring.extract(built, restored.state, test.image)["features"]
     predicted = logistic.predict(probe, h_test)

@@ -22,12 +22,9 @@ def settings_of(depth, stem, stages, width=0.125):
     return {"depth": depth, "stem": stem, "stages": stages, "width": width}
 
 
-def shapes_of(encoder, channels=3):
-    x = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
-    return jax.eval_shape(lambda key: encoder.init(key, jnp.zeros(x.shape), train=False), KEY)
-
-
-KEY = jax.random.key(0)
+def shapes_of(encoder):
+    x = jnp.zeros((1, 32, 32, 3))
+    return jax.eval_shape(lambda key: encoder.init(key, x, train=False), jax.random.key(0))
 
 
 def random_variables(encoder):
@@ -101,21 +98,83 @@ def torch_resnet(torch, depth, stem, stages, width):
     return ResNet().eval()
 
 
-@pytest.mark.parametrize(("depth", "stem", "stages"), ARCHITECTURES)
-def test_a_torch_resnet_with_the_tensors_gives_the_same_features(depth, stem, stages):
-    torch = pytest.importorskip("torch")
-    settings = settings_of(depth, stem, stages)
+def conv(x_BCHW, weight_OIHW, stride):
+    """torch's conv2d with padding size // 2, as a sum over the filter's places."""
+    size = weight_OIHW.shape[-1]
+    x = np.pad(x_BCHW, [(0, 0), (0, 0), (size // 2,) * 2, (size // 2,) * 2])
+    height, width = (-(-side // stride) for side in x_BCHW.shape[2:])
+    return sum(
+        np.einsum(
+            "bchw,oc->bohw",
+            x[:, :, i : i + stride * height : stride, j : j + stride * width : stride],
+            weight_OIHW[:, :, i, j],
+        )
+        for i in range(size)
+        for j in range(size)
+    )
+
+
+def max_pool(x_BCHW):
+    """torch's MaxPool2d(3, 2, 1)."""
+    x = np.pad(x_BCHW, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=-np.inf)
+    height, width = (-(-side // 2) for side in x_BCHW.shape[2:])
+    places = [(i, j) for i in range(3) for j in range(3)]
+    return np.max([x[:, :, i : i + 2 * height : 2, j : j + 2 * width : 2] for i, j in places], 0)
+
+
+def numpy_resnet(tensors, x, depth, stem, stages, width):
+    """torchvision's ResNet as its source has it, in float64, from tensors with its names."""
+    tensors = {name: np.asarray(tensor, np.float64) for name, tensor in tensors.items()}
+
+    def conv_norm(x, conv_name, norm_name, stride=1):
+        x = conv(x, tensors[f"{conv_name}.weight"], stride)
+        names = ("weight", "bias", "running_mean", "running_var")
+        scale, bias, mean, var = (tensors[f"{norm_name}.{n}"][:, None, None] for n in names)
+        return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+    def block(x, name, stride):
+        strides = [1, stride, 1] if depth == 50 else [stride, 1]
+        y = x
+        for i, step in enumerate(strides, 1):
+            y = conv_norm(y, f"{name}.conv{i}", f"{name}.bn{i}", step)
+            y = np.maximum(y, 0) if i < len(strides) else y
+        if f"{name}.downsample.0.weight" in tensors:
+            x = conv_norm(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
+        return np.maximum(x + y, 0)
+
+    x = np.maximum(conv_norm(x, "conv1", "bn1", STEMS[stem][1]), 0)
+    x = max_pool(x) if stem == "imagenet" else x
+    for stage in range(stages):
+        for i in range(BLOCKS[depth][stage]):
+            x = block(x, f"layer{stage + 1}.{i}", 2 if stage and i == 0 else 1)
+    return x.mean(axis=(2, 3))
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES, ids=str)
+def computed(request):
+    """(settings, tensors, images [B,H,W,C], our features) of one architecture."""
+    settings = settings_of(*request.param)
     encoder = resnet.make(**settings)
     variables = random_variables(encoder)
-    model = torch_resnet(torch, **settings)
-    tensors = export.to_torch(variables, steps=7)
-    model.load_state_dict({name: torch.from_numpy(np.array(t)) for name, t in tensors.items()})
     x = np.random.default_rng(1).random((4, 32, 32, 3), np.float32)
     ours = np.asarray(jax.jit(lambda v, x: encoder.apply(v, x, train=False))(variables, x))
+    assert np.abs(ours).max() > 0.1
+    return settings, export.to_torch(variables, steps=7), x, ours
+
+
+def test_torchvisions_arithmetic_on_the_tensors_gives_the_same_features(computed):
+    settings, tensors, x, ours = computed
+    theirs = numpy_resnet(tensors, x.transpose(0, 3, 1, 2), **settings)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-5)
+
+
+def test_a_torch_resnet_with_the_tensors_gives_the_same_features(computed):
+    torch = pytest.importorskip("torch")  # a peer, of benchmarks/requirements.txt
+    settings, tensors, x, ours = computed
+    model = torch_resnet(torch, **settings)
+    model.load_state_dict({name: torch.from_numpy(np.array(t)) for name, t in tensors.items()})
     with torch.no_grad():
         theirs = model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    print(f"largest difference {np.abs(ours - theirs).max():.2e} of {np.abs(ours).max():.2f}")
-    assert np.abs(ours).max() > 0.1
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -126,12 +185,8 @@ def test_the_tensors_are_torchvisions_without_its_classifier(depth, count):
     assert len(tensors) == count  # those of torchvision's state_dict, less fc.weight and fc.bias
     assert tensors["conv1.weight"].shape == (64, 3, 7, 7)
     assert tensors["layer2.0.downsample.1.num_batches_tracked"].dtype == np.int64
-    features = 2048 if depth == 50 else 512
-    assert (
-        tensors[f"layer4.2.bn{3 if depth == 50 else 2}.running_var"].shape == (features,)
-        if depth != 18
-        else "layer4.1.bn2.running_var" in tensors
-    )
+    last, features = {18: ("1.bn2", 512), 34: ("2.bn2", 512), 50: ("2.bn3", 2048)}[depth]
+    assert tensors[f"layer4.{last}.running_var"].shape == (features,)
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def _measure(
     measures = {
         "P@1": hit_QK[:, 0].astype(np.float64),
         "R-precision": inside_QK.sum(axis=1) / relevant_Q,
-        "MAP@R": np.sum(precision_QK * inside_QK, axis=1) / relevant_Q,
+        "MAP@R": (precision_QK * inside_QK).sum(axis=1) / relevant_Q,
     }
     recalls = {f"recall@{k}": hit_QK[:, :k].any(axis=1).astype(np.float64) for k in recall_at}
     return measures | recalls

@@ -162,9 +162,15 @@ def _train_heads(
 def _train(
     run: Any, objective: Objective, optimizer: Any, feed: Any, state: TrainState, plan: train.Plan
 ) -> TrainState:
-    quiet = {"write": lambda step, row: None}
-    done = train.run(objective, optimizer, feed, state, plan=plan, mesh=run.mesh, **quiet)
-    return done.state
+    return train.run(
+        objective,
+        optimizer,
+        feed,
+        state,
+        plan=plan,
+        mesh=run.mesh,
+        write=lambda step, row: None,
+    ).state
 
 
 def _part(examples: data.Examples, index: np.ndarray) -> data.Examples:

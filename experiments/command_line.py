@@ -74,7 +74,7 @@ def parse(
         flags.DEFINE_string(name, None, text, flag_values=values)
     for name in pages:
         config_flags.DEFINE_config_file(name, None, "", flag_values=values, lock_config=True)
-    stray, config = _parse(values, argv)
+    stray = _parse(values, argv, ("config", *pages))
     if stray:
         raise ConfigError(
             f"The word {stray[0]!r} belongs to no flag; keys are set as --config.a.b=1."
@@ -82,7 +82,7 @@ def parse(
     path = _flag_text(argv, "config")
     overrides = dict(config_flags.get_override_values(values["config"]))
     return Command(
-        config,
+        values.config,
         run_name(path, overrides),
         values.workdir,
         overrides,
@@ -91,20 +91,22 @@ def parse(
     )
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str]) -> tuple[list[str], ConfigDict]:
-    path = _flag_text(argv, "config")
-    if path is None:
+def _parse(values: flags.FlagValues, argv: Sequence[str], pages: Sequence[str]) -> list[str]:
+    """Fill in the flags; the words that belong to none."""
+    paths = {name: _flag_text(argv, name) for name in pages}
+    if paths["config"] is None:
         raise ConfigError("No config was given; try --config configs/digits.py")
-    if not os.path.isfile(path.split(":")[0]):
-        raise ConfigError(
-            f"There is no config file {path.split(':')[0]!r}; see the folder configs/."
-        )
+    given = {name: path for name, path in paths.items() if path is not None}
+    for file in (path.split(":")[0] for path in given.values()):
+        if not os.path.isfile(file):
+            raise ConfigError(f"There is no config file {file!r}; see the folder configs/.")
     try:
         stray = values(list(argv))[1:]
-        config = values.config
-        if not isinstance(config, ConfigDict):
-            raise ConfigError(f"{path}: get_config() must return a ConfigDict, not {type(config)}.")
-        return stray, config
+        for name, path in given.items():
+            kind = type(values[name].value)
+            if not isinstance(values[name].value, ConfigDict):
+                raise ConfigError(f"{path}: get_config() must return a ConfigDict, not {kind}.")
+        return stray
     except RunError:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:

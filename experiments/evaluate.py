@@ -113,7 +113,7 @@ def _target(
 
 def _score(
     opened: finished.Finished, protocols: Sequence[str], encoder: Any, recipe: adaptation.Recipe
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What goes into the JSON file, and what goes into the .npz beside it."""
     health: dict[str, Any] = {}
     scored = list(_feature_scores(opened, protocols, health))
@@ -180,11 +180,12 @@ def _trained_scores(
         for representation in ("trained", "untrained"):
             state = opened.trained if representation == "trained" else opened.untrained
             print(f"scoring: {representation}, {name}", flush=True)
-            names = {"representation": representation}
             if name == "sgd":
-                yield adaptation.sgd_probe(opened.run, state, recipe, **names)
+                yield adaptation.sgd_probe(opened.run, state, recipe, representation=representation)
             else:
-                yield adaptation.finetune(opened.run, encoder, state, recipe, **names)
+                yield adaptation.finetune(
+                    opened.run, encoder, state, recipe, representation=representation
+                )
 
 
 def _name_predictions(
@@ -249,7 +250,7 @@ def is_shown(protocol: Mapping[str, Any]) -> bool:
 def _verdicts(
     shown: Sequence[Mapping[str, Any]], paired: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[str]:
-    for key in (row.get("predictions") for row in shown):
+    for key in (row["predictions"] for row in shown if "predictions" in row):
         if key in paired:
             test = paired[key]
             difference, low, high = (

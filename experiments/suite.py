@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from contrastive_jax import clusters, evaluate, health, probe, retrieval
+from contrastive_jax import clusters, evaluate, health, probe, retrieval, search
 from contrastive_jax.evaluate import Labelled, Scored
 
 PER_CLASS = (1, 5, 10, 100)
@@ -26,28 +26,28 @@ class Sets(NamedTuple):
     seed: int
 
 
-def knn(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
+def knn(sets: Sets, names: Mapping[str, Any]) -> list[Scored]:
     """The whole grid under both metrics, and the member of it that a held-out part chooses."""
-    every = {"protocols": evaluate.KNN_GRID, "metrics": evaluate.METRICS}
+    every = {"protocols": evaluate.KNN_GRID, "metrics": search.METRICS}
     scored = evaluate.knn_scores(sets.bank, sets.test, **names, **every)
     return [*scored, evaluate.knn_chosen(sets.bank, sets.test, **names, seed=sets.seed)]
 
 
-def linear(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
+def linear(sets: Sets, names: Mapping[str, Any]) -> list[Scored]:
     """Logistic regression, its strength one of 45."""
     common = {"n_classes": sets.n_classes, "l2_grid": probe.FINE_L2_GRID, "seed": sets.seed}
     result = probe.linear_probe(*sets.probed, *sets.test, max_steps=sets.steps, **common)
     return [Scored(probe.linear_row(result, **names), result.predictions)]
 
 
-def ridge(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
+def ridge(sets: Sets, names: Mapping[str, Any]) -> list[Scored]:
     """Ridge regression, its strength one of 45."""
     common = {"n_classes": sets.n_classes, "l2_grid": probe.FINE_L2_GRID, "seed": sets.seed}
     result = probe.ridge_probe(*sets.probed, *sets.test, **common)
     return [Scored(probe.linear_row(result, **names), result.predictions)]
 
 
-def few(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
+def few(sets: Sets, names: Mapping[str, Any]) -> list[Scored]:
     """1, 5, 10 and 100 labels a class, and 1 % and 10 % of them; what is too many is left out."""
     rarest = int(np.bincount(sets.bank[1], minlength=sets.n_classes).min())
     too_many = [count for count in PER_CLASS if count > rarest]
@@ -63,19 +63,19 @@ def few(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
     return [Scored(probe.few_label_row(result, **names), None) for result in results]
 
 
-def retrieve(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
+def retrieve(sets: Sets, names: Mapping[str, Any]) -> list[Scored]:
     """Among the test examples, each looked up in all the others."""
     rows = retrieval.retrieval_rows(retrieval.retrieve(sets.test), **names, seed=sets.seed)
     return [Scored(row, None) for row in rows]
 
 
-def cluster(sets: Sets, names: Mapping[str, str]) -> list[Scored]:
+def cluster(sets: Sets, names: Mapping[str, Any]) -> list[Scored]:
     """k-means on the test examples, with as many clusters as there are classes."""
     found = clusters.cluster(*sets.test, n_clusters=sets.n_classes, seed=sets.seed)
     return [Scored(row, None) for row in clusters.cluster_rows(found, **names)]
 
 
-PROTOCOLS: Mapping[str, Callable[[Sets, Mapping[str, str]], list[Scored]]] = {
+PROTOCOLS: Mapping[str, Callable[[Sets, Mapping[str, Any]], list[Scored]]] = {
     "knn": knn,
     "linear": linear,
     "ridge": ridge,

@@ -18,7 +18,9 @@ CONFIG = "--config=configs/digits.py"
         ("--epochs=many", ConfigError, "--epochs is 'many'; give a number"),
         ("--epochs=nan", ConfigError, "--epochs nan"),
         ("--label_fraction=1.5", ConfigError, "--label_fraction 1.5"),
-        ("--data=configs/nope.py", ConfigError, "nope.py"),
+        ("--data=configs/nope.py", ConfigError, "no config file 'configs/nope.py'"),
+        ("--data=configs/digits.py:smok", ConfigError, "preset 'smok' is unknown"),
+        ("--data.data.source=digits", ConfigError, "data"),
         ("--step=best", CheckpointError, "holds no run"),
     ],
 )

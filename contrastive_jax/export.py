@@ -30,8 +30,6 @@ _MODULES = {
     "stem_norm": "bn1",
     "shortcut_conv": "downsample.0",
     "shortcut_norm": "downsample.1",
-    "Conv": "conv",
-    "BatchNorm": "bn",
 }
 _LEAVES = {
     "kernel": "weight",
@@ -203,8 +201,8 @@ def _torch_name(path: tuple[str, ...]) -> str:
 def _torch_module(name: str) -> str:
     if block := re.fullmatch(r"stage(\d+)_block(\d+)", name):
         return f"layer{block[1]}.{int(block[2]) - 1}"
-    if numbered := re.fullmatch(r"(Conv|BatchNorm)_(\d+)", name):
-        return f"{_MODULES[numbered[1]]}{int(numbered[2]) + 1}"
+    if numbered := re.fullmatch(r"(Conv|\w*BatchNorm)_(\d+)", name):
+        return f"{'conv' if numbered[1] == 'Conv' else 'bn'}{int(numbered[2]) + 1}"
     return _MODULES[name]
 
 

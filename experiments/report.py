@@ -58,7 +58,7 @@ def render(
     footer = (
         f"Written by `python -m experiments.report`, contrastive_jax {contrastive_jax.__version__}."
     )
-    return report_html.page(names, lead, sections, footer)
+    return report_html.page(names, lead, sections, report_html.inline(footer))
 
 
 def _findings(runs: Sequence[Run], scratch: Path) -> Findings:

@@ -10,6 +10,7 @@ from string import Template
 
 TEMPLATE = Path(__file__).with_name("report_page.html")
 _PIXELS_PER_CSS_PIXEL = 150 / 96  # the pictures are drawn at 150 dots an inch
+_BROAD = 1100  # CSS pixels from which on a picture takes a row of its own
 
 
 class Html(str):
@@ -61,14 +62,15 @@ def figure(path: Path, caption: str, name: str = "") -> Html:
     """A PNG, embedded, with its caption; `name` says of which run it is."""
     data = path.read_bytes()
     width, height = struct.unpack(">II", data[16:24])  # of the PNG's header
+    across, down = (round(side / _PIXELS_PER_CSS_PIXEL) for side in (width, height))
     image = Html(
         f'<img src="data:image/png;base64,{base64.b64encode(data).decode()}" '
-        f'width="{round(width / _PIXELS_PER_CSS_PIXEL)}" '
-        f'height="{round(height / _PIXELS_PER_CSS_PIXEL)}" '
+        f'width="{across}" height="{down}" '
         f'alt="{html.escape(" ".join(filter(None, [name, caption])))}">'
     )
     words = [element("b", name), " ", caption] if name else [caption]
-    return element("figure", image, element("figcaption", *words))
+    broad = "broad" if across > _BROAD else None
+    return element("figure", image, element("figcaption", *words), class_=broad)
 
 
 def figures(pieces: Sequence[Html]) -> Html:

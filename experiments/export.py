@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         arguments.to.expanduser(),
         variables,
         encoder=command_line.as_kwargs(config, "encoder"),
-        size=config.augment.size,
+        size=command_line.as_kwargs(config, "augment")["size"],
         image_shape=run.dataset.train.image.shape[1:],
         about=_about(run, folder, restored.step),
         steps=restored.step,

@@ -70,7 +70,7 @@ def palette(n: int) -> Sequence[Any]:
     from matplotlib import colormaps
 
     few = n <= len(_CLASS_COLOURS)
-    return _CLASS_COLOURS if few else colormaps["turbo"](np.linspace(0, 1, n))
+    return _CLASS_COLOURS if few else list(colormaps["turbo"](np.linspace(0, 1, n)))
 
 
 def _pca(x_ND: np.ndarray) -> tuple[np.ndarray, float]:

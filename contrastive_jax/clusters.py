@@ -1,6 +1,6 @@
 """Clusters without labels, compared with the classes: k-means, then NMI and ARI."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,8 @@ def cluster(
     if normalise:
         norm_N1 = np.linalg.norm(x_NF, axis=1, keepdims=True)
         x_NF = x_NF / np.where(norm_N1 > 0, norm_N1, 1.0)
-    found_N = KMeans(n_clusters, n_init=n_init, random_state=seed).fit_predict(x_NF)
+    starts: dict[str, Any] = {"n_init": n_init, "random_state": seed}
+    found_N = KMeans(n_clusters, **starts).fit_predict(x_NF)
     nmi = float(normalized_mutual_info_score(y_N, found_N))
     ari = float(adjusted_rand_score(y_N, found_N))
     return Clusters(nmi, ari, n_clusters, n_init, seed, len(y_N), normalise)

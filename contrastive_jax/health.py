@@ -225,7 +225,7 @@ def dimension_spectrum(z_ND: jax.Array) -> jax.Array:
     return jnp.where(total > _NO_SPREAD, share_D[::-1], 0.0)
 
 
-def class_separation(z_ND: jax.Array, label_N: jax.Array) -> jax.Array:
+def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Array:
     """How much of the cosine distance between examples lies between their classes: 0 to 1.
 
     1 - d_within / d_total, d the mean of 1 - cos over pairs: d_within over pairs of one class, all

@@ -13,7 +13,7 @@ their class have no defined value: they are left out, and counted.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def retrieve(
 
 def _measure(
     hit_QK: np.ndarray, relevant_Q: np.ndarray, recall_at: Sequence[int]
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """All measures of some queries, from whether each neighbour is of the class."""
     rank_K = np.arange(1, hit_QK.shape[1] + 1)
     inside_QK = hit_QK & (rank_K[None, :] <= relevant_Q[:, None])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import clusters, evaluate, health, probe, retrieval, search
@@ -85,10 +86,11 @@ PROTOCOLS: Mapping[str, Callable[[Sets, Mapping[str, Any]], list[Scored]]] = {
 }
 
 
-def gauges(z_ND: np.ndarray, label_N: np.ndarray, views_BVD: np.ndarray) -> dict[str, Any]:
+def gauges(features_ND: np.ndarray, label_N: np.ndarray, views_BVD: np.ndarray) -> dict[str, Any]:
     """Health of features: invariance, collapse, spectrum, separation of the classes."""
+    z_ND = jnp.asarray(features_ND)
     measured = {
-        "alignment": health.alignment(views_BVD),
+        "alignment": health.alignment(jnp.asarray(views_BVD)),
         "uniformity": health.uniformity(z_ND),
         "embedding_std": health.embedding_std(z_ND),
         "effective_rank": health.effective_rank(z_ND),

@@ -45,7 +45,8 @@ def make(
     """
 
     def features(model_state: ModelState, image_BHWC: jax.Array) -> jax.Array:
-        return embed(*model_state, {"image": image_BHWC})["features"]
+        of_encoder, statistics = model_state
+        return embed(of_encoder, statistics, {"image": image_BHWC})["features"]
 
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
         del key

@@ -263,7 +263,8 @@ def test_a_page_of_colour_images_runs(name, cell, run, tmp_path):
     np.savez(tmp_path / "noise.npz", **sets)
     words = (f"--config=configs/ablations/{name}.py:smoke", f"--workdir={tmp_path / 'out'}")
     own = ("--config.data.source=arrays", f"--config.data.data_dir={tmp_path / 'noise.npz'}")
-    code, _, err = run(*words, *own, "--config.train.steps=1", f"--only={cell}")
+    tiny = ("--config.encoder.stages=1", "--config.augment.size=16", "--config.train.steps=1")
+    code, _, err = run(*words, *own, *tiny, f"--only={cell}")
     assert code == 0, err
     row = json.loads((tmp_path / "out" / "results.jsonl").read_text())
     assert row["cell"] == cell

@@ -102,7 +102,37 @@ def draw_pairs(path: Path, n=12, shape=(32, 32, 3)):
     return figures.image_pairs(path, images(n, 2, *shape), labels, cosine, CIFAR, "Hardest pairs")
 
 
+def draw_ablation(path: Path, points, **how):
+    title = "losses-cpu-data.data_dir=/somewhere/else: mean and standard error, seeds: 3"
+    return figures.ablation(path, points, title=title, unit="linear, %", **how)
+
+
+def draw_losses(path: Path):
+    names = ("NT-Xent", "NT-Logistic", "NT-Logistic, semi-hard", "margin", "margin, semi-hard")
+    return draw_ablation(path, {(name,): (93.0 + i, 0.4) for i, name in enumerate(names)})
+
+
+def draw_grouped(path: Path, form: str):
+    sizes, epochs = ("256", "512", "1024", "2048"), ("50", "100", "200", "400", "800")
+    points = {(b, e): (60.0 + i, 0.5) for i, (b, e) in enumerate(itertools.product(sizes, epochs))}
+    return draw_ablation(path, points, form=form, axis="batch size; a colour for each length")
+
+
+def draw_matrix(path: Path, *names: str):
+    pairs = itertools.product(names, repeat=2)
+    points = {pair: (10.0 * i, 0.5) for i, pair in enumerate(pairs) if len(set(pair)) > 1}
+    return draw_ablation(path, points, form="matrix")
+
+
 DRAWINGS = {
+    "ablation of losses": draw_losses,
+    "ablation of two axes as bars": lambda path: draw_grouped(path, "bars"),
+    "ablation of two axes as lines": lambda path: draw_grouped(path, "lines"),
+    "ablation of one cell": lambda path: draw_ablation(path, {("0.1",): (50.0, 0.0)}),
+    "matrix of two": lambda path: draw_matrix(path, "crop", "colour"),
+    "matrix of seven": lambda path: draw_matrix(
+        path, "crop", "colour", "cutout", "Sobel", "noise", "blur", "rotate"
+    ),
     "views": draw_views,
     "views of one gray 8x8 digit": lambda path: draw_views(path, (8, 8, 1), n=1),
     "curves": lambda path: figures.curves(path, history(200)),

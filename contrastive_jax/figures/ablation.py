@@ -1,5 +1,6 @@
 """Pictures of ablations: bars and lines with error bars over seeds, and a matrix of pairs."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,23 @@ def ablation(
     xs = list(dict.fromkeys(at[0] for at in points))
     series = list(dict.fromkeys(at[1] if len(at) > 1 else "" for at in points))
     if form == "matrix":
-        with sheet(path, (1.8 + 0.75 * len(series), 1.2 + 0.62 * len(xs))) as (axes,):
+        series = xs if set(xs) == set(series) else series  # pairs: one order for both sides
+        width = max(4.8, 2.4 + 0.75 * len(series))
+        with sheet(path, (width, max(3.4, 1.6 + 0.62 * len(xs)))) as (axes,):
             _matrix(axes, points, xs, series, unit)
-            axes.set_title(title)
+            axes.set_title(_folded(title, width))
         return Path(path)
-    width = max(4.8, 1.4 + 0.42 * len(xs) * max(1.6, len(series)))
-    with sheet(path, (min(width, 13.0), 3.4)) as (axes,):
+    ticks = [textwrap.fill(x, 12, break_long_words=False) for x in xs]
+    longest = max(len(line) for tick in ticks for line in tick.splitlines())
+    a_tick = max(0.42 * max(1.6, len(series)), 0.09 * longest + 0.1)  # inches
+    width = min(max(4.8, 1.4 + a_tick * len(xs)), 13.0)
+    with sheet(path, (width, 3.4)) as (axes,):
         for number, name in enumerate(series):
             own = [(i, points.get((x, name), points.get((x,)))) for i, x in enumerate(xs)]
             drawn = [(i, *point) for i, point in own if point is not None]
             _series(axes, np.array(drawn), number, len(series), name, form)
-        longest = max(len(x) for x in xs)
-        axes.set_xticks(range(len(xs)), xs, **_slant(longest))
-        axes.set(title=title, ylabel=unit, xlabel=axis, xlim=(-0.6, len(xs) - 0.4))
+        axes.set_xticks(range(len(xs)), ticks)
+        axes.set(title=_folded(title, width), ylabel=unit, xlabel=axis, xlim=(-0.6, len(xs) - 0.4))
         low, high = _range(points)
         axes.set_ylim(low, high)
         axes.grid(True, axis="y")
@@ -71,8 +76,9 @@ def ablation(
     return Path(path)
 
 
-def _slant(longest: int) -> dict[str, Any]:
-    return {"rotation": 25, "ha": "right"} if longest > 9 else {}
+def _folded(title: str, width: float) -> str:
+    """In lines that a sheet of so many inches holds, its left margin aside."""
+    return textwrap.fill(title, int(8 * width - 12))
 
 
 def _range(points: Points) -> tuple[float, float]:
@@ -106,6 +112,6 @@ def _matrix(axes: Any, points: Points, xs: Sequence[str], series: Sequence[str],
             colour = "white" if value < middle else INK
             text = f"{value:.1f}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(series)), series, rotation=25, ha="right")
+    axes.set_xticks(range(len(series)), series)
     axes.set_yticks(range(len(xs)), xs)
     axes.figure.colorbar(image, ax=axes, label=unit)

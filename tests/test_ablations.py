@@ -251,6 +251,7 @@ def test_every_page_is_whole(name):
     assert "arXiv" in header.splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cell"),
     [("augmentation_pairs", "crop + colour"), ("transformations", "rotation")],

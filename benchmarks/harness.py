@@ -53,10 +53,15 @@ def in_own_process(file: str, *arguments: object) -> str:
 
 def risen_megabytes(step: Step) -> float:
     """How far this process's resident set rises in a call, above what stood before (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    restart_peak()
     before = resident_kilobytes("VmRSS")
     step()
     return (resident_kilobytes("VmHWM") - before) / 1024
+
+
+def restart_peak() -> None:
+    """Let the peak of the resident set, VmHWM, begin again from what is resident now (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_kilobytes(field: str) -> int:

@@ -14,8 +14,8 @@ from contrastive_jax import losses
 from tests import oracles
 from tests.test_losses_sharded import QUICK_COMPILE
 
-B, V, D, K = 4, 2, 5, 3
-IDS = np.array([3, 1, 3, 2], np.int32)
+B, V, D, K = 8, 2, 5, 3
+IDS = np.array([3, 1, 3, 2, 7, 1, 0, 7], np.int32)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -148,6 +148,7 @@ CASES = {
 each_case = pytest.mark.parametrize("name", CASES)
 TILED = tuple(name for name in CASES if name not in ("own_negatives", "soft"))
 SHARDED = tuple(name for name in CASES if name not in ("own_negatives", "queue"))
+RING = tuple(name for name in SHARDED if name in TILED)
 
 
 @functools.cache
@@ -196,8 +197,8 @@ def assert_as_dense(got):
     )
 
 
-def sharded(loss, arrays):
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+def sharded(loss, arrays, n=2):
+    mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:n])
     specs = tuple(P("data") if np.ndim(x) else P() for x in arrays)
     return jax.shard_map(loss, mesh=mesh, in_specs=specs, out_specs=P("data"))
 
@@ -248,13 +249,27 @@ def test_tiles_change_neither_values_nor_gradients():
     assert_as_dense(values_and_grads(TILED, block_size=3))
 
 
-def test_sharding_changes_neither_values_nor_gradients():
-    assert_as_dense(values_and_grads(SHARDED, wrap=sharded, axis_name="data"))
+DEVICES = [pytest.param(n, marks=pytest.mark.slow if n != 2 else ()) for n in (1, 2, 4, 8)]
 
 
-def test_the_ring_changes_neither_values_nor_gradients():
-    names = ("joint", "guided", "decoupled weighted", "hard", "hardness", "siglip")
-    assert_as_dense(values_and_grads(names, wrap=sharded, axis_name="data", block_size=3))
+@pytest.mark.parametrize("n", DEVICES)
+def test_sharding_changes_neither_values_nor_gradients(n):
+    on_n = functools.partial(sharded, n=n)
+    assert_as_dense(values_and_grads(SHARDED, wrap=on_n, axis_name="data"))
+
+
+@pytest.mark.parametrize("n", DEVICES)
+def test_the_ring_changes_neither_values_nor_gradients(n):
+    few = ("joint", "guided", "decoupled weighted", "hard", "hardness", "siglip")
+    on_n = functools.partial(sharded, n=n)
+    assert_as_dense(
+        values_and_grads(few if n == 2 else RING, wrap=on_n, axis_name="data", block_size=3)
+    )
+
+
+@pytest.mark.slow
+def test_the_ring_of_two_serves_every_loss_that_has_tiles():
+    assert_as_dense(values_and_grads(RING, wrap=sharded, axis_name="data", block_size=3))
 
 
 def test_zero_vectors_give_finite_values_and_gradients():
@@ -307,14 +322,14 @@ def test_bad_input_is_refused():
     for call, message in [
         (
             lambda: losses.own_negatives_info_nce(A, B_, NEGATIVES[:2]),
-            r"\(2, 3, 5\), .*\(4, 3, 5\)",
+            r"\(2, 3, 5\), .*\(8, 3, 5\)",
         ),
         (lambda: losses.queue_info_nce(A, B_, QUEUE[:, :3]), r"\(7, 3\), .*\(7, 5\)"),
         (lambda: losses.debiased_nt_xent(Z, tau_plus=1.0), "tau_plus is 1.0, expected"),
         (lambda: losses.decoupled(Z, sigma=-1.0), "sigma is -1.0, expected"),
         (lambda: losses.angular(A, B_, 90.0), "degrees is 90.0, expected"),
-        (lambda: losses.soft_info_nce(A, B_, TARGETS[:, :3]), r"\(4, 3\), .*\(4, 4\)"),
-        (lambda: losses.guided_info_nce(A, B_, GUIDES[0], A), r"\(4, 5\), .*\(4, 2\)"),
+        (lambda: losses.soft_info_nce(A, B_, TARGETS[:, :3]), r"\(8, 3\), .*\(8, 8\)"),
+        (lambda: losses.guided_info_nce(A, B_, GUIDES[0], A), r"\(8, 5\), .*\(8, 2\)"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

@@ -24,7 +24,7 @@ import numpy as np
 import work
 
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "torchvision", "lightly", "pillow")
-WARM_UP = 2
+WARM_UP = 4  # as many as two workers prepare in advance
 
 
 def contenders(workers: list[int]) -> list[str]:
@@ -138,8 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--data_dir", help="of prepared CIFAR-10; default: TFDS_DATA_DIR")
     parser.add_argument("--smoke", action="store_true", help="less than a minute")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "augment_cpu.json")

@@ -40,8 +40,9 @@ def take_turns(steps: Mapping[str, Step], rounds: int, rest: float = REST) -> di
 
 
 def timing(seconds: list[float]) -> dict[str, Any]:
-    """The median of the rounds, and all of them."""
-    return {"seconds": statistics.median(seconds), "rounds": seconds}
+    """The median of the rounds, the fastest and the slowest, and all of them."""
+    spread = [min(seconds), max(seconds)]
+    return {"seconds": statistics.median(seconds), "spread": spread, "rounds": seconds}
 
 
 def in_own_process(file: str, *arguments: object) -> str:

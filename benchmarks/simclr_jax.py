@@ -32,7 +32,6 @@ def contender(config: Any, images: np.ndarray) -> Contender:
     key = parallel.put_replicated(train.stream_key(0, train.AUGMENT_STREAM), mesh)
     resident = parallel.put_replicated(dict(feed.resident), mesh)
     state = train.make_init(objective, optimizer, feed, mesh)(0)
-    parts = _parts(config, optimizer, feed, resident, jax.tree.map(jax.numpy.copy, state), key)
     count = {
         name: sum(p.size for p in jax.tree.leaves(state.params[name]))
         for name in ("encoder", "head")
@@ -44,6 +43,9 @@ def contender(config: Any, images: np.ndarray) -> Contender:
         sent = parallel.put_batch(feed.batch_at(done), mesh)
         state, _ = train_step(state, resident, sent, key)
         done += 1
+
+    def parts() -> dict[str, Any]:
+        return _parts(config, optimizer, feed, resident, state, key)
 
     return Contender(step, lambda: jax.block_until_ready(state), parts, count, INCLUDES)
 

@@ -38,7 +38,8 @@ def plain(config: Any, images: np.ndarray) -> Contender:
         return views(resident[next(order)].repeat(2, 1, 1, 1))
 
     loss = functools.partial(nt_xent, temperature=config.loss.temperature)
-    return _contender(config, head, batch, loss, "gather and augment", PLAIN)
+    parts = functools.partial(_parts, batch, source="gather and augment")
+    return _contender(config, head, batch, loss, parts, PLAIN)
 
 
 def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
@@ -60,11 +61,15 @@ def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
     def loss(z: torch.Tensor) -> torch.Tensor:
         return criterion(*z.chunk(2))
 
-    return _contender(config, head, batch, loss, f"loader, {workers} workers", LIGHTLY)
+    def parts(*_: Any) -> dict[str, Any]:
+        """The network is that of the plain loop; what differs is where batches come from."""
+        return {"loader": batch}
+
+    return _contender(config, head, batch, loss, parts, LIGHTLY)
 
 
 def _contender(
-    config: Any, head: torch.nn.Module, batch: Any, loss: Any, source: str, includes: str
+    config: Any, head: torch.nn.Module, batch: Any, loss: Any, parts: Any, includes: str
 ) -> Contender:
     device = _device()
     encoder = torch_resnet.encoder(**config.encoder)
@@ -93,11 +98,12 @@ def _contender(
         loss(forward(batch())).backward()
         optimizer.step()
 
-    parts = _parts(batch, forward, loss, optimizer, source)
+    parts = functools.partial(parts, forward, loss, optimizer)
     return Contender(step, _wait, parts, count, includes)
 
 
 def _parts(batch: Any, forward: Any, loss: Any, optimizer: Any, source: str) -> dict[str, Any]:
+    """Each part of the step alone, on what the part before it gave."""
     x = batch()
     z = forward(x).detach().requires_grad_()
 

@@ -55,9 +55,7 @@ def import_rows(rounds: int) -> list[dict[str, Any]]:
 
 def fresh_import(statement: str) -> float:
     command = [sys.executable, "-c", TIMED.format(statement)]
-    out = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, cwd=harness.ROOT
-    )
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=harness.ROOT)
     return float(out.stdout.split()[-1])
 
 

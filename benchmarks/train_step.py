@@ -9,7 +9,8 @@ Every contender trains the same network (its number of parameters is compared) o
 same size, with two views of the same size and precision. Each runs in a process of its own, and
 the processes take turns (A B C A B C ...): nobody's threads or prefetching worker processes run
 beside another. Within its turn a contender does a few steps that are not timed, then --steps that
-are; the parts are timed in the first round. The images are CIFAR-10's, else random.
+are; the parts are timed in the first round. A large matrix product under JAX takes its turn as
+well: its best rate is the ceiling. The images are CIFAR-10's, else random.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import work
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "lightly", "pillow")
 NEEDS = {"contrastive_jax": "jax", "torch": "torch"}
-WARM_UP = 2
+CEILING = "matrix product"
 
 
 def contenders(workers: list[int]) -> list[str]:
@@ -52,10 +53,13 @@ def make(name: str, config: Any, images: np.ndarray) -> work.Contender:
 
 def measure(turn: dict[str, Any]) -> dict[str, Any]:
     """One turn of one contender, in this process."""
+    if turn["contender"] == CEILING:
+        rate = harness.matmul_gigaflops(n=turn["matmul"], dtype=turn["dtype"])
+        return {"gigaflops": rate}
     config = work.config(turn["work"], turn["batch_size"], turn["dtype"])
     images = np.load(turn["images"], mmap_mode="c")
     contender = make(turn["contender"], config, images)
-    for _ in range(WARM_UP):
+    for _ in range(turn["warm_up"]):
         contender.step()
     contender.wait()
     harness.restart_peak()
@@ -76,9 +80,9 @@ def measure(turn: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def parts(contender: work.Contender, rounds: int = 5) -> dict[str, float]:
+def parts(contender: work.Contender, rounds: int = 3) -> dict[str, float]:
     """The median seconds of each part alone."""
-    seconds = harness.take_turns(contender.parts, rounds, rest=0.0)
+    seconds = harness.take_turns(contender.parts(), rounds, rest=0.0)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
@@ -96,36 +100,46 @@ def device_megabytes(contender: str) -> float | None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    names = [name for name in contenders(args.workers) if not why_skip(name)]
+    skipped = {name: why for name in contenders(args.workers) if (why := why_skip(name))}
+    names = [name for name in contenders(args.workers) if name not in skipped]
     turns: dict[tuple[str, str], list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path, source = work.save_images(folder, args.data_dir, args.images)
         for name in args.works:
             for round_number in range(args.rounds):
-                for contender in names:
-                    turn = {
-                        "work": name,
-                        "contender": contender,
-                        "images": str(path),
-                        "batch_size": args.batch_size,
-                        "dtype": args.dtype,
-                        "steps": args.steps,
-                        "repeats": args.repeats,
-                        "parts": round_number == 0,
-                    }
+                for contender in [CEILING, *names]:
+                    turn = settings(name, contender, str(path), round_number == 0, args)
                     line = harness.in_own_process(__file__, "--turn", json.dumps(turn))
                     turns.setdefault((name, contender), []).append(json.loads(line))
     for name in args.works:
         require_equal_networks(name, {c: turns[name, c][0]["parameters"] for c in names})
-    size = {"float32": 2048, "bfloat16": 8192}[args.dtype]
-    ceiling = harness.matmul_gigaflops(n=args.matmul or size, dtype=args.dtype)
-    rows = [row(*key, done, ceiling, args) for key, done in turns.items()]
+    rates = [t["gigaflops"] for name in args.works for t in turns.pop((name, CEILING))]
+    rows = [row(*key, done, max(rates), args) for key, done in turns.items()]
     return {
         **harness.circumstances(PACKAGES),
-        "matmul_gigaflops": round(ceiling, 1),
+        "matmul_gigaflops": max(rates),
+        "matmul_rounds": rates,
         "protocol": protocol(args, source),
-        "skipped": {name: why for name in contenders(args.workers) if (why := why_skip(name))},
+        "skipped": skipped,
         "rows": rows,
+    }
+
+
+def settings(
+    name: str, contender: str, images: str, parts: bool, args: argparse.Namespace
+) -> dict[str, Any]:
+    """What one turn is told, as JSON."""
+    return {
+        "work": name,
+        "contender": contender,
+        "images": images,
+        "batch_size": args.batch_size,
+        "dtype": args.dtype,
+        "matmul": args.matmul or {"float32": 2048, "bfloat16": 8192}[args.dtype],
+        "warm_up": max(work.WARM_UP[name], args.warm_up),
+        "steps": args.steps or work.STEPS[name],
+        "repeats": args.repeats,
+        "parts": parts,
     }
 
 
@@ -133,15 +147,15 @@ def row(
     name: str, contender: str, turns: list[dict], ceiling: float, args: argparse.Namespace
 ) -> dict[str, Any]:
     config = work.config(name, args.batch_size, args.dtype)
-    seconds = [s for turn in turns for s in turn["seconds"]]
-    gigaflops = work.step_flops(config) / statistics.median(seconds) / 1e9
+    timing = harness.timing([s for turn in turns for s in turn["seconds"]])
+    gigaflops = work.step_flops(config) / timing["seconds"] / 1e9
     device_peaks = [turn["device_megabytes"] for turn in turns if turn["device_megabytes"]]
     found = {
         "work": name,
         "contender": contender,
         "batch_size": config.data.batch_size,
-        **harness.timing(seconds),
-        "images_per_second": config.data.batch_size / statistics.median(seconds),
+        **timing,
+        "images_per_second": config.data.batch_size / timing["seconds"],
         "gigaflops": gigaflops,
         "share_of_matmul": gigaflops / ceiling,
         "megabytes": max(turn["megabytes"] for turn in turns),
@@ -169,8 +183,8 @@ def protocol(args: argparse.Namespace, source: str) -> dict[str, Any]:
         "what": "seconds of a step: mean over `steps` in a row, once for each of `repeats`",
         "rounds": args.rounds,
         "repeats": args.repeats,
-        "steps": args.steps,
-        "warm_up_steps": WARM_UP,
+        "steps": {n: args.steps or work.STEPS[n] for n in args.works},
+        "warm_up_steps": {n: max(work.WARM_UP[n], args.warm_up) for n in args.works},
         "turns": "a process each, in turn; `rounds` of a row holds every repeat of every turn",
         "images": f"{source}, {args.images}",
         "configs": {n: f"configs/cifar.py:{work.PRESETS[n]}" for n in args.works},
@@ -178,7 +192,7 @@ def protocol(args: argparse.Namespace, source: str) -> dict[str, Any]:
         "gigaflops": "3 x the forward products of encoder and head, by shapes, over the seconds",
         "megabytes": "peak resident set of the main process while it trains, libraries included; "
         "a loader's workers are not counted",
-        "parts": "median seconds of each part alone",
+        "parts": "median seconds of each part alone; those of lightly are the plain loop's",
     }
 
 
@@ -191,8 +205,9 @@ def parse() -> argparse.Namespace:
         "--workers", type=int, nargs="+", default=[0, 2], help="of lightly's loader"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="default: 2 for resnet18, 20 for cpu")
+    parser.add_argument("--warm_up", type=int, default=0, help="at least so many steps")
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--matmul", type=int, help="side of the matrices of the ceiling")
     parser.add_argument("--data_dir", help="of prepared CIFAR-10; default: TFDS_DATA_DIR")

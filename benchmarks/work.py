@@ -10,6 +10,8 @@ import numpy as np
 
 PRESETS = {"resnet18": "full", "cpu": "cpu", "smoke": "smoke"}  # of configs/cifar.py
 BATCH_SIZES = {"resnet18": 128, "cpu": 256, "smoke": 64}
+STEPS = {"resnet18": 2, "cpu": 20, "smoke": 2}  # timed in one turn
+WARM_UP = {"resnet18": 1, "cpu": 6, "smoke": 1}  # more than a loader prepares in advance
 
 
 class Contender(NamedTuple):
@@ -17,7 +19,7 @@ class Contender(NamedTuple):
 
     step: Callable[[], object]
     wait: Callable[[], object]  # until the device has done what it was given
-    parts: dict[str, Callable[[], object]]
+    parts: Callable[[], dict[str, Callable[[], object]]]  # each waits for its own result
     parameters: dict[str, int]  # of "encoder" and "head"
     includes: str
 

@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic: the clock that stops for evaluation, FLOP by shapes, the table."""
+"""The benchmarks' arithmetic: the clock that stops for evaluation, FLOP, equal work, the table."""
 
 import doctest
 import importlib
@@ -49,6 +49,39 @@ def test_a_row_compares_with_the_best_of_its_peers(module, tmp_path):
         for name, rate in {**rates, "lightly, 2 workers": 100.0}.items()
     ]
     (tmp_path / "steps.json").write_text(json.dumps({"rows": rows}))
-    claim = table.Claim("a step", "steps.json", table.faster_step("cpu", "lightly"))
-    ours, best, ratio = table.cells(claim, tmp_path)[1:4]
-    assert (ours, best, ratio) == ("300 img/s", "lightly, 2 workers: 100 img/s", "3.00")
+    claims = table.step_claims("CPU", "steps.json", "cpu", "a net", 1.0)[:2]
+    torch, lightly = (table.cells(claim, tmp_path)[1:6] for claim in claims)
+    assert torch == ["300 img/s", "torch: 600 img/s", "0.50", "1.0", table.TRIED]
+    assert lightly == ["300 img/s", "lightly, 2 workers: 100 img/s", "3.00", "1.3", "reached"]
+    absent = table.step_claims("CPU", "steps.json", "resnet18", "a net", 1.0)
+    assert all(table.cells(claim, tmp_path)[5] == "not measured" for claim in absent[:1])
+
+
+def test_an_accuracy_counts_only_if_the_last_step_has_it(module):
+    table = module("table")
+    result = {"protocol": {"target": 0.9}, "median_last_seconds": 300.0}
+    ratios = [
+        table.quick_accuracy(600.0)({**result, "median_last_accuracy": found}).ratio
+        for found in (0.899, 0.9)
+    ]
+    assert ratios == [0.0, 2.0]
+
+
+def test_writing_the_table_changes_nothing_else(module):
+    table = module("table")
+    page = f"before\n{table.MARKS[0]}\n| old |\n\n{table.MARKS[1]}after\n"
+    written = table.put_into(page, "| new |")
+    assert written == page.replace("old", "new")
+    assert table.put_into(written, "| new |") == written
+
+
+def test_contenders_of_the_probe_minimise_one_function(module):
+    probe = module("probe")
+    x, y = probe.features(300, 5, seed=1)
+    ours = probe.objective(x, y, *probe.our_probe(x, y))
+    peer = probe.objective(x, y, *probe.sklearn_probe(x, y))
+    assert ours == pytest.approx(peer, rel=1e-4)
+    weight, bias = probe.our_probe(x, y)
+    assert probe.objective(x, y, 1.1 * weight, bias) > ours
+    same = (probe.our_neighbours(x, x[:9]) == probe.sklearn_neighbours(x, x[:9])).mean()
+    assert same > 0.98

@@ -12,6 +12,7 @@ what they prepared in advance counts for them. The peer's best number of workers
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -94,27 +95,29 @@ def forever(loader: Any) -> Any:
         yield from loader
 
 
-def measure(turn: dict[str, Any]) -> float:
-    """Views per second of one turn, in this process."""
+def measure(turn: dict[str, Any]) -> dict[str, float]:
+    """Views per second and peak memory of one turn, in this process."""
     images = np.load(turn["images"], mmap_mode="c")
     make = batches(turn["contender"], images, turn["batch_size"])
     for _ in range(WARM_UP):
         make()
+    harness.restart_peak()
     start = time.perf_counter()
     for _ in range(turn["batches"]):
         make()
-    return 2 * turn["batch_size"] * turn["batches"] / (time.perf_counter() - start)
+    rate = 2 * turn["batch_size"] * turn["batches"] / (time.perf_counter() - start)
+    return {"rate": rate, "megabytes": harness.resident_kilobytes("VmHWM") / 1024}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    rates: dict[str, list[float]] = {name: [] for name in contenders(args.workers)}
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in contenders(args.workers)}
     with tempfile.TemporaryDirectory() as folder:
         path, source = work.save_images(folder, args.data_dir)
         shared = {"images": str(path), "batch_size": args.batch_size, "batches": args.batches}
         for _ in range(args.rounds):
-            for name, seen in rates.items():
+            for name, seen in turns.items():
                 turn = json.dumps({**shared, "contender": name})
-                seen.append(float(harness.in_own_process(__file__, "--turn", turn)))
+                seen.append(json.loads(harness.in_own_process(__file__, "--turn", turn)))
     protocol = {
         "what": "views of 32 x 32 a second; median of the turns, each in a process of its own",
         "recipe": "configs/cifar.py: crop, flip, jitter 0.4/0.4/0.4/0.1 at 0.8, grayscale 0.1",
@@ -122,14 +125,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "batch_size": args.batch_size,
         "batches": args.batches,
         "warm_up_batches": WARM_UP,
+        "megabytes": "peak resident set of the main process, libraries included, workers not",
         "rounds": args.rounds,
     }
-    rows = [row(name, seen) for name, seen in rates.items()]
+    rows = [row(name, seen) for name, seen in turns.items()]
     return {**harness.circumstances(PACKAGES), "protocol": protocol, "rows": rows}
 
 
-def row(name: str, rates: list[float]) -> dict[str, Any]:
-    found = {"contender": name, "views_per_second": float(np.median(rates)), "rounds": rates}
+def row(name: str, turns: list[dict[str, float]]) -> dict[str, Any]:
+    rates = [turn["rate"] for turn in turns]
+    found = {
+        "contender": name,
+        "views_per_second": statistics.median(rates),
+        "spread": [min(rates), max(rates)],
+        "rounds": rates,
+        "megabytes": max(turn["megabytes"] for turn in turns),
+    }
     print("{contender:28s} {views_per_second:10.0f} views/s".format(**found))
     return found
 
@@ -149,7 +160,7 @@ def main() -> None:
         args.batch_size, args.batches, args.rounds, args.workers = 64, 2, 1, [0]
     sys.path.insert(0, str(harness.ROOT))
     if args.turn:
-        print(measure(json.loads(args.turn)))
+        print(json.dumps(measure(json.loads(args.turn))))
     else:
         harness.write(args.out, run(args))
 

@@ -38,6 +38,7 @@ def row(
         "seconds": summary["seconds"],
         "config_sha256": summary["config_sha256"],
         "device": summary["device"],
+        "cpus": summary["cpus"],
         "versions": summary["versions"],
     }
 

@@ -105,4 +105,6 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
         share = protocol.get("label_fraction", 1)
         labels = "" if share == 1 else f", {100 * share:g} % of labels"
         return f"{protocol['name']}, {protocol['epochs']:g} epochs{labels}"
+    if protocol["name"] == "transformation":
+        return f"linear, predicts {protocol['predicts']}"
     return "linear, L-BFGS" if protocol["name"] == "linear" else str(protocol["name"])

@@ -14,7 +14,7 @@ import numpy as np
 
 from contrastive_jax import data, evaluate, health, parallel, probe, train, workdir
 from contrastive_jax.types import TrainState
-from experiments import pictures
+from experiments import pictures, transformations
 
 Features = dict[str, np.ndarray]  # layer -> [N, F]
 VALIDATION_BANK, VALIDATION_QUERIES = 5000, 1000
@@ -32,6 +32,7 @@ class Settings(NamedTuple):
     draws: int
     figures: bool
     baselines: bool
+    predict: str | None
 
 
 def settings(
@@ -44,6 +45,7 @@ def settings(
     draws: int = 10,
     figures: bool = True,
     baselines: bool = True,
+    predict: str | None = None,
 ) -> Settings:
     """How to score, by the keys of the config's `eval`.
 
@@ -59,6 +61,8 @@ def settings(
       draws: of the few-label probe.
       figures: draw the pictures.
       baselines: also score the untrained encoder and the pixels.
+      predict: a transformation that a probe of the trained encoder has to recognise: "colour",
+        "rotation", "noise" or "sobel".
     """
     counts = {"batch_size": batch_size, "probe_steps": probe_steps, "draws": draws}
     counts |= {} if probe_train is None else {"probe_train": probe_train}
@@ -70,8 +74,12 @@ def settings(
             raise ValueError(f"eval.{key} is {value}; give 0 or more")
     if not l2_grid or min(l2_grid) < 0:
         raise ValueError(f"eval.l2_grid is {l2_grid}; give strengths of 0 or more")
+    if predict not in (None, *transformations.FORMS):
+        raise ValueError(
+            f"eval.predict is {predict!r}; give one of {tuple(transformations.FORMS)}, or leave it"
+        )
     chosen = (every_steps, batch_size, probe_train, tuple(l2_grid), probe_steps)
-    return Settings(*chosen, labels_per_class, draws, figures, baselines)
+    return Settings(*chosen, labels_per_class, draws, figures, baselines, predict)
 
 
 def evaluators(run: Any) -> list[train.Evaluator]:
@@ -143,6 +151,7 @@ def score(
             names = {"representation": representation, "layer": layer}
             rows += evaluate.knn_rows(*split, **names)
             rows += _probe_rows(run, *split, **names)
+    rows += _transformation_rows(run, trained, bank.image, test.image)
     evaluated = time.perf_counter() - started
     if run.eval.figures:
         pictures.draw(run, trained, folder, rows, kept["trained"])
@@ -193,6 +202,23 @@ def _probe_rows(
         few = {"per_class": settings.labels_per_class, "draws": settings.draws}
         rows.append(probe.few_label_row(probe.few_label_probe(*sets, **few, **shared), **names))
     return rows
+
+
+def _transformation_rows(
+    run: Any, trained: TrainState, bank: np.ndarray, test: np.ndarray
+) -> list[dict[str, Any]]:
+    if run.eval.predict is None:
+        return []
+    return transformations.rows(
+        run.eval.predict,
+        lambda image: extract(run, trained, image),
+        bank,
+        test,
+        seed=run.plan.seed,
+        l2_grid=run.eval.l2_grid,
+        max_steps=run.eval.probe_steps,
+        representation="trained",
+    )
 
 
 def _health(layers: Features) -> dict[str, dict[str, float]]:

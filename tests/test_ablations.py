@@ -94,7 +94,7 @@ def pretend(monkeypatch):
         workdir.write_json(folder / "config.json", {"config": resolved})
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "knn_validation": 0.5}) + "\n")
         (folder / "results").mkdir(exist_ok=True)
-        summary |= {"device": "none", "versions": {"jax": "0"}}
+        summary |= {"device": "none", "cpus": 2, "versions": {"jax": "0"}}
         workdir.write_json(folder / "results" / "summary.json", summary)
         return summary
 
@@ -249,6 +249,27 @@ def test_every_page_is_whole(name):
     header = Path(path).read_text().split('"""')[1]
     assert f"--config {path}:cpu" in header
     assert "arXiv" in header.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("augmentation_pairs", "crop + colour"), ("transformations", "rotation")],
+)
+def test_a_page_of_colour_images_runs(name, cell, run, tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (96, 32, 32, 3), np.uint8)
+    labels = np.arange(96, dtype=np.int32) % 10
+    sets = {"image": image, "label": labels, "test_image": image, "test_label": labels}
+    np.savez(tmp_path / "noise.npz", **sets)
+    words = (f"--config=configs/ablations/{name}.py:smoke", f"--workdir={tmp_path / 'out'}")
+    own = ("--config.data.source=arrays", f"--config.data.data_dir={tmp_path / 'noise.npz'}")
+    code, _, err = run(*words, *own, "--config.train.steps=1", f"--only={cell}")
+    assert code == 0, err
+    row = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+    assert row["cell"] == cell
+    page = grid.read(f"configs/ablations/{name}.py", "smoke")
+    assert all(0 <= row["measured"][column]["value"] <= 1 for column in page.drawn)
+    assert (tmp_path / "out" / "figure.png").exists()
 
 
 def test_a_real_ablation_leaves_its_table_figure_and_verdict(run, tmp_path):

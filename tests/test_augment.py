@@ -538,6 +538,18 @@ def is_like_the_first(views: np.ndarray) -> np.ndarray:
 # --- the one-branch protocol ------------------------------------------------------------------
 
 
+def test_quarter_turns_are_turns_of_the_image_by_whole_quarters():
+    image = np.random.default_rng(3).integers(0, 256, (24, 8, 8, 3), np.uint8)
+    settings = {"crop_probability": 0.0, "flip_probability": 0.0, "jitter_probability": 0.0}
+    settings |= {"grayscale_probability": 0.0, "rotate_probability": 1.0, "rotate_quarters": True}
+    views = augment.make_views(8, **settings)
+    turned = views.train(jax.random.key(0), jnp.asarray(image), jnp.arange(24))[:, 0]
+    forms = np.stack([np.rot90(image / 255.0, k, axes=(1, 2)) for k in range(4)])
+    distance = np.abs(forms - np.asarray(turned)).max(axis=(2, 3, 4))
+    assert distance.min(axis=0).max() < 1e-4
+    assert set(distance.argmin(axis=0)) == {0, 1, 2, 3}
+
+
 def test_one_branch_leaves_the_last_view_plain():
     images = random_images(8, 12, 12, 3)
     views = train_once(images, 12, one_branch=True, **SIMPLE)

@@ -31,6 +31,7 @@ class Augmentation(NamedTuple):
     flip_probability: float = 0.5
     rotate_probability: float = 0.0
     rotate_degrees: float = 15.0  # largest angle, either way
+    rotate_quarters: bool = False  # by 0, 90, 180 or 270 degrees in its place
     rotate_fill: str = "zero"  # or "edge"
     translate_probability: float = 0.0
     translate_fraction: float = 0.1  # largest shift, either way, as a fraction of the side
@@ -152,6 +153,8 @@ def _operators(settings: Augmentation, size: int) -> list[_Gated]:
     def rotate(key: jax.Array, image: jax.Array) -> jax.Array:
         reach = s.rotate_degrees
         degrees = jax.random.uniform(key, minval=-reach, maxval=reach)
+        if s.rotate_quarters:
+            degrees = 90.0 * jax.random.randint(key, (), 0, 4)
         return geometry.rotate(image, degrees, s.rotate_fill)
 
     def translate(key: jax.Array, image: jax.Array) -> jax.Array:

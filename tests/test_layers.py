@@ -25,7 +25,14 @@ ONLY_IN = {  # a library -> the rooms that may import it at all
     "absl": set(),
     "ml_collections": set(),
 }
-ONLY_INSIDE_FUNCTIONS = ("tensorflow_datasets", "matplotlib", "sklearn", "PIL", "tensorboardX")
+ONLY_INSIDE_FUNCTIONS = (
+    "tensorflow_datasets",
+    "matplotlib",
+    "sklearn",
+    "PIL",
+    "tensorboardX",
+    "grain",
+)
 
 
 def library_files() -> list[Path]:

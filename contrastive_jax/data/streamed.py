@@ -211,12 +211,12 @@ class _Reader:
         try:
             if self._chunks is None or step != self._upcoming:
                 self.close()
-                self._chunks = iter(_chunks_from(self._plan, step * self._plan.chunks))
                 with _workers_without_signals():
+                    self._chunks = iter(_chunks_from(self._plan, step * self._plan.chunks))
                     first = next(self._chunks)
-                batch = self._join(first)
             else:
-                batch = self._join(next(self._chunks))
+                first = next(self._chunks)
+            batch = self._join(first)
         except DataError:
             self.close()
             raise

@@ -13,10 +13,13 @@ would exceed --memory-gb is skipped and the reason recorded; so is a package tha
 
 import argparse
 import importlib.util
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import harness
 import numpy as np
@@ -205,12 +208,12 @@ def matrix_bytes(pairs: int, dim: int) -> int:
 
 def broadcast_bytes(pairs: int, dim: int) -> int:
     """All pairs of views, times the dimension."""
-    return 6 * (2 * pairs) ** 2 * dim
+    return 8 * (2 * pairs) ** 2 * dim
 
 
 def triplet_bytes(pairs: int, dim: int) -> int:
     """Each positive pair against all negative pairs."""
-    return 6 * (2 * pairs) ** 3
+    return 16 * (2 * pairs) ** 3
 
 
 # name: (make(z, block) -> step, the package it needs, a low guess of its memory)
@@ -286,13 +289,15 @@ def grown_megabytes(name: str, pairs: int, args: argparse.Namespace) -> float:
 def measure_memory(name: str, args: argparse.Namespace) -> None:
     CONTENDERS[name][0](embeddings(2, args.dim), 2)()  # libraries load and thread pools start
     step = CONTENDERS[name][0](embeddings(args.pairs[0], args.dim), args.block_size)
-    print(harness.risen_megabytes(step))
+    start = time.perf_counter()
+    megabytes = harness.risen_megabytes(step)
+    print(f"{time.perf_counter() - start:.1f} s")
+    print(megabytes)
 
 
 def circumstances(args: argparse.Namespace) -> dict:
     return {
         **harness.circumstances(PACKAGES),
-        "matmul_gigaflops": round(harness.matmul_gigaflops(), 1),
         "protocol": {
             "what": "mean loss and its gradient to float32 unit embeddings [pairs, 2, dim]",
             "dim": args.dim,
@@ -316,7 +321,7 @@ def row(name: str, pairs: int, seconds: list[float], args: argparse.Namespace) -
 
 
 def run(args: argparse.Namespace) -> dict:
-    rows = []
+    rows, ceilings = [], {}
     for pairs in args.pairs:
         skipped = {name: why_skip(name, pairs, args) for name in CONTENDERS}
         rows += [
@@ -325,30 +330,70 @@ def run(args: argparse.Namespace) -> dict:
             if why and why != NOT_ASKED
         ]
         names = [name for name, why in skipped.items() if not why]
+        ceilings[str(pairs)] = round(harness.matmul_gigaflops(), 1)
         for name, seconds in times(names, pairs, args).items():
             rows.append(row(name, pairs, seconds, args))
             print("{name:36s} {pairs:7d} {seconds:9.4f} s {megabytes:9.1f} MB".format(**rows[-1]))
-    return {**circumstances(args), "rows": rows}
+    return {**circumstances(args), "matmul_gigaflops": ceilings, "rows": rows}
+
+
+def table(result: dict) -> str:
+    """Markdown: seconds and megabytes of every contender at every size, by family."""
+    sizes = sorted({row["pairs"] for row in result["rows"]})
+    head = " | ".join(f"{n:,} pairs" for n in sizes)
+    lines = [f"| loss | contender | {head} |", "|---|---|" + "---|" * len(sizes)]
+    for name in CONTENDERS:
+        of = {row["pairs"]: row for row in result["rows"] if row["name"] == name}
+        if of:
+            cells = " | ".join(cell(of.get(n)) for n in sizes)
+            lines.append(f"| {family(name)} | {name} | {cells} |")
+    return "\n".join(lines)
+
+
+def cell(row: dict | None) -> str:
+    if row is None:
+        return ""
+    if "skipped" in row:
+        return row["skipped"]
+    return f"{row['seconds']:.3g} s, {row['megabytes']:,.0f} MB"
 
 
 def plot(result: dict, path: Path) -> None:
-    """Time and memory against the number of pairs, on logarithmic axes."""
+    """Time and memory against the number of pairs, a column for each family."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained")
     done = [row for row in result["rows"] if "seconds" in row]
-    for axis, quantity in zip(axes, ("seconds", "megabytes"), strict=True):
-        for name in dict.fromkeys(row["name"] for row in done):
-            of = [row for row in done if row["name"] == name and row[quantity] > 0]
-            axis.plot([r["pairs"] for r in of], [r[quantity] for r in of], "o-", label=name)
-        axis.set(xscale="log", yscale="log", xlabel="pairs", ylabel=quantity)
-        axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=7)
-    figure.savefig(path, dpi=150)
+    families = [name for name in FAMILIES if any(row["family"] == name for row in done)]
+    size = (3.2 * len(families), 6)
+    figure, axes = pyplot.subplots(
+        2, len(families), figsize=size, sharex=True, sharey="row", squeeze=False
+    )
+    for column, name in zip(axes.T, families, strict=True):
+        for axis, quantity in zip(column, ("seconds", "megabytes"), strict=True):
+            draw_family(axis, [row for row in done if row["family"] == name], quantity)
+        column[0].set_title(name)
+        column[1].set_xlabel("pairs")
+        column[0].legend(fontsize=6.5, loc="upper left", frameon=False)
+    axes[0, 0].set_ylabel("seconds")
+    axes[1, 0].set_ylabel("megabytes")
+    axes[0, 0].set_ylim(top=4000)  # room for the names
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
     pyplot.close(figure)
+
+
+def draw_family(axis: Any, rows: list[dict], quantity: str) -> None:
+    for name in dict.fromkeys(row["name"] for row in rows):
+        of = [row for row in rows if row["name"] == name and row[quantity] > 0]
+        axis.plot([r["pairs"] for r in of], [r[quantity] for r in of], "o-", ms=4, label=name)
+    axis.set(xscale="log", yscale="log")
+    sizes = sorted({row["pairs"] for row in rows})
+    axis.set_xticks(sizes, [f"{n:,}" for n in sizes], fontsize=7)
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
 
 
 def parse() -> argparse.Namespace:
@@ -360,6 +405,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-gb", type=float, default=8.0, help="skip what needs more")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "losses_cpu.json")
+    parser.add_argument("--table", type=Path, help="print the table of a JSON and stop")
     parser.add_argument("--measure", choices=CONTENDERS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -367,6 +413,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     sys.path.insert(0, str(harness.ROOT))
+    if args.table:
+        return print(table(json.loads(args.table.read_text())))
     if args.measure:
         return measure_memory(args.measure, args)
     result = run(args)

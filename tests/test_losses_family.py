@@ -13,6 +13,7 @@ from tests.test_losses_sharded import QUICK_COMPILE
 
 VARIANTS = tuple(name for name in variants.CASES if name not in ("queue", "soft"))
 DTYPES = [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)]
+both_dtypes = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 
 
 def assert_close(got, expected, rtol=1e-5):
@@ -80,7 +81,8 @@ def iter_of(arrays):
     return lambda _: next(flat)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
+@both_dtypes
 def test_half_precision_only_rounds_the_inputs_of_labelled_losses(dtype):
     half = jnp.asarray(labelled.X).astype(dtype)
     labels = jnp.asarray(labelled.LABELS)
@@ -91,7 +93,8 @@ def test_half_precision_only_rounds_the_inputs_of_labelled_losses(dtype):
     assert all(value.dtype == jnp.float32 for value in got.values())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
+@both_dtypes
 def test_half_precision_only_rounds_the_inputs_of_companions(dtype):
     x, y = (jnp.asarray(z).astype(dtype) for z in (companions.X, companions.Y))
     cases = {name: loss for name, (loss, _) in companions.CASES.items()}

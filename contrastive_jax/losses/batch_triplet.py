@@ -166,7 +166,7 @@ def _nearest_farther(d: jax.Array, positive: jax.Array, negative: jax.Array) -> 
         near = jnp.argmin(jnp.where(farther, d, jnp.inf))
         return left.at[p].set(False), chosen.at[p].set(jnp.where(farther.any(), near, farthest))
 
-    start = positive, jnp.zeros(d.shape, farthest.dtype)
+    start = positive, jnp.broadcast_to(farthest, d.shape)
     return lax.while_loop(lambda left_and_chosen: left_and_chosen[0].any(), visit, start)[1]
 
 

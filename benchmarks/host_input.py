@@ -102,24 +102,10 @@ CONTENDERS = {
 }
 
 
-def declare_torchvision_operators() -> None:
-    """torchvision describes two compiled operators when it is imported, and fails without them.
-
-    A torchvision that was built for another torch cannot load them; the transforms need neither.
-    """
-    import torch
-
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{name}", signature)
-
-
 def installed_contenders() -> dict[str, Callable[..., Batches]]:
     """Without torch, ours alone."""
     if any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision")):
         return {"contrastive_jax": ours}
-    declare_torchvision_operators()
     return CONTENDERS
 
 

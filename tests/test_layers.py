@@ -22,7 +22,7 @@ ONLY_IN = {  # a library -> the rooms that may import it at all
     "flax": {"encoders", "objectives"},
     "orbax": {"checkpoint"},
     "jax.sharding": {"parallel"},
-    "absl": set(),
+    "absl": {"data"},  # grain asks it for settings
     "ml_collections": set(),
 }
 ONLY_INSIDE_FUNCTIONS = (
@@ -32,6 +32,7 @@ ONLY_INSIDE_FUNCTIONS = (
     "PIL",
     "tensorboardX",
     "grain",
+    "absl",
 )
 
 

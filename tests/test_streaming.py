@@ -4,6 +4,8 @@ import contextlib
 import functools
 import io
 import multiprocessing
+import re
+import sys
 
 import jax
 import numpy as np
@@ -138,13 +140,15 @@ def test_batches_are_the_same_from_threads_and_from_any_number_of_processes(root
     assert multiprocessing.active_children() == []
 
 
-def test_beginning_at_a_step_equals_going_there(root):
-    with streaming(root) as straight, streaming(root) as resumed:
-        batches = [straight.batch_at(step) for step in range(4)]
-        assert_same(resumed.batch_at(3), batches[3])
-        assert_same(resumed.batch_at(1), batches[1])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_stream_after_a_resume_equals_the_straight_one(root, workers):
+    with streaming(root) as straight, streaming(root, workers=workers) as resumed:
+        batches = [straight.batch_at(step) for step in range(6)]
+        for step in (3, 4, 5):  # 40 images in batches of 16: from one epoch into the next
+            assert_same(resumed.batch_at(step), batches[step])
         resumed.close()
-        assert_same(resumed.batch_at(2), batches[2])
+        for step in (1, 2):
+            assert_same(resumed.batch_at(step), batches[step])
 
 
 def test_the_spec_of_a_feed_is_that_of_its_batches(root):
@@ -161,8 +165,9 @@ def test_the_spec_of_a_feed_is_that_of_its_batches(root):
 def test_the_device_goes_on_from_crops_as_from_its_own():
     rng, key = np.random.default_rng(0), jax.random.key(7)
     image, index = rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8), np.arange(3)
-    whole = augment.make_views(SIZE, crop_probability=0.0, blur_probability=0.5)
-    cut = augment.make_views(SIZE, crop_scale=CROPS.scale, blur_probability=0.5)
+    others = {"jitter_probability": 0.0, "noise_probability": 0.5}
+    whole = augment.make_views(SIZE, crop_probability=0.0, **others)
+    cut = augment.make_views(SIZE, crop_scale=CROPS.scale, **others)
     assert cut.crops == CROPS
     twice = np.stack([image, image], axis=1)
     expected = jax.jit(whole.train)(key, image, index)
@@ -201,7 +206,7 @@ def test_training_two_steps_on_the_mesh(root):
     )
     optimizer, rows = optax.sgd(0.1), []
     with contextlib.closing(data.train_feed(load(root), 0, views.crops)) as feed:
-        state = train.init_state(objective, optimizer, feed, 0, mesh)
+        state = train.make_init(objective, optimizer, feed, mesh)(0)
         plan, write = train.Plan(steps=2, seed=0, log_every=1), lambda step, row: rows.append(row)
         train.run(objective, optimizer, feed, state, plan=plan, mesh=mesh, write=write)
     assert len(rows) == 2
@@ -250,20 +255,47 @@ def test_the_bank_is_a_fixed_draw_of_the_training_images(root):
 def damaged(tmp_path_factory):
     """One of the JPEGs ends early, one is none at all."""
     root, encoded = tmp_path_factory.mktemp("damaged"), jpegs(N_TRAIN, 0)
-    encoded[17] = encoded[17][:200]
+    encoded[17] = encoded[17][:200]  # its place in the set is where the writer's shuffle put it
     photos.write_set(root, {"train": encoded, "validation": [b"nothing", *jpegs(2, 1)]})
     return root
 
 
+def shortest(root, split):
+    """The place of the smallest record."""
+    records = stored(root, split)
+    return min(range(len(records)), key=lambda i: len(records[i]["image"]))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_jpeg_is_named_and_ends_the_reading(damaged, workers):
+    named = f"example {shortest(damaged, 'train')} of split 'train'"
     with streaming(damaged, batch_size=N_TRAIN, workers=workers) as feed:
-        with pytest.raises(DataError, match="example 17 of split 'train'") as error:
+        with pytest.raises(DataError, match=named) as error:
             feed.batch_at(0)
         assert multiprocessing.active_children() == []
     assert len(str(error.value).splitlines()) <= 3
-    with pytest.raises(DataError, match="example 0 of split 'validation'"):
-        load(damaged).test.image[:2]
+    images = load(damaged).test.image
+    with pytest.raises(DataError, match=f"{shortest(damaged, 'validation')} of split 'validation'"):
+        images[:]
+
+
+def test_a_worker_that_is_killed_ends_the_reading_with_its_examples(root):
+    with streaming(root, workers=2) as feed:
+        feed.batch_at(0)
+        multiprocessing.active_children()[0].kill()
+        with pytest.raises(DataError, match="exit code -9") as error:
+            [feed.batch_at(step) for step in range(1, 20)]
+        assert multiprocessing.active_children() == []
+        lines = str(error.value).splitlines()
+        assert len(lines) == 3
+        assert re.fullmatch(r"It was at examples (\d+, ){15}\d+ of split 'train'", lines[1])
+        assert len(feed.batch_at(7)["index"]) == BATCH
+
+
+def test_without_grain_the_remedy_is_named(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(DataError, match="pip install grain"):
+        load(root)
 
 
 def test_a_set_that_is_not_there_names_the_command_that_builds_it(tmp_path):

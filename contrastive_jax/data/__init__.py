@@ -8,6 +8,7 @@ Three sources: `digits` (real handwritten digits that ship with scikit-learn, no
 
 import numpy as np
 
+from contrastive_jax.data.ahead import stream_feed
 from contrastive_jax.data.examples import (
     UNLABELLED,
     Dataset,
@@ -21,7 +22,7 @@ from contrastive_jax.data.examples import (
 from contrastive_jax.data.failures import PathLike
 from contrastive_jax.data.local import load_digits, load_npz
 from contrastive_jax.data.prepared import PREPARABLE, load_tfds
-from contrastive_jax.data.streamed import load_streamed, stream_feed
+from contrastive_jax.data.streamed import load_streamed
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Crops, Feed
 

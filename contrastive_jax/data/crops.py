@@ -88,7 +88,7 @@ def cut_views(
         ]
         shrink = _decode_smaller(image, boxes, crops.size)
         pixels = image if image.mode == mode else image.convert(mode)
-        views = [_resize(pixels, box, crops.size, "BILINEAR", shrink) for box in boxes]
+        views = [_crop(pixels, box, crops.size, shrink) for box in boxes]
     return np.stack(views)
 
 
@@ -101,13 +101,16 @@ def cut_square(encoded: bytes, mode: str, size: int | None, share: float = 1.0) 
       size: side of the result, in pixels, or None for the whole image as it is stored.
       share: side of the square, as a fraction of the image's short side.
     """
+    from PIL import Image
+
     with _opened(encoded) as image:
         pixels = image if image.mode == mode else image.convert(mode)
         if size is None or (share == 1 and image.size == (size, size)):
             return _as_array(pixels)
         side = share * min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
-        return _resize(pixels, (left, top, left + side, top + side), size, "BICUBIC")
+        square = (left, top, left + side, top + side)
+        return _as_array(pixels.resize((size, size), Image.Resampling.BICUBIC, box=square))
 
 
 @contextlib.contextmanager
@@ -133,11 +136,15 @@ def _decode_smaller(image: Any, boxes: Sequence[Box], size: int) -> int:
     return shrink if image.size != whole else 1
 
 
-def _resize(pixels: Any, box: Box, size: int, filter_name: str, shrink: int = 1) -> np.ndarray:
+def _crop(pixels: Any, box: Box, size: int, shrink: int) -> np.ndarray:
+    """Of the box's pixels alone, as on the device; a shrunk box may begin within a pixel."""
     from PIL import Image
 
-    shrunk = tuple(edge / shrink for edge in box)
-    return _as_array(pixels.resize((size, size), Image.Resampling[filter_name], box=shrunk))
+    left, top, right, bottom = (edge / shrink for edge in box)
+    x, y = math.floor(left), math.floor(top)
+    part = pixels.crop((x, y, math.ceil(right), math.ceil(bottom)))
+    inside = (left - x, top - y, right - x, bottom - y)
+    return _as_array(part.resize((size, size), Image.Resampling.BILINEAR, box=inside))
 
 
 def _as_array(pixels: Any) -> np.ndarray:

@@ -8,19 +8,18 @@ import re
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from PIL import Image
 
 from benchmarks import photos
-from contrastive_jax import augment, data, losses, parallel, train
+from contrastive_jax import augment, data, parallel, train
 from contrastive_jax.augment.geometry import sample_crop_box
 from contrastive_jax.data import crops
-from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.errors import DataError
-from contrastive_jax.objectives import simclr
-from contrastive_jax.types import Crops
+from contrastive_jax.types import Crops, LossOutput, Objective
 
 N_TRAIN, N_TEST, BATCH, SIZE = 40, 12, 16, 16
 CROPS = Crops(n_views=2, size=SIZE, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
@@ -66,11 +65,16 @@ def assert_same(a, b):
 # boxes and crops
 
 
-@pytest.mark.parametrize("shape", [(375, 500), (500, 60), (33, 900)])
+@pytest.mark.parametrize("shape", [(375, 500), (500, 60)])
 def test_boxes_on_the_host_are_those_of_the_device_for_the_same_numbers(shape):
     keys = jax.random.split(jax.random.key(0), 500)
-    device = jax.jit(jax.vmap(lambda key: sample_crop_box(key, *shape)))(keys)
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (crops.UNIFORMS,)))(keys)
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        return sample_crop_box(key, *shape), jax.random.uniform(key, (crops.UNIFORMS,))
+
+    device, uniform = draw(keys)
     host = [crops.crop_box(u, *shape, CROPS.scale, CROPS.ratio) for u in np.asarray(uniform)]
     left, top, right, bottom = np.array(host, np.float32).T
     expected = np.stack([device.left, device.top, device.width, device.height])
@@ -129,26 +133,16 @@ def test_a_crop_is_a_function_of_seed_epoch_index_and_view(root):
         np.testing.assert_array_equal(batch["image"][place], views)
 
 
-def test_batches_are_the_same_from_threads_and_from_any_number_of_processes(root):
-    with (
-        streaming(root, batch_size=38) as threads,
-        streaming(root, batch_size=38, workers=2) as processes,
-    ):
-        for step in (0, 1, 2):
-            assert_same(processes.batch_at(step), threads.batch_at(step))
+def test_the_stream_after_a_resume_equals_the_straight_one_with_any_number_of_workers(root):
+    with streaming(root, batch_size=18) as straight:  # two chunks each, two batches an epoch
+        batches = [straight.batch_at(step) for step in range(5)]
+        assert_same(straight.batch_at(1), batches[1])
+        assert_same(straight.batch_at(2), batches[2])
+    with streaming(root, batch_size=18, workers=2) as resumed:
+        for step in (1, 2, 3, 4):
+            assert_same(resumed.batch_at(step), batches[step])
         assert len(multiprocessing.active_children()) == 2
     assert multiprocessing.active_children() == []
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_stream_after_a_resume_equals_the_straight_one(root, workers):
-    with streaming(root) as straight, streaming(root, workers=workers) as resumed:
-        batches = [straight.batch_at(step) for step in range(6)]
-        for step in (3, 4, 5):  # 40 images in batches of 16: from one epoch into the next
-            assert_same(resumed.batch_at(step), batches[step])
-        resumed.close()
-        for step in (1, 2):
-            assert_same(resumed.batch_at(step), batches[step])
 
 
 def test_the_spec_of_a_feed_is_that_of_its_batches(root):
@@ -192,25 +186,32 @@ def test_crops_of_another_size_or_number_are_refused():
         views.train(jax.random.key(0), np.zeros((1, 3, SIZE, SIZE, 3), np.uint8), np.arange(1))
 
 
-def test_training_two_steps_on_the_mesh(root):
+def test_training_goes_on_bit_for_bit_after_a_stop(root):
     mesh = parallel.make_mesh()
-    nt_xent = parallel.shard_loss(functools.partial(losses.nt_xent, temperature=0.5), mesh)
     views = augment.make_views(SIZE, jitter_probability=0.0, grayscale_probability=0.0)
-    objective = simclr.make(
-        resnet.make(depth=10, width=0.0625, stages=1),
-        heads.make(hidden_dim=8, output_dim=4),
-        views,
-        lambda z_BVD, label_B: nt_xent(z_BVD),
-        n_classes=3,
-        temperature=0.5,
-    )
-    optimizer, rows = optax.sgd(0.1), []
-    with contextlib.closing(data.train_feed(load(root), 0, views.crops)) as feed:
-        state = train.make_init(objective, optimizer, feed, mesh)(0)
-        plan, write = train.Plan(steps=2, seed=0, log_every=1), lambda step, row: rows.append(row)
-        train.run(objective, optimizer, feed, state, plan=plan, mesh=mesh, write=write)
-    assert len(rows) == 2
-    assert all(np.isfinite(row["loss"]) for row in rows)
+
+    def loss(w_HWC, model_state, batch, key):
+        view_BVHWC = views.train(key, batch["image"], batch["index"])
+        return jnp.tanh(view_BVHWC * w_HWC[None, None]).mean(), LossOutput(model_state, {})
+
+    init = lambda key, batch: (jnp.ones((SIZE, SIZE, 3)), {})  # noqa: E731
+    objective, optimizer = Objective(init, loss, lambda *_: {}), optax.sgd(0.1)
+
+    def run(state, **stopping):
+        rows = []
+        with contextlib.closing(data.train_feed(load(root), 0, views.crops)) as feed:
+            state = state or train.make_init(objective, optimizer, feed, mesh)(0)
+            plan, write = train.Plan(4, 0, 1), lambda step, row: rows.append((step, row))
+            options = {"plan": plan, "mesh": mesh, "write": write, **stopping}
+            return train.run(objective, optimizer, feed, state, **options).state, rows
+
+    straight, rows = run(None)
+    asked = iter([False, True])
+    stopped, before = run(None, stop=lambda: next(asked))
+    resumed, after = run(stopped)
+    assert [step for step, _ in rows] == [1, 2, 3, 4]
+    assert before + after == rows
+    np.testing.assert_array_equal(resumed.params, straight.params)
 
 
 # what evaluation sees
@@ -289,7 +290,6 @@ def test_a_worker_that_is_killed_ends_the_reading_with_its_examples(root):
         lines = str(error.value).splitlines()
         assert len(lines) == 3
         assert re.fullmatch(r"It was at examples (\d+, ){15}\d+ of split 'train'", lines[1])
-        assert len(feed.batch_at(7)["index"]) == BATCH
 
 
 def test_without_grain_the_remedy_is_named(root, monkeypatch):

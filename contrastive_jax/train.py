@@ -69,7 +69,8 @@ def stream_key(seed: int, stream: int) -> jax.Array:
 
 def batch_spec(feed: Feed) -> Any:
     """Shapes and dtypes of a batch of this feed, without making one."""
-    return jax.eval_shape(feed.assemble, dict(feed.resident), dict(feed.batch_at(0)))
+    sent = feed.batch_at(0) if feed.spec is None else feed.spec
+    return jax.eval_shape(feed.assemble, dict(feed.resident), dict(sent))
 
 
 def make_init(
@@ -182,7 +183,7 @@ def run(
     step = int(jax.device_get(state.step))
     log = _LateLog(write, step)
     started = compiled_at = time.perf_counter()
-    train_step = None
+    train_step = running = None
 
     while step < plan.steps:
         with jax.transfer_guard("disallow"):
@@ -192,6 +193,9 @@ def run(
                 train_step = jitted.lower(state, resident, sent, key).compile()  # type: ignore
                 compiled_at = time.perf_counter()
             state, metrics = train_step(state, resident, sent, key)
+        if not resident:  # streamed batches are large: one in use and one on its way are enough
+            jax.block_until_ready(running)
+            running = metrics
         step += 1
         log.flush()
         on_step(step)

@@ -32,6 +32,8 @@ RESUMABLE = (
     "checkpoint.",
     "eval.",
     "data.data_dir",
+    "data.workers",
+    "data.bank",
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -170,7 +172,7 @@ def build(
     experiment.build(config, mesh, 2)  # its checks come before the data is read
     settings = scoring.settings(**command_line.as_kwargs(config, "eval"))
     dataset = load(**command_line.as_kwargs(config, "data"))
-    steps_per_epoch = len(dataset.train.image) // dataset.batch_size
+    steps_per_epoch = dataset.n_train // dataset.batch_size
     plan = train.plan(**command_line.as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
     optimizer, schedule = optim.make(
         **command_line.as_kwargs(config, "optimizer"),
@@ -179,9 +181,9 @@ def build(
         steps_per_epoch=steps_per_epoch,
     )
     objective = experiment.build(config, mesh, len(dataset.class_names))
-    feed = data.feed(dataset.train, dataset.batch_size, plan.seed)
-    init = train.make_init(objective, optimizer, feed, mesh)
     views = experiment.views(config)
+    feed = data.train_feed(dataset, plan.seed, views.crops)
+    init = train.make_init(objective, optimizer, feed, mesh)
     return Run(dataset, mesh, objective, views, optimizer, schedule, feed, init, plan, settings)
 
 
@@ -228,6 +230,7 @@ def _train(
     events = stack.enter_context(metrics.TensorBoardWriter(folder / "tensorboard", resume))
     progress = console.Progress(start, run.plan.steps, run.dataset.batch_size)
     stack.callback(progress.close)
+    stack.callback(run.feed.close)
 
     def write(step: int, row: Mapping[str, float]) -> None:
         row = {**row, "learning_rate": float(run.schedule(step - 1))}
@@ -326,7 +329,7 @@ def _facts(run: Run, state: TrainState, folder: Path, start: int, name: str) -> 
         "contrastive_jax": f"{contrastive_jax.__version__}, jax {jax.__version__}",
         "devices": f"{len(devices)} x {devices[0].device_kind}, mesh (data={len(devices)})",
         "config": f"{name}, seed {run.plan.seed}",
-        "data": f"{run.dataset.name}: {len(run.dataset.train.image):,} train and "
+        "data": f"{run.dataset.name}: {run.dataset.n_train:,} train and "
         f"{len(run.dataset.test.image):,} test images of {shape}",
         "batch": f"{batch} images, {batch // len(devices)} a device",
         "parameters": f"{count:,}",

@@ -18,6 +18,7 @@ from experiments import pictures, transformations
 
 Features = dict[str, np.ndarray]  # layer -> [N, F]
 VALIDATION_BANK, VALIDATION_QUERIES = 5000, 1000
+PIXEL_SIDE = 32  # images of at least twice this are shrunk before their pixels are a baseline
 
 
 class Settings(NamedTuple):
@@ -178,7 +179,19 @@ def representations(
 
 
 def _pixels(image: np.ndarray) -> Features:
-    return {"pixels": image.reshape(len(image), -1).astype(np.float32) / 255}
+    """The images as vectors; large ones as means over squares, about 32 to a side."""
+    step = max(image.shape[1] // PIXEL_SIDE, 1)
+    parts = [_means(image[i : i + 1024], step) for i in range(0, len(image), 1024)]
+    layer = "pixels" if step == 1 else f"pixels, means of {step}x{step}"
+    return {layer: np.concatenate(parts)}
+
+
+def _means(image: np.ndarray, step: int) -> np.ndarray:
+    n, height, width, channels = image.shape
+    down, across = height // step, width // step
+    image = image[:, : down * step, : across * step].astype(np.float32)
+    squares = image.reshape(n, down, step, across, step, channels)
+    return squares.mean(axis=(2, 4)).reshape(n, -1) / 255
 
 
 def _probe_rows(

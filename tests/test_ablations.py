@@ -257,8 +257,8 @@ def test_every_page_is_whole(name):
 )
 def test_a_page_of_colour_images_runs(name, cell, run, tmp_path):
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (96, 32, 32, 3), np.uint8)
-    labels = np.arange(96, dtype=np.int32) % 10
+    image = rng.integers(0, 256, (256, 32, 32, 3), np.uint8)
+    labels = np.arange(256, dtype=np.int32) % 10
     sets = {"image": image, "label": labels, "test_image": image, "test_label": labels}
     np.savez(tmp_path / "noise.npz", **sets)
     words = (f"--config=configs/ablations/{name}.py:smoke", f"--workdir={tmp_path / 'out'}")

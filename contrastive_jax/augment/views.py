@@ -122,7 +122,8 @@ def _host_crops(size: int, settings: Augmentation) -> Crops | None:
     s = settings
     if s.base_crop_probability > 0 or s.crop_probability < 1 or s.one_branch:
         return None
-    return Crops(s.n_views, size, tuple(s.crop_scale), tuple(s.crop_ratio))
+    (smallest, largest), (narrowest, widest) = s.crop_scale, s.crop_ratio  # may come as lists
+    return Crops(s.n_views, size, (smallest, largest), (narrowest, widest))
 
 
 def _views_of_crops(

@@ -6,6 +6,8 @@ Three sources: `digits` (real handwritten digits that ship with scikit-learn, no
 `python -m experiments.prepare` does, once.
 """
 
+from typing import cast
+
 import numpy as np
 
 from contrastive_jax.data.ahead import stream_feed
@@ -96,7 +98,8 @@ def load(
     _check_streaming(streaming, source, image_size, workers, bank)
     stream = None
     if streaming:
-        *loaded, stream = load_streamed(name, data_dir, splits, image_size, limits, workers, bank)
+        size = cast(int, image_size)  # checked above
+        loaded, stream = load_streamed(name, data_dir, splits, size, limits, workers, bank)
     elif source == "tfds":
         loaded = load_tfds(name, data_dir, splits, image_size, limits)
     elif source in SOURCES:

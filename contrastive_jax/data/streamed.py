@@ -26,7 +26,7 @@ def load_streamed(
     limits: tuple[int | None, int | None],
     workers: int,
     bank: int | None,
-) -> tuple[str, Examples, Examples, tuple[str, ...], Stream]:
+) -> tuple[tuple[str, Examples, Examples, tuple[str, ...]], Stream]:
     """Title, evaluation's part of train, test, class names, and the training split on disk."""
     with needs("grain"):
         import grain  # noqa: F401
@@ -40,8 +40,8 @@ def load_streamed(
     rows, label = rows[label != UNLABELLED], label[label != UNLABELLED]
     if not rows.size:
         raise DataError(f"none of the training images of {name} drawn for evaluation has a label")
-    sets = Examples(cast(Any, Photos(train, rows, image_size)), label), _all_of(test, image_size)
-    return found.name, *sets, found.class_names, train
+    bank_set = Examples(cast(Any, Photos(train, rows, image_size)), label)
+    return (found.name, bank_set, _all_of(test, image_size), found.class_names), train
 
 
 def _open(folder: str, split: str, mode: str, limit: int | None, workers: int) -> Stream:

@@ -35,3 +35,9 @@ class WorkdirBusyError(RunError):
     """Another run holds the workdir."""
 
     exit_code = 6
+
+
+class PeerError(RunError):
+    """Another process of the run died or never came; JAX's own runtime ends with 134 as well."""
+
+    exit_code = 134

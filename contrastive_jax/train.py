@@ -118,7 +118,8 @@ def make_train_step(
         (total, out), grads = loss_and_grad(state.params, state.model_state, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"total_loss": total, "grad_norm": optax.tree.norm(grads), **out.metrics}
+        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        metrics = {"total_loss": total, **norms, **out.metrics}
         return TrainState(state.step + 1, params, out.model_state, opt_state), metrics
 
     return train_step

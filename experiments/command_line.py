@@ -69,7 +69,7 @@ def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = N
         raise ConfigError(
             f"The word {stray[0]!r} belongs to no flag; keys are set as --config.a.b=1."
         )
-    path = _flag_text(argv, "config")
+    path = flag_text(argv, "config")
     overrides = dict(config_flags.get_override_values(values["config"]))
     return Command(
         config,
@@ -81,7 +81,7 @@ def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = N
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> tuple[list[str], ConfigDict]:
-    path = _flag_text(argv, "config")
+    path = flag_text(argv, "config")
     if path is None:
         raise ConfigError("No config was given; try --config configs/digits.py")
     if not os.path.isfile(path.split(":")[0]):
@@ -115,7 +115,8 @@ def _reason(error: Exception) -> str:
     return lines[-1 if "Traceback" in text else 0][:300]
 
 
-def _flag_text(argv: Sequence[str], name: str) -> str | None:
+def flag_text(argv: Sequence[str], name: str) -> str | None:
+    """The value of a flag as it was typed, None where it was not."""
     for i, word in enumerate(argv):
         match = re.fullmatch(rf"--?{name}(?:=(.*))?", word, re.DOTALL)
         if match and match.group(1) is not None:

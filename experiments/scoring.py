@@ -31,6 +31,7 @@ class Settings(NamedTuple):
     labels_per_class: int
     draws: int
     figures: bool
+    baselines: bool
 
 
 def settings(
@@ -42,6 +43,7 @@ def settings(
     labels_per_class: int = 10,
     draws: int = 10,
     figures: bool = True,
+    baselines: bool = True,
 ) -> Settings:
     """How to score, by the keys of the config's `eval`.
 
@@ -56,6 +58,7 @@ def settings(
       labels_per_class: of the few-label probe; 0 leaves it out.
       draws: of the few-label probe.
       figures: draw the pictures.
+      baselines: also score the untrained encoder and the pixels.
     """
     counts = {"batch_size": batch_size, "probe_steps": probe_steps, "draws": draws}
     counts |= {} if probe_train is None else {"probe_train": probe_train}
@@ -68,7 +71,7 @@ def settings(
     if not l2_grid or min(l2_grid) < 0:
         raise ValueError(f"eval.l2_grid is {l2_grid}; give strengths of 0 or more")
     chosen = (every_steps, batch_size, probe_train, tuple(l2_grid), probe_steps)
-    return Settings(*chosen, labels_per_class, draws, figures)
+    return Settings(*chosen, labels_per_class, draws, figures, baselines)
 
 
 def evaluators(run: Any) -> list[train.Evaluator]:
@@ -155,9 +158,12 @@ def score(
 def _representations(
     run: Any, trained: TrainState, untrained: TrainState, bank: data.Examples, test: data.Examples
 ) -> Iterator[tuple[str, tuple[Features, Features]]]:
-    for name, state in (("trained", trained), ("untrained", untrained)):
+    states = {"trained": trained}
+    states |= {"untrained": untrained} if run.eval.baselines else {}
+    for name, state in states.items():
         yield name, (extract(run, state, bank.image), extract(run, state, test.image))
-    yield "pixels", (_pixels(bank.image), _pixels(test.image))
+    if run.eval.baselines:
+        yield "pixels", (_pixels(bank.image), _pixels(test.image))
 
 
 def _pixels(image: np.ndarray) -> Features:

@@ -4,11 +4,13 @@ Colours are told apart by colour-blind readers (Okabe and Ito 2008; Petroff 2021
 says by colour alone what it has to say. Matplotlib and scikit-learn are imported when first needed.
 """
 
+from contrastive_jax.figures.ablation import ablation
 from contrastive_jax.figures.maps import embedding_map
 from contrastive_jax.figures.plots import cosine_histogram, curves, score_bars
 from contrastive_jax.figures.tiles import neighbours, views_grid
 
 __all__ = [
+    "ablation",
     "cosine_histogram",
     "curves",
     "embedding_map",

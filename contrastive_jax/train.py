@@ -178,7 +178,8 @@ def run(
       NonFiniteError: a metric became NaN or infinite. The last checkpoint is from before that.
       CheckpointError: a checkpoint could not be written.
     """
-    key = parallel.put_replicated(stream_key(plan.seed, AUGMENT_STREAM), mesh)
+    root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
+    key = jax.jit(root, out_shardings=parallel.replicated(mesh))()
     resident = parallel.put_replicated(dict(feed.resident), mesh)
     step = int(jax.device_get(state.step))
     log = _LateLog(write, step)

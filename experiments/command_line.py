@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -27,7 +27,9 @@ class Command(NamedTuple):
     strings: Mapping[str, str | None]  # the experiment's own flags
 
 
-def exit_with(main: Callable[[Sequence[str]], int]) -> None:
+def exit_with(
+    main: Callable[[Sequence[str]], int], leave: Callable[[int], NoReturn] = sys.exit
+) -> None:
     """Run `main` on the command line; turn what a person can mend into a short message."""
     try:
         code = main(sys.argv)
@@ -43,7 +45,7 @@ def exit_with(main: Callable[[Sequence[str]], int]) -> None:
         print(f"error: {error}\nMend that and run the same command again.", file=sys.stderr)
         code = CheckpointError.exit_code
     sys.stdout.flush()
-    sys.exit(code)
+    leave(code)
 
 
 def _short(error: Exception) -> str:

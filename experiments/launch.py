@@ -20,7 +20,7 @@ from contrastive_jax.checkpoint import Checkpointer
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
-from experiments import command_line, console, scoring
+from experiments import command_line, console, processes, scoring
 from experiments.command_line import keywords
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 
@@ -54,6 +54,10 @@ SHARED_SECTIONS: command_line.Sections = {
 }
 
 
+Sinks = tuple[Callable[[int, Mapping[str, float]], None], Callable[[int], None]]
+_NOWHERE: Sinks = (lambda step, row: None, lambda step: None)  # of all processes but the first
+
+
 class Run(NamedTuple):
     """Everything a config stands for, before any device has worked."""
 
@@ -71,19 +75,18 @@ class Run(NamedTuple):
 
 def main(experiment: Experiment) -> None:
     """Run the experiment that the command line asks for; never returns."""
-    command_line.exit_with(lambda argv: _main(experiment, argv))
+    command_line.exit_with(lambda argv: _main(experiment, argv), processes.leave)
 
 
 def _main(experiment: Experiment, argv: Sequence[str]) -> int:
     signals = StopSignal()
     signals.install()
-    command = command_line.parse(argv, experiment.usage)
+    command = command_line.parse(argv, experiment.usage, processes.FLAGS)
     command_line.check(command.config, {**SHARED_SECTIONS, **experiment.sections})
-    folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
     set_up_jax()
     try:
-        with workdir.lock(folder):
-            return _finish(experiment, command, folder, signals, argv)
+        with processes.joined(command.strings), ExitStack() as stack:
+            return _finish(experiment, command, signals, argv, stack)
     except StopRequested as stop:
         print(f"{stop}: stopped; run the same command again to go on.", file=sys.stderr)
         return STOPPED
@@ -92,15 +95,23 @@ def _main(experiment: Experiment, argv: Sequence[str]) -> int:
 def _finish(
     experiment: Experiment,
     command: command_line.Command,
-    folder: Path,
     signals: StopSignal,
     argv: Sequence[str],
+    stack: ExitStack,
 ) -> int:
-    finished = saved_summary(folder, command.config)
+    with processes.agreed() as facts:
+        facts.update(command_line.leaves(json.loads(command.config.to_json())))
+        facts |= {"code": processes.code_digest, **versions()}
+        folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
+        if processes.is_first():  # the others work in its folder
+            stack.enter_context(workdir.lock(folder))
+        finished = saved_summary(folder, command.config)
     if finished is not None:
         print(f"{folder} is complete:\n{console.table(finished['evaluations'])}")
         return 0
-    run = build(experiment, command.config)
+    with processes.agreed() as facts:
+        run = build(experiment, command.config)
+        facts["data"] = lambda: processes.data_digest(run.dataset)
     words = {"name": command.name, "command": command_text(argv)}
     summary = train_and_score(run, command.config, folder, signals, **words)
     if summary is None:
@@ -132,13 +143,16 @@ def train_and_score(
             Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
         )
         abstract = train.abstract_state(run.objective, run.optimizer, run.feed, run.mesh)
-        restored = checkpointer.restore(abstract)
+        with processes.agreed() as facts:
+            restored = checkpointer.restore(abstract)
+            start = restored.step if restored else 0
+            facts |= {"step to start from": start, "holder of the workdir": workdir.holder(folder)}
         for line in restored.skipped if restored else ():
             print(f"warning: {line}", file=sys.stderr)
-        start = restored.step if restored else 0
         state = restored.state if restored else fresh_state(run)
         description = {"config": resolved, "command": command, "versions": versions()}
-        workdir.write_json(folder / "config.json", description)
+        if processes.is_first():
+            workdir.write_json(folder / "config.json", description)
         console.banner(_facts(run, state, folder, start, name))
         finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
         checkpointer.wait()
@@ -223,18 +237,7 @@ def _train(
     signals: StopSignal,
     stack: ExitStack,
 ) -> train.Finished:
-    resume = start or None
-    rows = stack.enter_context(metrics.JsonlWriter(folder / "metrics.jsonl", resume))
-    events = stack.enter_context(metrics.TensorBoardWriter(folder / "tensorboard", resume))
-    progress = console.Progress(start, run.plan.steps, run.dataset.batch_size)
-    stack.callback(progress.close)
-
-    def write(step: int, row: Mapping[str, float]) -> None:
-        row = {**row, "learning_rate": float(run.schedule(step - 1))}
-        rows.write(step, row)
-        events.write(step, row)
-        progress.on_row(step, row)
-
+    write, on_step = _sinks(run, start, folder, stack) if processes.is_first() else _NOWHERE
     with signals.deferred():
         return train.run(
             run.objective,
@@ -247,9 +250,26 @@ def _train(
             checkpointer=checkpointer,
             meta={"config": resolved},
             evaluators=scoring.evaluators(run),
-            on_step=progress.on_step,
-            stop=lambda: signals.requested,
+            on_step=on_step,
+            stop=parallel.any_process(run.mesh, lambda: signals.requested),
         )
+
+
+def _sinks(run: Run, start: int, folder: Path, stack: ExitStack) -> Sinks:
+    """Where rows and steps go: metrics.jsonl, TensorBoard, the terminal."""
+    resume = start or None
+    rows = stack.enter_context(metrics.JsonlWriter(folder / "metrics.jsonl", resume))
+    events = stack.enter_context(metrics.TensorBoardWriter(folder / "tensorboard", resume))
+    progress = console.Progress(start, run.plan.steps, run.dataset.batch_size)
+    stack.callback(progress.close)
+
+    def write(step: int, row: Mapping[str, float]) -> None:
+        row = {**row, "learning_rate": float(run.schedule(step - 1))}
+        rows.write(step, row)
+        events.write(step, row)
+        progress.on_row(step, row)
+
+    return write, progress.on_step
 
 
 def _refuse_another_config(folder: Path, resolved: Mapping[str, Any]) -> None:

@@ -81,6 +81,8 @@ def is_first() -> bool:
 def agreed() -> Iterator[dict[str, Any]]:
     """A block that all processes pass, or none: the facts put into its dict must be the same.
 
+    A fact that costs time to find is a function, called where there are several processes.
+
     Raises:
       ConfigError: the facts differ, in every process.
       RunError: the block failed in another process, with that one's message and exit code.
@@ -89,9 +91,13 @@ def agreed() -> Iterator[dict[str, Any]]:
     try:
         yield facts
     except BaseException as error:
-        _tell_all({"error": str(error), "code": _code(error)})
+        if jax.process_count() > 1:
+            _tell_all({"error": str(error), "code": _code(error)})
         raise
-    told = _tell_all({"facts": facts})
+    if jax.process_count() == 1:
+        return
+    known = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
+    told = _tell_all({"facts": known})
     for process, entry in enumerate(told):
         if "error" in entry:
             raise _of_another(process, entry)
@@ -216,8 +222,6 @@ def _died(error: Exception) -> str:
 def _tell_all(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries of all processes, in their order."""
     text = np.frombuffer(json.dumps(entry).encode(), np.uint8)
-    if jax.process_count() == 1:
-        return [json.loads(text.tobytes())]
     sizes = multihost_utils.process_allgather(np.int32(len(text)))
     padded = np.zeros(int(sizes.max()), np.uint8)
     padded[: len(text)] = text

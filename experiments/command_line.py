@@ -25,6 +25,7 @@ class Command(NamedTuple):
     workdir: str | None
     overrides: Mapping[str, Any]
     strings: Mapping[str, str | None]  # the experiment's own flags
+    switches: Mapping[str, bool]
 
 
 def exit_with(main: Callable[[Sequence[str]], int]) -> None:
@@ -50,8 +51,19 @@ def _short(error: Exception) -> str:
     return "\n".join(str(error).strip().splitlines()[:3])
 
 
-def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = None) -> Command:
-    """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and `strings`.
+def parse(
+    argv: Sequence[str],
+    usage: str,
+    strings: Mapping[str, str] | None = None,
+    switches: Mapping[str, str] | None = None,
+) -> Command:
+    """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and further flags.
+
+    Args:
+      argv: the command line.
+      usage: what --help prints.
+      strings: further flags with a value, and what they mean.
+      switches: further flags without one.
 
     Raises:
       ConfigError: for anything that is not understood, naming it.
@@ -64,6 +76,8 @@ def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = N
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     for name, text in (strings or {}).items():
         flags.DEFINE_string(name, None, text, flag_values=values)
+    for name, text in (switches or {}).items():
+        flags.DEFINE_boolean(name, False, text, flag_values=values)
     stray, config = _parse(values, argv)
     if stray:
         raise ConfigError(
@@ -77,6 +91,7 @@ def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = N
         values.workdir,
         overrides,
         {name: values[name].value for name in (strings or {})},
+        {name: values[name].value for name in (switches or {})},
     )
 
 

@@ -16,23 +16,16 @@ from ml_collections import ConfigDict
 
 import contrastive_jax
 from contrastive_jax import augment, data, metrics, optim, parallel, train, workdir
-from contrastive_jax.checkpoint import Checkpointer
+from contrastive_jax.checkpoint import Checkpointer, digest
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
-from experiments import command_line, console, scoring
+from experiments import command_line, console, resuming, scoring
 from experiments.command_line import keywords
 from experiments.stopping import STOPPED, StopRequested, StopSignal
+from experiments.trouble import culprits_kept, memory_explained
 
-# What may change between two starts of one run: its length, and how it is watched and scored.
-RESUMABLE = (
-    "train.steps",
-    "train.epochs",
-    "train.log_every",
-    "checkpoint.",
-    "eval.",
-    "data.data_dir",
-)
+SWITCHES = {"strict_resume": "a damaged newest checkpoint is an error"}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -77,7 +70,7 @@ def main(experiment: Experiment) -> None:
 def _main(experiment: Experiment, argv: Sequence[str]) -> int:
     signals = StopSignal()
     signals.install()
-    command = command_line.parse(argv, experiment.usage)
+    command = command_line.parse(argv, experiment.usage, switches=SWITCHES)
     command_line.check(command.config, {**SHARED_SECTIONS, **experiment.sections})
     folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
     set_up_jax()
@@ -101,8 +94,9 @@ def _finish(
         print(f"{folder} is complete:\n{console.table(finished['evaluations'])}")
         return 0
     run = build(experiment, command.config)
-    words = {"name": command.name, "command": command_text(argv)}
-    summary = train_and_score(run, command.config, folder, signals, **words)
+    words = {"name": command.name, "command": command_text(argv), **command.switches}
+    with memory_explained(run.dataset.batch_size, run.mesh.devices.size):
+        summary = train_and_score(run, command.config, folder, signals, **words)
     if summary is None:
         return STOPPED
     print(console.table(summary["evaluations"]))
@@ -111,7 +105,14 @@ def _finish(
 
 
 def train_and_score(
-    run: Run, config: ConfigDict, folder: Path, signals: StopSignal, *, name: str, command: str
+    run: Run,
+    config: ConfigDict,
+    folder: Path,
+    signals: StopSignal,
+    *,
+    name: str,
+    command: str,
+    strict_resume: bool = False,
 ) -> dict[str, Any] | None:
     """Do what is missing of a run in its folder: train from its last checkpoint on, then score.
 
@@ -122,6 +123,7 @@ def train_and_score(
       signals: asked after each step.
       name: of the run, for its banner.
       command: what a person typed.
+      strict_resume: a damaged newest checkpoint is an error.
 
     Returns:
       The summary that was written, or None if the run was stopped on request and saved.
@@ -132,9 +134,7 @@ def train_and_score(
             Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
         )
         abstract = train.abstract_state(run.objective, run.optimizer, run.feed, run.mesh)
-        restored = checkpointer.restore(abstract)
-        for line in restored.skipped if restored else ():
-            print(f"warning: {line}", file=sys.stderr)
+        restored = resuming.restore(checkpointer, abstract, folder, resolved, strict=strict_resume)
         start = restored.step if restored else 0
         state = restored.state if restored else fresh_state(run)
         description = {"config": resolved, "command": command, "versions": versions()}
@@ -142,11 +142,14 @@ def train_and_score(
         console.banner(_facts(run, state, folder, start, name))
         finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
         checkpointer.wait()
+    sha256 = digest(finished.state)
+    print(f"step {finished.step}, state sha256 {sha256}", flush=True)
     if finished.step < run.plan.steps:
         print(f"stopped after step {finished.step}, saved; run the same command again to go on.")
         return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
     origin = provenance(config, finished.step, {**seconds, "training_began_at_step": start})
+    origin["state_sha256"] = sha256
     return scoring.score(run, finished.state, fresh_state(run), folder, origin)
 
 
@@ -235,7 +238,12 @@ def _train(
         events.write(step, row)
         progress.on_row(step, row)
 
-    with signals.deferred():
+    def on_step(step: int) -> None:
+        finish_first()
+        progress.on_step(step)
+
+    culprits = culprits_kept(run.feed, folder / "nonfinite.json")
+    with culprits, signals.deferred() as finish_first:
         return train.run(
             run.objective,
             run.optimizer,
@@ -245,29 +253,10 @@ def _train(
             mesh=run.mesh,
             write=write,
             checkpointer=checkpointer,
-            meta={"config": resolved},
+            meta={"config": resolved, "machine": resuming.machine()},
             evaluators=scoring.evaluators(run),
-            on_step=progress.on_step,
+            on_step=on_step,
             stop=lambda: signals.requested,
-        )
-
-
-def _refuse_another_config(folder: Path, resolved: Mapping[str, Any]) -> None:
-    """A workdir belongs to one config, but for what a resumed run may change."""
-    path = folder / "config.json"
-    if not path.exists():
-        return
-    before = dict(command_line.leaves(workdir.read_json(path)["config"]))
-    now = dict(command_line.leaves(resolved))
-    changed = [
-        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(RESUMABLE) and "[" not in key
-    ]
-    if changed:
-        raise ConfigError(
-            f"{folder} holds a run of another config: {'; '.join(changed[:3])}.\n"
-            "Pass another --workdir, or the config that it was started with."
         )
 
 
@@ -283,7 +272,7 @@ def saved_summary(folder: Path, config: ConfigDict) -> dict[str, Any] | None:
       ConfigError: the folder holds a run of another config.
     """
     resolved = json.loads(config.to_json())
-    _refuse_another_config(folder, resolved)
+    resuming.refuse_another_config(folder, resolved)
     path = folder / "results" / "summary.json"
     summary = workdir.read_json(path) if path.exists() else None
     return summary if summary and summary["config_sha256"] == fingerprint(resolved) else None

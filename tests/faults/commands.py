@@ -28,9 +28,19 @@ class Kind(NamedTuple):
     module: str
     words: tuple[str, ...]
     forked: bool
+    wider: str = ""  # a change of its architecture
+    examples: int = 0  # in its training set
+    batch: int = 0
 
 
-TOY = Kind("tests.faults.toy", ("--config=tests/faults/toy_config.py",), True)
+TOY = Kind(
+    "tests.faults.toy",
+    ("--config=tests/faults/toy_config.py",),
+    True,
+    "encoder.features=32",
+    256,
+    32,
+)
 SIMCLR = Kind(
     "experiments.simclr",
     (
@@ -44,7 +54,11 @@ SIMCLR = Kind(
         "--config.eval.figures=False",
     ),
     False,
+    "encoder.width=0.25",
+    1297,
+    256,
 )
+PREPARE = Kind("experiments.prepare", (), True)
 KINDS = {"toy": TOY, "simclr": SIMCLR}
 
 
@@ -91,7 +105,7 @@ class Running(NamedTuple):
 
 def start(
     kind: Kind,
-    workdir: Path | str,
+    workdir: Path | str | None,
     *words: str,
     faults: tuple[str, ...] = (),
     log: Path,
@@ -101,20 +115,22 @@ def start(
 
     Args:
       kind: which one.
-      workdir: the run's folder.
+      workdir: the run's folder; None for a command that has none.
       words: further words of the command line.
       faults: what goes wrong in it, as `inject.apply` reads it.
       log: file for its stdout; stderr goes beside it.
       env: further environment variables.
     """
-    words = (*kind.words, f"--workdir={workdir}", *words)
+    words = (*kind.words, *([] if workdir is None else [f"--workdir={workdir}"]), *words)
     env = {"XDG_CACHE_HOME": str(log.parents[1] / "cache"), **(env or {})}
     if kind.forked:
         arguments = (kind.module, words, faults, log, env)
         process = FORKS.Process(target=_run, args=arguments)
         process.start()
         return Running(process, log)
-    module = (kind.module,) if not faults else ("tests.faults.inject", ",".join(faults), kind.module)
+    module = (
+        (kind.module,) if not faults else ("tests.faults.inject", ",".join(faults), kind.module)
+    )
     with log.open("w") as out, log.with_suffix(".err").open("w") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", *module, *words],

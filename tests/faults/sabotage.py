@@ -16,7 +16,7 @@ import numpy as np
 
 from contrastive_jax import checkpoint, data, leaves, metrics, workdir
 from contrastive_jax.data import local, prepared
-from experiments import command_line, launch, prepare, stopping
+from experiments import command_line, launch, prepare, resuming, stopping
 
 _undo: list[Callable[[], None]] = []
 
@@ -132,6 +132,28 @@ def _sink_that_stops_the_run() -> None:
     patch(metrics.TensorBoardWriter, "_drop", drop)
 
 
+def _lock_by_existence() -> None:
+    @contextlib.contextmanager
+    def lock(folder: Path) -> Any:
+        try:
+            (folder / ".pid").touch(exist_ok=False)
+        except FileExistsError:
+            raise workdir.WorkdirBusyError("taken") from None
+        yield
+        (folder / ".pid").unlink()
+
+    patch(workdir, "lock", lock)
+
+
+def _never_strict() -> None:
+    restore = checkpoint.Checkpointer.restore
+
+    def lenient(self: Any, abstract: Any, **settings: Any) -> Any:
+        return restore(self, abstract, **{**settings, "strict": False})
+
+    patch(checkpoint.Checkpointer, "restore", lenient)
+
+
 def _replace(where: Any, name: str, value: Any = nothing) -> Callable[[], None]:
     return lambda: patch(where, name, value)
 
@@ -163,9 +185,11 @@ BREAKS: dict[str, Callable[[], None]] = {
     "steps need no commit mark": _no_commit_mark,
     "remains are not removed": _replace(checkpoint, "_remove_uncommitted"),
     "the workdir is not locked": _replace(workdir, "lock", contextlib.nullcontext),
-    "configs are not compared": _replace(launch, "_changes", lambda *args: ([], [])),
+    "a killed run leaves its lock": _lock_by_existence,
+    "--strict_resume is not heeded": _never_strict,
+    "configs are not compared": _replace(resuming, "_changes", lambda *args: ([], [])),
     "shapes are not compared": _replace(checkpoint, "_require_same_architecture"),
-    "another machine is not mentioned": _replace(launch, "_machine_notes", lambda *args: []),
+    "another machine is not mentioned": _replace(resuming, "_machine_notes", lambda *args: []),
     "metrics may be NaN": _replace(metrics, "require_finite"),
     "only the loss has to be finite": _loss_alone,
     "labels are not checked": _no_label_check,

@@ -16,7 +16,8 @@ import numpy as np
 
 from contrastive_jax import checkpoint, data, leaves, metrics, workdir
 from contrastive_jax.data import local, prepared
-from experiments import command_line, launch, prepare, resuming, stopping
+from contrastive_jax.errors import ConfigError
+from experiments import launch, prepare, resuming, stopping
 
 _undo: list[Callable[[], None]] = []
 
@@ -117,6 +118,14 @@ def _loss_alone() -> None:
     patch(metrics, "require_finite", careless)
 
 
+def _bare_norms() -> None:
+    from contrastive_jax.losses import _similarity, softmax
+
+    bare = lambda x: x / (x**2).sum(-1, keepdims=True) ** 0.5  # noqa: E731
+    patch(softmax, "unit", bare)
+    patch(_similarity, "unit", bare)
+
+
 def _no_label_check() -> None:
     patch(data, "check_split", nothing)
 
@@ -195,7 +204,8 @@ BREAKS: dict[str, Callable[[], None]] = {
     "labels are not checked": _no_label_check,
     "errors of records are passed on as they are": _wrong_error(prepared, "_unreadable"),
     "missing data is an error like others": _wrong_error(prepared, "DataError"),
-    "keys of a config are not checked": _replace(command_line, "check"),
+    "config errors exit with 1": _replace(ConfigError, "exit_code", 1),
+    "norms are not safe at zero": _bare_norms,
     "batches are not checked": _replace(launch, "check_batch"),
     "pickles are loaded": _pickles,
     "archive members need not be files": _replace(prepare, "_content", lambda tar, member: b""),

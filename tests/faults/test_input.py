@@ -78,7 +78,7 @@ BAD_WORDS = {
 }
 
 
-@row(26, broken="a bad value is an error of Python's")
+@row(26, broken="config errors exit with 1")
 @pytest.mark.parametrize("word", BAD_WORDS)
 def test_bad_config(toy, word):
     ended = toy.run(toy.place / "run", word)

@@ -25,11 +25,13 @@ from typing import Any
 from kill_test import RESULTS, Run, compare, finish
 
 HOLDS = ("state_is_bit_equal", "each_step_once", "metrics_are_equal")
-ENDS = {  # the fault -> the exit codes that it may lead to; 0 where it came too late
+# The fault -> the exit codes that it may lead to: 0 where it came too late, and that of the signal
+# itself where it came so early that the command was still being imported.
+ENDS = {
     "SIGKILL": (-signal.SIGKILL, 0),
-    "SIGTERM": (75, 0),
-    "SIGINT": (75, 0),
-    "SIGINT twice": (130, 75, 0),
+    "SIGTERM": (75, 0, -signal.SIGTERM),
+    "SIGINT": (75, 0, -signal.SIGINT),
+    "SIGINT twice": (130, 75, 0, -signal.SIGINT),
 }
 
 

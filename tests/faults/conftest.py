@@ -50,7 +50,7 @@ class Lab(NamedTuple):
         self, workdir: Path, resumed_from: int | None, *faults: str
     ) -> Ended:
         """Start the same command again; it has to end as if nothing had happened."""
-        ended = self.run(workdir, faults=(*faults, *(["unscored"] if self.kind.forked else [])))
+        ended = self.run(workdir, faults=(*faults, "unscored"))
         assert ended.code == 0, ended
         if resumed_from is not None:
             assert f"resumed from step {resumed_from}" in ended.out, ended.out
@@ -70,14 +70,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("fault")
         if mark is not None:
             item.user_properties += [("row", number) for number in mark.args]
-            if config.getoption("--sabotaged"):
+            if config.getoption("sabotaged", False):
                 item.add_marker(pytest.mark.xfail(raises=AssertionError, strict=True))
 
 
 @pytest.fixture(autouse=True)
 def _broken_house(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator:
     mark = request.node.get_closest_marker("fault")
-    if mark is None or not request.config.getoption("--sabotaged"):
+    if mark is None or not request.config.getoption("sabotaged", False):
         yield
         return
     if "lab" in request.fixturenames:
@@ -138,7 +138,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    path = session.config.getoption("--record")
+    path = session.config.getoption("record", None)
     if path and not os.environ.get("PYTEST_XDIST_WORKER"):
         machine = {
             "system": f"{platform.system()} {platform.machine()}",

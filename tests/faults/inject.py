@@ -1,4 +1,4 @@
-"""Faults that are struck from within a command, and houses that are broken on purpose.
+"""Faults that are struck from within a command.
 
 python -m tests.faults.inject FAULT,FAULT experiments.simclr --config ...
 
@@ -197,7 +197,7 @@ def _poison(step: int, term: Callable[[jax.Array], jax.Array]) -> None:
             value, out = run.objective.loss(params, model_state, batch, key)
             hit = (jax.random.key_data(key) == struck).all()
             w = jax.tree.leaves(params)[0]
-            return value + jax.lax.cond(hit, term, lambda w: 0 * w[0, 0], w), out
+            return value + jax.lax.cond(hit, term, lambda w: (0 * w).sum(), w), out
 
         return run._replace(objective=run.objective._replace(loss=loss))
 

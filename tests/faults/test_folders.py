@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.faults.commands import assert_short_error, committed, rows
+from tests.faults.commands import ROOT, assert_short_error, committed, rows
 from tests.faults.rows import row
 
 START = ("leave_before_training",)  # exit code 75: the start went well
@@ -26,10 +26,10 @@ def test_disk_full_during_a_save(lab):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MiB."""
+    """A file system of 4 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     yield folder
@@ -59,7 +59,7 @@ def test_workdir_that_cannot_be(lab, under):
 @row(8, broken="the workdir is not tried")
 def test_relative_workdir(lab):
     workdir = lab.place / "run"
-    ended = lab.run(os.path.relpath(workdir, os.getcwd()), faults=("unscored",))
+    ended = lab.run(os.path.relpath(workdir, ROOT), faults=("unscored",))
     assert ended.code == 0, ended
     assert f"workdir  {workdir}" in ended.out
     assert committed(workdir)[-1] == 12

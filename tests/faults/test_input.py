@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,11 +71,10 @@ def test_missing_data(toy, prepared, what):
 
 BAD_WORDS = {
     "--config.encoder.feature=3": "did you mean 'features'",
-    "--config.encoder.features=many": "many",
+    "--config.encoder.features=many": "features",
     "--config.optimizer.learning_rate=nan": "learning_rate is nan",
     "--config.data.batch_size=-8": "batch_size is -8",
     "junk": "'junk' belongs to no flag",
-    "--config=configs/nope.py": "no config file 'configs/nope.py'",
 }
 
 
@@ -125,7 +125,7 @@ def test_archive_with_members_that_point_outside(toy):
     words = ("cifar10", f"--data_dir={inside}/sets", f"--archive={archive}")
     ended = toy.run(None, *words, kind=PREPARE)
     assert_short_error(ended, 3, "cannot read", "is not a regular file")
-    assert not list(toy.place.rglob("*escaped*"))
+    assert not list(toy.place.rglob("*escaped*")) + list(Path("/").glob("escaped*"))
 
 
 @row(28, broken="errors of records are passed on as they are")

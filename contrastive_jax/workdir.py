@@ -99,9 +99,9 @@ def _take(descriptor: int, file: Path) -> None:
             f"{file.parent} is on a file system without locks ({_reason(error)}).\n"
             "Pass a --workdir on a local disk."
         ) from error
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "start": _now()}
+    signed = {"pid": os.getpid(), "host": socket.gethostname(), "start": _now()}
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+    os.pwrite(descriptor, json.dumps(signed).encode(), 0)
     os.fsync(descriptor)  # for the other hosts of a shared file system
 
 
@@ -112,8 +112,8 @@ def _now() -> str:
 def holder(path: str | os.PathLike[str]) -> str:
     """Who holds this workdir, or held it last, as its lock says."""
     try:
-        holder = json.loads((Path(path) / ".lock").read_text())
-        return f"pid {holder['pid']} on {holder['host']}, since {holder['start']}"
+        signed = json.loads((Path(path) / ".lock").read_text())
+        return f"pid {signed['pid']} on {signed['host']}, since {signed['start']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has the lock but has not yet signed
         return "its pid is not known yet"
 

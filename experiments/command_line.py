@@ -26,6 +26,7 @@ class Command(NamedTuple):
     overrides: Mapping[str, Any]
     strings: Mapping[str, str | None]  # the experiment's own flags
     pages: Mapping[str, ConfigDict | None]  # further configs that it takes, None where not given
+    switches: Mapping[str, bool]
 
 
 def exit_with(
@@ -58,10 +59,16 @@ def parse(
     usage: str,
     strings: Mapping[str, str] | None = None,
     pages: Sequence[str] = (),
+    switches: Mapping[str, str] | None = None,
 ) -> Command:
-    """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and `strings`.
+    """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and further flags.
 
-    Each name of `pages` is a flag like --config, with overrides of its own.
+    Args:
+      argv: the command line.
+      usage: what --help prints.
+      strings: further flags with a value, and what they mean.
+      pages: further flags like --config, each with overrides of its own.
+      switches: further flags without a value, and what they mean.
 
     Raises:
       ConfigError: for anything that is not understood, naming it.
@@ -74,6 +81,8 @@ def parse(
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     for name, text in (strings or {}).items():
         flags.DEFINE_string(name, None, text, flag_values=values)
+    for name, text in (switches or {}).items():
+        flags.DEFINE_boolean(name, False, text, flag_values=values)
     for name in pages:
         config_flags.DEFINE_config_file(name, None, "", flag_values=values, lock_config=True)
     stray = _parse(values, argv, ("config", *pages))
@@ -90,6 +99,7 @@ def parse(
         overrides,
         {name: values[name].value for name in (strings or {})},
         {name: values[name].value for name in pages},
+        {name: values[name].value for name in (switches or {})},
     )
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,23 +16,16 @@ from ml_collections import ConfigDict
 
 import contrastive_jax
 from contrastive_jax import augment, data, metrics, optim, parallel, train, workdir
-from contrastive_jax.checkpoint import Checkpointer
+from contrastive_jax.checkpoint import Checkpointer, digest
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
-from experiments import command_line, console, processes, scoring
+from experiments import command_line, console, processes, resuming, scoring
 from experiments.command_line import keywords
 from experiments.stopping import STOPPED, StopRequested, StopSignal
+from experiments.trouble import culprits_kept, memory_explained
 
-# What may change between two starts of one run: its length, and how it is watched and scored.
-RESUMABLE = (
-    "train.steps",
-    "train.epochs",
-    "train.log_every",
-    "checkpoint.",
-    "eval.",
-    "data.data_dir",
-)
+SWITCHES = {"strict_resume": "a damaged newest checkpoint is an error"}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -81,7 +74,8 @@ def main(experiment: Experiment) -> None:
 def _main(experiment: Experiment, argv: Sequence[str]) -> int:
     signals = StopSignal()
     signals.install()
-    command = command_line.parse(argv, experiment.usage, processes.FLAGS)
+    flags = {"strings": processes.FLAGS, "switches": SWITCHES}
+    command = command_line.parse(argv, experiment.usage, **flags)
     command_line.check(command.config, {**SHARED_SECTIONS, **experiment.sections})
     set_up_jax()
     try:
@@ -101,7 +95,8 @@ def _finish(
 ) -> int:
     with processes.agreed() as facts:
         facts.update(command_line.leaves(json.loads(command.config.to_json())))
-        facts |= {"code": processes.code_digest, **versions()}
+        facts.pop("data.data_dir", None)  # a host may keep it elsewhere; what it holds is compared
+        facts |= {"code": processes.code_digest, **versions(), **command.switches}
         folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
         if processes.is_first():  # the others work in its folder
             stack.enter_context(workdir.lock(folder))
@@ -112,8 +107,9 @@ def _finish(
     with processes.agreed() as facts:
         run = build(experiment, command.config)
         facts["data"] = lambda: processes.data_digest(run.dataset)
-    words = {"name": command.name, "command": command_text(argv)}
-    summary = train_and_score(run, command.config, folder, signals, **words)
+    words = {"name": command.name, "command": command_text(argv), **command.switches}
+    with memory_explained(run.dataset.batch_size, run.mesh.devices.size):
+        summary = train_and_score(run, command.config, folder, signals, **words)
     if summary is None:
         return STOPPED
     print(console.table(summary["evaluations"]))
@@ -122,7 +118,14 @@ def _finish(
 
 
 def train_and_score(
-    run: Run, config: ConfigDict, folder: Path, signals: StopSignal, *, name: str, command: str
+    run: Run,
+    config: ConfigDict,
+    folder: Path,
+    signals: StopSignal,
+    *,
+    name: str,
+    command: str,
+    strict_resume: bool = False,
 ) -> dict[str, Any] | None:
     """Do what is missing of a run in its folder: train from its last checkpoint on, then score.
 
@@ -133,22 +136,23 @@ def train_and_score(
       signals: asked after each step.
       name: of the run, for its banner.
       command: what a person typed.
+      strict_resume: a damaged newest checkpoint is an error.
 
     Returns:
       The summary that was written, or None if the run was stopped on request and saved.
     """
     resolved = json.loads(config.to_json())
     with ExitStack() as stack:
-        checkpointer = stack.enter_context(
-            Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
-        )
         abstract = train.abstract_state(run.objective, run.optimizer, run.feed, run.mesh)
         with processes.agreed() as facts:
-            restored = checkpointer.restore(abstract)
+            checkpointer = stack.enter_context(
+                Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
+            )
+            restored = resuming.restore(
+                checkpointer, abstract, folder, resolved, strict=strict_resume
+            )
             start = restored.step if restored else 0
             facts |= {"step to start from": start, "holder of the workdir": workdir.holder(folder)}
-        for line in restored.skipped if restored else ():
-            print(f"warning: {line}", file=sys.stderr)
         state = restored.state if restored else fresh_state(run)
         description = {"config": resolved, "command": command, "versions": versions()}
         if processes.is_first():
@@ -156,11 +160,14 @@ def train_and_score(
         console.banner(_facts(run, state, folder, start, name))
         finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
         checkpointer.wait()
+    sha256 = digest(finished.state)
+    print(f"step {finished.step}, state sha256 {sha256}", flush=True)
     if finished.step < run.plan.steps:
         print(f"stopped after step {finished.step}, saved; run the same command again to go on.")
         return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
     origin = provenance(config, finished.step, {**seconds, "training_began_at_step": start})
+    origin["state_sha256"] = sha256
     return scoring.score(run, finished.state, fresh_state(run), folder, origin)
 
 
@@ -237,8 +244,15 @@ def _train(
     signals: StopSignal,
     stack: ExitStack,
 ) -> train.Finished:
-    write, on_step = _sinks(run, start, folder, stack) if processes.is_first() else _NOWHERE
-    with signals.deferred():
+    first = processes.is_first()
+    write, show_step = _sinks(run, start, folder, stack) if first else _NOWHERE
+
+    def on_step(step: int) -> None:
+        finish_first()
+        show_step(step)
+
+    culprits = culprits_kept(run.feed, folder / "nonfinite.json") if first else nullcontext()
+    with culprits, signals.deferred() as finish_first:
         return train.run(
             run.objective,
             run.optimizer,
@@ -248,7 +262,7 @@ def _train(
             mesh=run.mesh,
             write=write,
             checkpointer=checkpointer,
-            meta={"config": resolved},
+            meta={"config": resolved, "machine": resuming.machine()},
             evaluators=scoring.evaluators(run),
             on_step=on_step,
             stop=parallel.any_process(run.mesh, lambda: signals.requested),
@@ -272,25 +286,6 @@ def _sinks(run: Run, start: int, folder: Path, stack: ExitStack) -> Sinks:
     return write, progress.on_step
 
 
-def _refuse_another_config(folder: Path, resolved: Mapping[str, Any]) -> None:
-    """A workdir belongs to one config, but for what a resumed run may change."""
-    path = folder / "config.json"
-    if not path.exists():
-        return
-    before = dict(command_line.leaves(workdir.read_json(path)["config"]))
-    now = dict(command_line.leaves(resolved))
-    changed = [
-        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(RESUMABLE) and "[" not in key
-    ]
-    if changed:
-        raise ConfigError(
-            f"{folder} holds a run of another config: {'; '.join(changed[:3])}.\n"
-            "Pass another --workdir, or the config that it was started with."
-        )
-
-
 def fingerprint(resolved: Mapping[str, Any]) -> str:
     """A digest of a resolved config."""
     return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
@@ -303,7 +298,7 @@ def saved_summary(folder: Path, config: ConfigDict) -> dict[str, Any] | None:
       ConfigError: the folder holds a run of another config.
     """
     resolved = json.loads(config.to_json())
-    _refuse_another_config(folder, resolved)
+    resuming.refuse_another_config(folder, resolved)
     path = folder / "results" / "summary.json"
     summary = workdir.read_json(path) if path.exists() else None
     return summary if summary and summary["config_sha256"] == fingerprint(resolved) else None
@@ -345,6 +340,7 @@ def _facts(run: Run, state: TrainState, folder: Path, start: int, name: str) -> 
     return {
         "contrastive_jax": f"{contrastive_jax.__version__}, jax {jax.__version__}",
         "devices": f"{len(devices)} x {devices[0].device_kind}, mesh (data={len(devices)})",
+        **processes.facts(),
         "config": f"{name}, seed {run.plan.seed}",
         "data": f"{run.dataset.name}: {len(run.dataset.train.image):,} train and "
         f"{len(run.dataset.test.image):,} test images of {shape}",

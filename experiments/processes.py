@@ -77,6 +77,14 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def facts() -> dict[str, str]:
+    """What a banner says of several processes."""
+    count = jax.process_count()
+    if count == 1:
+        return {}
+    return {"processes": f"{count}; if one dies, all end within {HEARTBEAT_SECONDS} s (code 134)"}
+
+
 @contextmanager
 def agreed() -> Iterator[dict[str, Any]]:
     """A block that all processes pass, or none: the facts put into its dict must be the same.
@@ -87,21 +95,21 @@ def agreed() -> Iterator[dict[str, Any]]:
       ConfigError: the facts differ, in every process.
       RunError: the block failed in another process, with that one's message and exit code.
     """
-    facts: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     try:
-        yield facts
+        yield told
     except BaseException as error:
         if jax.process_count() > 1:
             _tell_all({"error": str(error), "code": _code(error)})
         raise
     if jax.process_count() == 1:
         return
-    known = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
-    told = _tell_all({"facts": known})
-    for process, entry in enumerate(told):
+    known = {name: fact() if callable(fact) else fact for name, fact in told.items()}
+    entries = _tell_all({"facts": known})
+    for process, entry in enumerate(entries):
         if "error" in entry:
             raise _of_another(process, entry)
-    _compare([entry["facts"] for entry in told])
+    _compare([entry["facts"] for entry in entries])
 
 
 def code_digest() -> str:

@@ -15,9 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from tests.faults import inject
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 900  # for a machine that is busy with something else
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.faults.toy", "experiments.prepare", "sklearn.datasets"])
 
@@ -28,9 +31,19 @@ class Kind(NamedTuple):
     module: str
     words: tuple[str, ...]
     forked: bool
+    wider: str = ""  # a change of its architecture
+    examples: int = 0  # in its training set
+    batch: int = 0
 
 
-TOY = Kind("tests.faults.toy", ("--config=tests/faults/toy_config.py",), True)
+TOY = Kind(
+    "tests.faults.toy",
+    ("--config=tests/faults/toy_config.py",),
+    True,
+    "encoder.features=32",
+    256,
+    32,
+)
 SIMCLR = Kind(
     "experiments.simclr",
     (
@@ -44,7 +57,11 @@ SIMCLR = Kind(
         "--config.eval.figures=False",
     ),
     False,
+    "encoder.width=0.25",
+    1297,
+    256,
 )
+PREPARE = Kind("experiments.prepare", (), True)
 KINDS = {"toy": TOY, "simclr": SIMCLR}
 
 
@@ -70,7 +87,7 @@ class Running(NamedTuple):
         forked = hasattr(self.process, "exitcode")
         return self.process.exitcode if forked else self.process.poll()
 
-    def until(self, condition: Callable[[], bool], seconds: float = 300) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for something that the process does; an error if it ends or takes too long."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -78,7 +95,7 @@ class Running(NamedTuple):
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.002)
 
-    def end(self, seconds: float = 300) -> Ended:
+    def end(self, seconds: float = PATIENCE_SECONDS) -> Ended:
         """Wait for the end."""
         if hasattr(self.process, "exitcode"):
             self.process.join(seconds)
@@ -91,7 +108,7 @@ class Running(NamedTuple):
 
 def start(
     kind: Kind,
-    workdir: Path | str,
+    workdir: Path | str | None,
     *words: str,
     faults: tuple[str, ...] = (),
     log: Path,
@@ -101,23 +118,25 @@ def start(
 
     Args:
       kind: which one.
-      workdir: the run's folder.
+      workdir: the run's folder; None for a command that has none.
       words: further words of the command line.
       faults: what goes wrong in it, as `inject.apply` reads it.
       log: file for its stdout; stderr goes beside it.
       env: further environment variables.
     """
-    words = (*kind.words, f"--workdir={workdir}", *words)
-    env = {"XDG_CACHE_HOME": str(log.parents[1] / "cache"), **(env or {})}
+    words = (*kind.words, *([] if workdir is None else [f"--workdir={workdir}"]), *words)
+    broken = os.environ.get("FAULTS_SABOTAGE", "")
+    cache = str(log.parents[1] / "cache")
+    env = {"XDG_CACHE_HOME": cache, "FAULTS_SABOTAGE": broken, **(env or {})}
     if kind.forked:
         arguments = (kind.module, words, faults, log, env)
         process = FORKS.Process(target=_run, args=arguments)
         process.start()
         return Running(process, log)
-    module = (kind.module,) if not faults else ("tests.faults.inject", ",".join(faults), kind.module)
+    armed = ("tests.faults.inject", ",".join(faults)) if faults or broken else ()
     with log.open("w") as out, log.with_suffix(".err").open("w") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", *module, *words],
+            [sys.executable, "-m", *armed, kind.module, *words],
             cwd=ROOT,
             env={**os.environ, "JAX_PLATFORMS": "cpu", **env},
             stdout=out,
@@ -134,6 +153,8 @@ def _run(
     for path, descriptor in ((log, 1), (log.with_suffix(".err"), 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.argv = [module, *words]
+    sys.modules.pop(module, None)  # it is run anew, as __main__
+    jax.config.update("jax_platforms", "cpu")
     inject.apply(faults)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

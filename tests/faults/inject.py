@@ -1,4 +1,4 @@
-"""Faults that are struck from within a command, and houses that are broken on purpose.
+"""Faults that are struck from within a command.
 
 python -m tests.faults.inject FAULT,FAULT experiments.simclr --config ...
 
@@ -6,11 +6,13 @@ A fault is `name` or `name:argument`: a function of this module. What strikes at
 progress line of the launcher, which is called after each step.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
 import runpy
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -137,9 +139,22 @@ def leave_before_training() -> None:
     console.banner = struck
 
 
-def small_files(limit: str) -> None:
-    """No file may grow beyond so many bytes: to the writer, a full disk."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+def full_disk_after(step: str) -> None:
+    """From a step on no file may grow beyond 12 KiB, which a row of metrics does not need."""
+    limit = (12 << 10, 12 << 10)
+    at_step(step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+
+
+def fill(step_and_file: str) -> None:
+    """After a step, fill the disk to its last byte."""
+    step, file = step_and_file.split("+")
+
+    def strike() -> None:
+        with contextlib.suppress(OSError), open(file, "wb", buffering=0) as ballast:
+            while ballast.write(bytes(512)):
+                pass
+
+    at_step(step, strike)
 
 
 def nan_update(step: str) -> None:
@@ -182,7 +197,7 @@ def _poison(step: int, term: Callable[[jax.Array], jax.Array]) -> None:
             value, out = run.objective.loss(params, model_state, batch, key)
             hit = (jax.random.key_data(key) == struck).all()
             w = jax.tree.leaves(params)[0]
-            return value + jax.lax.cond(hit, term, lambda w: 0 * w[0, 0], w), out
+            return value + jax.lax.cond(hit, term, lambda w: (0 * w).sum(), w), out
 
         return run._replace(objective=run.objective._replace(loss=loss))
 
@@ -202,6 +217,22 @@ def out_of_memory(step: str) -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
 
     at_step(step, strike)
+
+
+def poor(gigabytes: str) -> None:
+    """The process may not have more memory than this."""
+    limit = int(gigabytes) << 30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def offline() -> None:
+    """Whoever asks the network fails."""
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("an attempt to use the network")
+
+    socket.socket.connect = refuse
+    socket.getaddrinfo = refuse
 
 
 def impatient() -> None:

@@ -17,13 +17,13 @@ class Row(NamedTuple):
     after: str
 
 
-def row(*numbers: int) -> Callable[[Test], Test]:
-    """Mark a test as one of these rows' proofs.
+def row(*numbers: int, broken: str) -> Callable[[Test], Test]:
+    """Mark a test as a proof of these rows, which fails when the house is `broken` this way.
 
-    >>> row(5)(lambda: None).pytestmark[0].args
+    >>> row(5, broken="a second signal leaves with 1")(lambda: None).pytestmark[0].args
     (5,)
     """
-    return pytest.mark.fault(*numbers)
+    return pytest.mark.fault(*numbers, broken=broken)
 
 
 RESUMES = "the same command goes on from the last checkpoint and ends bit-equal to the straight run"

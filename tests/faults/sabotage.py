@@ -16,7 +16,8 @@ import numpy as np
 
 from contrastive_jax import checkpoint, data, leaves, metrics, workdir
 from contrastive_jax.data import local, prepared
-from experiments import command_line, launch, prepare, stopping
+from contrastive_jax.errors import ConfigError
+from experiments import launch, prepare, resuming, stopping
 
 _undo: list[Callable[[], None]] = []
 
@@ -117,6 +118,14 @@ def _loss_alone() -> None:
     patch(metrics, "require_finite", careless)
 
 
+def _bare_norms() -> None:
+    from contrastive_jax.losses import _similarity, softmax
+
+    bare = lambda x: x / (x**2).sum(-1, keepdims=True) ** 0.5  # noqa: E731
+    patch(softmax, "unit", bare)
+    patch(_similarity, "unit", bare)
+
+
 def _no_label_check() -> None:
     patch(data, "check_split", nothing)
 
@@ -130,6 +139,28 @@ def _sink_that_stops_the_run() -> None:
         raise error
 
     patch(metrics.TensorBoardWriter, "_drop", drop)
+
+
+def _lock_by_existence() -> None:
+    @contextlib.contextmanager
+    def lock(folder: Path) -> Any:
+        try:
+            (folder / ".pid").touch(exist_ok=False)
+        except FileExistsError:
+            raise workdir.WorkdirBusyError("taken") from None
+        yield
+        (folder / ".pid").unlink()
+
+    patch(workdir, "lock", lock)
+
+
+def _never_strict() -> None:
+    restore = checkpoint.Checkpointer.restore
+
+    def lenient(self: Any, abstract: Any, **settings: Any) -> Any:
+        return restore(self, abstract, **{**settings, "strict": False})
+
+    patch(checkpoint.Checkpointer, "restore", lenient)
 
 
 def _replace(where: Any, name: str, value: Any = nothing) -> Callable[[], None]:
@@ -163,15 +194,18 @@ BREAKS: dict[str, Callable[[], None]] = {
     "steps need no commit mark": _no_commit_mark,
     "remains are not removed": _replace(checkpoint, "_remove_uncommitted"),
     "the workdir is not locked": _replace(workdir, "lock", contextlib.nullcontext),
-    "configs are not compared": _replace(launch, "_changes", lambda *args: ([], [])),
+    "a killed run leaves its lock": _lock_by_existence,
+    "--strict_resume is not heeded": _never_strict,
+    "configs are not compared": _replace(resuming, "_changes", lambda *args: ([], [])),
     "shapes are not compared": _replace(checkpoint, "_require_same_architecture"),
-    "another machine is not mentioned": _replace(launch, "_machine_notes", lambda *args: []),
+    "another machine is not mentioned": _replace(resuming, "_machine_notes", lambda *args: []),
     "metrics may be NaN": _replace(metrics, "require_finite"),
     "only the loss has to be finite": _loss_alone,
     "labels are not checked": _no_label_check,
     "errors of records are passed on as they are": _wrong_error(prepared, "_unreadable"),
     "missing data is an error like others": _wrong_error(prepared, "DataError"),
-    "keys of a config are not checked": _replace(command_line, "check"),
+    "config errors exit with 1": _replace(ConfigError, "exit_code", 1),
+    "norms are not safe at zero": _bare_norms,
     "batches are not checked": _replace(launch, "check_batch"),
     "pickles are loaded": _pickles,
     "archive members need not be files": _replace(prepare, "_content", lambda tar, member: b""),

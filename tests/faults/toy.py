@@ -32,7 +32,7 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
         x_BF = pixels(batch)
         keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(batch["index"])
         noise_BF = jax.vmap(lambda k: jax.random.normal(k, x_BF.shape[1:]))(keys_B)
-        z_BVD = jnp.stack([x_BF, x_BF + noise_BF / 4], axis=1) @ params["w"]
+        z_BVD = jnp.stack([x_BF, x_BF + config.views.noise * noise_BF], axis=1) @ params["w"]
         value = sharded(z_BVD).mean()
         return value, LossOutput({"seen": model_state["seen"] + len(x_BF)}, {"loss": value})
 
@@ -46,7 +46,7 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
 
 EXPERIMENT = launch.Experiment(
     usage=__doc__ or "",
-    sections={"encoder": ("features",), "loss": ("temperature",)},
+    sections={"encoder": ("features",), "loss": ("temperature",), "views": ("noise",)},
     build=build,
     views=lambda config: augment.make_views(size=8),
 )

@@ -54,7 +54,9 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     x = np.asarray(x)
-    return jax.make_array_from_callback(x.shape, sharding, lambda rows: x[rows])
+    own = sharding.addressable_devices_indices_map(x.shape)
+    parts = [jax.device_put(x[rows], device) for device, rows in own.items()]
+    return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
 
 def local_copy(tree: Any) -> Any:

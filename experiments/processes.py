@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import threading
 import traceback
@@ -31,6 +32,7 @@ FLAGS = {
 }
 HEARTBEAT_SECONDS = 30  # a process that is not heard of for so long is dead, and ends the others
 START_SECONDS = 300
+_LOST = re.compile("UNAVAILABLE|DEADLINE_EXCEEDED|Gloo|NCCL|[Cc]onnection|[Hh]eartbeat")
 _A_DAY = 86400  # the others wait while process 0 scores the run
 
 
@@ -53,11 +55,9 @@ def joined(flags: Mapping[str, str | None]) -> Iterator[None]:
                 yield
     except (RunError, ValueError, OSError, StopRequested):
         raise  # `leave` says good-bye
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            raise
-        raise PeerError(_died(error)) from error
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
+            raise PeerError(_died(error)) from error
         traceback.print_exc()
         leave(1)
     jax.distributed.shutdown()

@@ -70,7 +70,10 @@ setup() {
   local archive
   archive=$(mktemp -d)/checkout.tar.gz
   trap 'rm -rf "$(dirname "$archive")"' RETURN
-  git ls-files -z --cached --others --exclude-standard | tar --null -czf "$archive" --files-from=-
+  if [[ ! $dry_run ]]; then
+    git ls-files -z --cached --others --exclude-standard |
+      tar --null --ignore-failed-read -czf "$archive" --files-from=-
+  fi
   tpu tpu-vm scp "$archive" "$NAME:checkout.tar.gz" --worker=all
   # An image's own Python may be older than jax needs; uv brings one. What a checkout had before,
   # and has no more, must not stay on some workers: they compare their code when they start.

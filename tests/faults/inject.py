@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax import checkpoint, optim, train
-from experiments import console, launch, scoring, stopping
+from contrastive_jax.errors import DataError
+from experiments import console, launch, processes, scoring, stopping
 from tests.faults import sabotage
 
 
@@ -49,6 +50,8 @@ def at_step(step: str, strike: Callable[[], None]) -> None:
             strike()
 
     console.Progress.on_step = struck
+    silent = launch._NOWHERE
+    launch._NOWHERE = (silent[0], lambda now: strike() if now == int(step) else None)
 
 
 def kill(step: str) -> None:
@@ -238,6 +241,20 @@ def offline() -> None:
 def impatient() -> None:
     """A signal that is not heard is waited for a second."""
     stopping.GRACE_SECONDS = 1
+
+
+def patient() -> None:
+    """On a machine that is busy, no heartbeat is late."""
+    processes.HEARTBEAT_SECONDS = 600
+
+
+def no_data() -> None:
+    """The data set cannot be read."""
+
+    def load(**kwargs: Any) -> Any:
+        raise DataError("struck")
+
+    launch.build.__defaults__ = (load,)
 
 
 if __name__ == "__main__":

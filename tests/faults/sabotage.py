@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax import checkpoint, data, leaves, metrics, workdir
+from contrastive_jax import checkpoint, data, leaves, metrics, parallel, workdir
 from contrastive_jax.data import local, prepared
 from contrastive_jax.errors import ConfigError
-from experiments import launch, prepare, resuming, stopping
+from experiments import launch, prepare, processes, resuming, stopping
 
 _undo: list[Callable[[], None]] = []
 
@@ -215,4 +215,10 @@ BREAKS: dict[str, Callable[[], None]] = {
     "memory errors are passed on as they are": _replace(
         launch, "memory_explained", lambda *args: contextlib.nullcontext()
     ),
+    "processes do not hear of each other's signals": _replace(
+        parallel, "any_process", lambda mesh, local: local
+    ),
+    "a dead process is not missed": _replace(processes, "HEARTBEAT_SECONDS", 86400),
+    "the start is not watched": _replace(processes, "_give_up"),
+    "processes need not agree": _replace(processes, "_compare"),
 }

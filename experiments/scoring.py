@@ -133,8 +133,9 @@ def score(
         (folder / subfolder).mkdir(exist_ok=True)
     bank, test = data.labelled(run.dataset.train), run.dataset.test
     rows: list[dict[str, Any]] = []
-    kept: dict[str, tuple[Features, Features]] = {}
-    for representation, layers in _representations(run, trained, untrained, bank, test):
+    kept: dict[str, tuple[Features, ...]] = {}
+    images = bank.image, test.image
+    for representation, layers in representations(run, trained, untrained, *images):
         print(f"scoring: {representation}", flush=True)
         kept[representation] = layers
         for layer in layers[0]:
@@ -155,15 +156,16 @@ def score(
     return summary
 
 
-def _representations(
-    run: Any, trained: TrainState, untrained: TrainState, bank: data.Examples, test: data.Examples
-) -> Iterator[tuple[str, tuple[Features, Features]]]:
+def representations(
+    run: Any, trained: TrainState, untrained: TrainState, *images: np.ndarray
+) -> Iterator[tuple[str, tuple[Features, ...]]]:
+    """Each name with its features of every set of images, one name at a time."""
     states = {"trained": trained}
     states |= {"untrained": untrained} if run.eval.baselines else {}
     for name, state in states.items():
-        yield name, (extract(run, state, bank.image), extract(run, state, test.image))
+        yield name, tuple(extract(run, state, each) for each in images)
     if run.eval.baselines:
-        yield "pixels", (_pixels(bank.image), _pixels(test.image))
+        yield "pixels", tuple(_pixels(each) for each in images)
 
 
 def _pixels(image: np.ndarray) -> Features:

@@ -12,11 +12,15 @@ ALLOWED = {
     "types": set(),
     "errors": set(),
     "checkpoint": BASE | {"leaves"},
+    "export": BASE | {"encoders", "augment", "workdir"},
     "objectives": BASE | {"encoders", "losses", "augment", "parallel", "health", "queue"},
     "train": BASE | {"metrics", "checkpoint", "parallel"},
-    "evaluate": BASE | {"metrics", "checkpoint", "parallel", "health"},
-    "logistic": BASE | {"evaluate"},
-    "probe": BASE | {"evaluate", "logistic"},
+    "evaluate": BASE | {"search", "metrics", "checkpoint", "parallel", "health"},
+    "retrieval": BASE | {"evaluate", "search", "statistics"},
+    "clusters": BASE | {"evaluate"},
+    "logistic": BASE | {"evaluate", "lbfgs"},
+    "ridge": BASE | {"logistic"},
+    "probe": BASE | {"evaluate", "logistic", "ridge"},
 }
 ONLY_IN = {  # a library -> the rooms that may import it at all
     "flax": {"encoders", "objectives"},

@@ -66,9 +66,9 @@ def parse(
     Args:
       argv: the command line.
       usage: what --help prints.
-      strings: further flags with a value, and what they mean.
-      pages: further flags like --config, each with overrides of its own.
-      switches: further flags without a value, and what they mean.
+      strings: flags with a value, and what they mean.
+      pages: flags like --config, each with overrides of its own.
+      switches: flags without a value.
 
     Raises:
       ConfigError: for anything that is not understood, naming it.

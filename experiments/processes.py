@@ -46,7 +46,7 @@ def joined(flags: Mapping[str, str | None]) -> Iterator[None]:
       ConfigError: flags that cannot be meant. PeerError: another process never came, or died.
     """
     _join(flags)
-    if jax.process_count() == 1:
+    if _alone():
         yield
         return
     try:
@@ -74,15 +74,15 @@ def leave(code: int) -> NoReturn:
 
 def is_first() -> bool:
     """Whether this is the process that prints, writes and scores."""
-    return jax.process_index() == 0
+    return _alone() or jax.process_index() == 0
 
 
 def facts() -> dict[str, str]:
     """What a banner says of several processes."""
-    count = jax.process_count()
-    if count == 1:
+    if _alone():
         return {}
-    return {"processes": f"{count}; if one dies, all end within {HEARTBEAT_SECONDS} s (code 134)"}
+    text = f"{jax.process_count()}; if one dies, all end within {HEARTBEAT_SECONDS} s (code 134)"
+    return {"processes": text}
 
 
 @contextmanager
@@ -99,10 +99,10 @@ def agreed() -> Iterator[dict[str, Any]]:
     try:
         yield told
     except BaseException as error:
-        if jax.process_count() > 1:
+        if not _alone():
             _tell_all({"error": str(error), "code": _code(error)})
         raise
-    if jax.process_count() == 1:
+    if _alone():
         return
     known = {name: fact() if callable(fact) else fact for name, fact in told.items()}
     entries = _tell_all({"facts": known})
@@ -110,6 +110,11 @@ def agreed() -> Iterator[dict[str, Any]]:
         if "error" in entry:
             raise _of_another(process, entry)
     _compare([entry["facts"] for entry in entries])
+
+
+def _alone() -> bool:
+    """Without a look at the devices, which another run may hold."""
+    return not jax.distributed.is_initialized()
 
 
 def code_digest() -> str:
@@ -156,7 +161,10 @@ def _join(flags: Mapping[str, str | None]) -> None:
             raise  # else libtpu is installed where there is no TPU
     except (RuntimeError, jax.errors.JaxRuntimeError) as error:
         first = str(error).strip().splitlines()[0][:200]
-        raise PeerError(f"{_place(wanted)} cannot join the run: {first}.") from error
+        raise PeerError(
+            f"{_place(wanted)} cannot join the run: {first}.\n"
+            "Does another run of this machine hold the port?"
+        ) from error
     finally:
         timer.cancel()
 

@@ -6,7 +6,8 @@
 #   scripts/tpu.sh [--dry-run] run WORDS       start `python -m WORDS` on all workers, in the background
 #   scripts/tpu.sh [--dry-run] logs [WORKER]   follow the log of a worker (default: 0)
 #   scripts/tpu.sh [--dry-run] stop            save and end: no more restarts
-#   scripts/tpu.sh [--dry-run] fetch PATH      copy a folder of the checkout, such as runs/r18, from worker 0
+#   scripts/tpu.sh [--dry-run] on WORKER TEXT  have a worker, or all, run this text in a shell
+#   scripts/tpu.sh [--dry-run] fetch PATH      copy a folder from worker 0: /..., or of the checkout
 #   scripts/tpu.sh [--dry-run] delete          give the slice back: until then it costs money
 #   scripts/tpu.sh again COMMAND               run a command again while it exits with 75, 134 or 137
 #
@@ -52,7 +53,8 @@ tpu() {  # KIND VERB WORDS: gcloud for this slice
   do_it gcloud compute tpus "$kind" "$verb" "$@" "--zone=$ZONE" ${PROJECT:+"--project=$PROJECT"}
 }
 
-on_workers() {  # WHICH COMMAND
+on_workers() {  # WORKER TEXT
+  (($# == 2)) || fail "on needs a worker, or all, and one text: on 0 'df -h'"
   tpu tpu-vm ssh "$NAME" "--worker=$1" "--command=$2"
 }
 
@@ -138,10 +140,13 @@ shift || true
 case $command in
   create | setup | stop | delete) "$command" ;;
   run | again) "$command" "$@" ;;
+  on) on_workers "$@" ;;
   logs) on_workers "${1:-0}" "tail -n 100 -F run.log" ;;
   fetch)
     (($#)) || fail "fetch needs a path, such as runs/r18"
-    tpu tpu-vm scp --recurse "$NAME:$HOME_THERE/$1" "./$(basename "$1")" --worker=0
+    [[ $1 == /* ]] && path=$1 || path=$HOME_THERE/$1
+    need NAME
+    tpu tpu-vm scp --recurse "$NAME:$path" "./$(basename "$1")" --worker=0
     ;;
   *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"

@@ -45,6 +45,8 @@ def printed(*words: str, **variables: str) -> list[list[str]]:
         (["stop"], {}, "tpu-vm ssh slice --worker=all '--command=kill -TERM $(cat run.pid)'"),
         (["fetch", "runs/r18"], {}, "tpu-vm scp --recurse slice:contrastive_jax/runs/r18 ./r18"
          " --worker=0"),
+        (["fetch", "/mnt/r18"], {}, "tpu-vm scp --recurse slice:/mnt/r18 ./r18 --worker=0"),
+        (["on", "2", "df -h"], {}, "tpu-vm ssh slice --worker=2 '--command=df -h'"),
         (["delete"], {}, "tpu-vm delete slice --quiet"),
         (["delete"], {"QUEUED": "1"}, "queued-resources delete slice --force --quiet"),
     ],

@@ -186,9 +186,7 @@ def test_a_killed_worker_ends_the_others_and_nothing_saved_is_lost(straight, str
 
 @pytest.mark.slow
 @row(23, broken="metrics.jsonl is not rewound")
-def test_a_killed_coordinator_ends_the_others_and_nothing_saved_is_lost(
-    straight, struck, tmp_path
-):
+def test_a_killed_coordinator_ends_the_others_and_nothing_saved_is_lost(straight, struck, tmp_path):
     kills_one(straight, struck, tmp_path / "run", 0)
 
 

@@ -68,7 +68,7 @@ def _where(record: dict) -> list[str]:
     machine = record["machine"]
     text = (
         f"Ran on {machine['system']}, {machine['cpus']} CPU cores, Python {machine['python']}, "
-        f"jax {machine['jax']}; no GPU, no TPU. Rows without a test here need several processes."
+        f"jax {machine['jax']}; no GPU, no TPU."
     )
     return [text, ""]
 

@@ -20,7 +20,9 @@ class Row(NamedTuple):
 def row(*numbers: int, broken: str) -> Callable[[Test], Test]:
     """Mark a test as a proof of these rows, which fails when the house is `broken` this way.
 
-    >>> row(5, broken="a second signal leaves with 1")(lambda: None).pytestmark[0].args
+    >>> @row(5, broken="a second signal leaves with 1")
+    ... def test_that_it_leaves(): ...
+    >>> test_that_it_leaves.pytestmark[0].args
     (5,)
     """
     return pytest.mark.fault(*numbers, broken=broken)

@@ -74,8 +74,8 @@ def main(experiment: Experiment) -> None:
 def _main(experiment: Experiment, argv: Sequence[str]) -> int:
     signals = StopSignal()
     signals.install()
-    flags = {"strings": processes.FLAGS, "switches": SWITCHES}
-    command = command_line.parse(argv, experiment.usage, **flags)
+    usage = experiment.usage
+    command = command_line.parse(argv, usage, processes.FLAGS, switches=SWITCHES)
     command_line.check(command.config, {**SHARED_SECTIONS, **experiment.sections})
     set_up_jax()
     try:

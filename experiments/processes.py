@@ -159,7 +159,7 @@ def _join(flags: Mapping[str, str | None]) -> None:
     except ValueError as error:
         if wanted or "coordinator_address should be defined" not in str(error):
             raise  # else libtpu is installed where there is no TPU
-    except (RuntimeError, jax.errors.JaxRuntimeError) as error:
+    except RuntimeError as error:
         first = str(error).strip().splitlines()[0][:200]
         raise PeerError(
             f"{_place(wanted)} cannot join the run: {first}.\n"
@@ -227,7 +227,7 @@ def _place(wanted: Mapping[str, Any]) -> str:
     return f"Process {process} of {count} (coordinator {wanted['coordinator_address']})"
 
 
-def _died(error: Exception) -> str:
+def _died(error: BaseException) -> str:
     reason = str(error).strip().splitlines()[0][:200]
     return (
         f"Process {jax.process_index()} lost another process of the run, or its network:\n"

@@ -141,4 +141,5 @@ def test_resume_on_four_devices(lab):
 
 
 def losses(workdir):
-    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").open()]
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]

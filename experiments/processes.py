@@ -176,7 +176,7 @@ def _wanted(flags: Mapping[str, str | None]) -> dict[str, Any] | None:
     count = _number(flags, "num_processes", 1, 1)
     if not given:
         return {} if _in_cluster() else None
-    if count == 1 and "coordinator" not in given:
+    if given == ["num_processes"] and count == 1:
         return None
     if len(given) < len(names):
         missing = sorted(set(names) - set(given))[0]

@@ -119,7 +119,8 @@ def make_train_step(
         (total, out), grads = loss_and_grad(state.params, state.model_state, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"total_loss": total, "grad_norm": optax.tree.norm(grads), **out.metrics}
+        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        metrics = {"total_loss": total, **norms, **out.metrics}
         return TrainState(state.step + 1, params, out.model_state, opt_state), metrics
 
     return train_step
@@ -178,7 +179,8 @@ def run(
       NonFiniteError: a metric became NaN or infinite. The last checkpoint is from before that.
       CheckpointError: a checkpoint could not be written.
     """
-    key = parallel.put_replicated(stream_key(plan.seed, AUGMENT_STREAM), mesh)
+    root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
+    key = jax.jit(root, out_shardings=parallel.replicated(mesh))()
     resident = parallel.put_replicated(dict(feed.resident), mesh)
     step = int(jax.device_get(state.step))
     log = _LateLog(write, step)

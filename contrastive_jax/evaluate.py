@@ -4,19 +4,22 @@ Features and neighbours are computed once and kept on the host; every protocol i
 lines of NumPy on them. A result is a dict that holds its whole protocol beside its accuracy.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax import search
+from contrastive_jax.search import check_finite, knn_neighbours, pad_rows
 from contrastive_jax.types import EmbedFn, ModelState, Params
 
-Row = dict[str, Any]  # one result, ready for JSON
+__all__ = ["check_finite", "knn_neighbours"]  # they are part of what this module offers
 
-_QUERY_ROWS = 512  # queries that meet one block of the bank at a time
+Row = dict[str, Any]  # one result, ready for JSON
+Labelled = tuple[np.ndarray, np.ndarray]  # features [N, F] and classes [N]
+
 _Z95 = 1.959963984540054  # standard normal quantile of 0.975
 
 
@@ -29,6 +32,18 @@ class KnnProtocol(NamedTuple):
 
 # Quoted, in this order, by Kobak's contrastive2021, by DINO, and by MoCo's and lightly's CIFAR-10.
 KNN_PROTOCOLS = (KnnProtocol(10), KnnProtocol(20, 0.07), KnnProtocol(200, 0.1))
+KNN_GRID = tuple(
+    KnnProtocol(k, temperature)
+    for k in (1, 5, 10, 20, 50, 100, 200)
+    for temperature in (None, 0.07, 0.1, 0.5)
+)
+
+
+class Scored(NamedTuple):
+    """A result and what it was counted from."""
+
+    row: Row
+    predictions: np.ndarray | None  # [N], the class given to each example, where there is one
 
 
 def extract(
@@ -62,6 +77,7 @@ def extract(
 
     >>> def embed(params, model_state, batch):
     ...     return {"features": batch["image"].reshape(len(batch["image"]), -1) * params}
+    >>> import jax.numpy as jnp
     >>> image = np.arange(20, dtype=np.uint8).reshape(5, 2, 2, 1)
     >>> extract(embed, jnp.float32(0.5), {}, image, batch_size=2)["features"][4]
     array([8. , 8.5, 9. , 9.5], dtype=float32)
@@ -72,7 +88,7 @@ def extract(
     parts: list[dict[str, np.ndarray]] = []
     pending = None
     for start in range(0, len(image), batch_size):
-        batch = place({"image": _pad_rows(image[start : start + batch_size], batch_size)})
+        batch = place({"image": pad_rows(image[start : start + batch_size], batch_size)})
         running = compiled(params, model_state, batch)
         if pending is not None:  # fetch one batch while the next is computed
             parts.append(jax.device_get(pending))
@@ -82,97 +98,6 @@ def extract(
     parts.append(jax.device_get(pending))
     join = partial(np.concatenate, dtype=np.float32)
     return {name: join([part[name] for part in parts])[: len(image)] for name in parts[0]}
-
-
-def knn_neighbours(
-    bank_MD: np.ndarray,
-    query_ND: np.ndarray,
-    *,
-    k: int,
-    metric: str = "cosine",
-    leave_one_out: bool = False,
-    block_size: int = 8192,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` most similar rows of a bank for each query, nearest first.
-
-    Exact, by brute force in tiles: no more than 512 x block_size similarities exist at a time.
-    Of equal similarities the lower bank index comes first.
-
-    Args:
-      bank_MD: rows to search, float32 or any dtype that converts to it, such as uint8 pixels.
-      query_ND: rows to look up.
-      k: neighbours per query; clipped to the rows that there are.
-      metric: "cosine", or "euclidean", whose similarity is minus the distance.
-      leave_one_out: the queries are the bank itself, and no row is its own neighbour.
-      block_size: bank rows in a tile.
-
-    Returns:
-      Similarities [N, k] float32 and bank indices [N, k] int32.
-
-    Raises:
-      ValueError: if shapes do not match, a value is not finite, or an option is out of range.
-
-    >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
-    >>> similarity, index = knn_neighbours(bank, np.array([[3.0, 0.0]]), k=2)
-    >>> index.tolist(), similarity.tolist()
-    ([[0, 2]], [[1.0, 1.0]])
-    """
-    _check_search(bank_MD, query_ND, k, metric, leave_one_out, block_size)
-    k = min(k, len(bank_MD) - leave_one_out)
-    block_size = min(block_size, len(bank_MD))
-    padded_MD = _pad_rows(bank_MD, -(-len(bank_MD) // block_size) * block_size)
-    bank_TSD = jax.device_put(padded_MD.reshape(-1, block_size, bank_MD.shape[1]))
-    rows = min(_QUERY_ROWS, len(query_ND))
-    found = []
-    for start in range(0, len(query_ND), rows):
-        query_QD = _pad_rows(query_ND[start : start + rows], rows)
-        own_Q = np.arange(rows) + start if leave_one_out else np.full(rows, -1)
-        sent = jax.device_put((query_QD, own_Q.astype(np.int32), np.int32(len(bank_MD))))
-        found.append(_nearest(bank_TSD, *sent, k=k, metric=metric))
-    similarity, index = zip(*jax.device_get(found), strict=True)
-    return np.concatenate(similarity)[: len(query_ND)], np.concatenate(index)[: len(query_ND)]
-
-
-@partial(jax.jit, static_argnames=("k", "metric"))
-def _nearest(
-    bank_TSD: jax.Array,
-    query_QD: jax.Array,
-    own_Q: jax.Array,
-    size: jax.Array,
-    *,
-    k: int,
-    metric: str,
-) -> tuple[jax.Array, jax.Array]:
-    """A running top-k over the tiles T of the bank; row `own_Q` of the bank is passed over."""
-    block_size = bank_TSD.shape[1]
-
-    def visit(best: tuple[jax.Array, jax.Array], tile: tuple[jax.Array, jax.Array]):
-        bank_SD, start = tile
-        row_S = start + jnp.arange(block_size)
-        hidden_QS = (row_S >= size)[None, :] | (row_S[None, :] == own_Q[:, None])
-        score_QS = jnp.where(hidden_QS, -jnp.inf, _similarity(query_QD, bank_SD, metric))
-        # top_k prefers the earlier of equals, and what is kept comes from lower bank rows.
-        score_QK, place_QK = jax.lax.top_k(jnp.concatenate([best[0], score_QS], axis=1), k)
-        kept_QK = jnp.take_along_axis(best[1], jnp.minimum(place_QK, k - 1), axis=1)
-        return (score_QK, jnp.where(place_QK < k, kept_QK, start + place_QK - k)), None
-
-    nothing = (jnp.full((len(query_QD), k), -jnp.inf), jnp.zeros((len(query_QD), k), jnp.int32))
-    starts_T = jnp.arange(len(bank_TSD)) * block_size
-    return jax.lax.scan(visit, nothing, (bank_TSD, starts_T))[0]
-
-
-def _similarity(query_QD: jax.Array, bank_SD: jax.Array, metric: str) -> jax.Array:
-    query_QD, bank_SD = query_QD.astype(jnp.float32), bank_SD.astype(jnp.float32)
-    norm_Q, norm_S = jnp.linalg.norm(query_QD, axis=1), jnp.linalg.norm(bank_SD, axis=1)
-    if metric == "cosine":
-        query_QD = query_QD / jnp.where(norm_Q > 0, norm_Q, 1.0)[:, None]
-        bank_SD = bank_SD / jnp.where(norm_S > 0, norm_S, 1.0)[:, None]
-    # Accelerators round float32 factors by default, which would reorder close neighbours.
-    dot_QS = jnp.matmul(query_QD, bank_SD.T, precision=jax.lax.Precision.HIGHEST)
-    if metric == "cosine":
-        return dot_QS
-    square_QS = norm_Q[:, None] ** 2 + norm_S[None, :] ** 2 - 2 * dot_QS
-    return -jnp.sqrt(jnp.maximum(square_QS, 0.0))
 
 
 def knn_predict(
@@ -210,18 +135,32 @@ def knn_predict(
     return votes.reshape(n, n_classes).argmax(axis=1)
 
 
-def knn_rows(
-    bank: tuple[np.ndarray, np.ndarray],
-    query: tuple[np.ndarray, np.ndarray],
+def knn_rows(bank: Labelled, query: Labelled, **settings: Any) -> list[Row]:
+    """The rows of `knn_scores`, which has the arguments.
+
+    >>> bank = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1])
+    >>> row = knn_rows(bank, bank, representation="one-hot", layer="features")[1]
+    >>> row["accuracy"], row["protocol"]["k"], row["protocol"]["k_requested"]
+    (1.0, 4, 20)
+    """
+    return [scored.row for scored in knn_scores(bank, query, **settings)]
+
+
+def knn_scores(
+    bank: Labelled,
+    query: Labelled,
     *,
     representation: str,
     layer: str,
-    protocols: tuple[KnnProtocol, ...] = KNN_PROTOCOLS,
-    metric: str = "cosine",
+    protocols: Sequence[KnnProtocol] = KNN_PROTOCOLS,
+    metrics: Sequence[str] = ("cosine",),
     bank_name: str = "train",
     split: str = "test",
-) -> list[Row]:
-    """kNN accuracy under every protocol, from one search.
+) -> list[Scored]:
+    """kNN accuracy under every protocol and metric, from one search for the largest k.
+
+    Ties: of equally near examples the lower bank index is nearer, of equal votes the lower class
+    wins. Duplicates in the bank all vote.
 
     Args:
       bank: (features [M, F], labels [M]) of the examples that vote.
@@ -229,29 +168,23 @@ def knn_rows(
       representation: what made the features, such as "encoder" or "raw pixels".
       layer: which of its outputs they are, such as "features" or "embedding".
       protocols: how the neighbours vote.
-      metric: "cosine" or "euclidean".
+      metrics: any of "cosine" and "euclidean"; the similarity of the latter is minus the distance.
       bank_name: the split that votes, for the record.
       split: the split that is classified, for the record.
 
     Returns:
-      One result for each protocol; see `accuracy_row`.
+      One result for each metric and protocol, in this order; see `accuracy_row`.
 
     Raises:
       ValueError: as `knn_neighbours`, or if labels are missing or negative.
 
     >>> bank = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1])
-    >>> row = knn_rows(bank, bank, representation="one-hot", layer="features")[1]
-    >>> row["accuracy"], row["protocol"]["k"], row["protocol"]["k_requested"]
-    (1.0, 4, 20)
+    >>> scored = knn_scores(bank, bank, representation="one-hot", layer="features")[1]
+    >>> scored.predictions
+    array([0, 0, 1, 1])
     """
-    check_labels("bank", *bank)
-    check_labels("query", *query)
-    widest = max(protocol.k for protocol in protocols)
-    similarity_NK, index_NK = knn_neighbours(bank[0], query[0], k=widest, metric=metric)
-    label_NK = bank[1][index_NK]
-    rows = []
-    for protocol in protocols:
-        hit_N = knn_predict(similarity_NK, label_NK, protocol) == query[1]
+    results = []
+    for metric, protocol, predictions in _knn_predictions(bank, query, protocols, metrics):
         record = {
             "name": "knn",
             "k": min(protocol.k, len(bank[0])),
@@ -260,11 +193,98 @@ def knn_rows(
             "metric": metric,
             "weights": "equal" if protocol.temperature is None else "exp(similarity / temperature)",
             "normalised": metric == "cosine",
+            "ties": "lower bank index, then lower class",
             "bank": bank_name,
             "bank_size": len(bank[0]),
         }
-        rows.append(accuracy_row(hit_N, record, representation, layer, split))
-    return rows
+        row = accuracy_row(predictions == query[1], record, representation, layer, split)
+        results.append(Scored(row, predictions))
+    return results
+
+
+def _knn_predictions(
+    bank: Labelled, query: Labelled, protocols: Sequence[KnnProtocol], metrics: Sequence[str]
+) -> Iterator[tuple[str, KnnProtocol, np.ndarray]]:
+    check_labels("bank", *bank)
+    check_labels("query", *query)
+    widest = max(protocol.k for protocol in protocols)
+    found = search.join(search.blocks(bank[0], query[0], widest, metrics))
+    for metric in metrics:
+        similarity_NK, index_NK = found[metric]
+        label_NK = bank[1][index_NK]
+        for protocol in protocols:
+            yield metric, protocol, knn_predict(similarity_NK, label_NK, protocol)
+
+
+def knn_chosen(
+    bank: Labelled,
+    query: Labelled,
+    *,
+    representation: str,
+    layer: str,
+    protocols: Sequence[KnnProtocol] = KNN_GRID,
+    metrics: Sequence[str] = search.METRICS,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    split: str = "test",
+) -> Scored:
+    """kNN with the protocol and metric that do best on a part of the bank that does not vote.
+
+    The first of equals in the grid is kept; the whole bank then votes. The queries have no part in
+    the choice.
+
+    Args:
+      bank, query, representation, layer, protocols, metrics, split: as `knn_scores`.
+      validation_fraction: of each class of the bank that is held out, in (0, 1).
+      seed: of the split.
+
+    Raises:
+      ValueError: as `knn_scores`, or if nothing can be held out.
+
+    >>> rng = np.random.default_rng(0)
+    >>> bank = rng.normal(size=(60, 2)).astype(np.float32), np.arange(60) % 2
+    >>> knn_chosen(bank, bank, representation="noise", layer="x").row["protocol"]["selection"]
+    'held-out 10 % of train, stratified, seed 0, the first of equals'
+    """
+    check_labels("bank", *bank)
+    vote_N, held_N = stratified_split(bank[1], validation_fraction, seed)
+    held = bank[0][held_N], bank[1][held_N]
+    tried = [
+        (float(np.mean(predictions == held[1])), metric, protocol)
+        for metric, protocol, predictions in _knn_predictions(
+            (bank[0][vote_N], bank[1][vote_N]), held, protocols, metrics
+        )
+    ]
+    best, metric, protocol = max(tried, key=lambda one: one[0])
+    names = {"representation": representation, "layer": layer, "split": split}
+    scored = knn_scores(bank, query, protocols=(protocol,), metrics=(metric,), **names)[0]
+    part = f"held-out {100 * validation_fraction:g} % of train"
+    scored.row["protocol"] |= {
+        "selection": f"{part}, stratified, seed {seed}, the first of equals",
+        "validation_accuracy": best,
+        "grid": [[metric, *protocol] for _, metric, protocol in tried],
+    }
+    return scored
+
+
+def stratified_split(y_N: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to fit on and indices held out; a class keeps at least one example to fit on.
+
+    >>> fit, held = stratified_split(np.array([0] * 10 + [1] * 10), 0.1, seed=0)
+    >>> len(fit), len(held)
+    (18, 2)
+    """
+    rng = np.random.default_rng(seed)
+    held_N = np.zeros(len(y_N), bool)
+    for label in np.unique(y_N):
+        members = rng.permutation(np.flatnonzero(y_N == label))
+        held_N[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
+    if not 0 < fraction < 1 or not held_N.any():
+        raise ValueError(
+            f"validation_fraction {fraction} holds out {held_N.sum()} of {len(y_N)} examples: "
+            "it must lie in (0, 1) and leave some to choose by"
+        )
+    return np.flatnonzero(~held_N), np.flatnonzero(held_N)
 
 
 def accuracy_row(
@@ -316,39 +336,3 @@ def check_labels(name: str, features_NF: np.ndarray, label_N: np.ndarray) -> Non
     if label_N.size == 0 or label_N.min() < 0:
         unlabelled = int(np.sum(label_N < 0))
         raise ValueError(f"{name}: {unlabelled} of {label_N.size} examples are unlabelled (< 0)")
-
-
-def check_finite(name: str, features_NF: np.ndarray) -> None:
-    """Raises ValueError unless the features are a matrix of finite numbers."""
-    if features_NF.ndim != 2:
-        raise ValueError(f"{name}: expected features [N, F], got {features_NF.shape}; flatten them")
-    bad = np.flatnonzero(~np.isfinite(features_NF).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{name}: {len(bad)} rows are not finite, the first is row {bad[0]}")
-
-
-def _check_search(
-    bank_MD: np.ndarray,
-    query_ND: np.ndarray,
-    k: int,
-    metric: str,
-    leave_one_out: bool,
-    block_size: int,
-) -> None:
-    shapes = bank_MD.shape, query_ND.shape
-    if bank_MD.ndim != 2 or query_ND.ndim != 2 or bank_MD.shape[1] != query_ND.shape[1]:
-        raise ValueError(f"bank [M, D] and queries [N, D] must share D, got {shapes}")
-    if metric not in ("cosine", "euclidean"):
-        raise ValueError(f"metric is 'cosine' or 'euclidean', got {metric!r}")
-    if len(bank_MD) <= leave_one_out or len(query_ND) == 0 or k < 1 or block_size < 1:
-        raise ValueError(
-            f"need rows to search, k >= 1 and block_size >= 1, got {shapes}, {k}, {block_size}"
-        )
-    if leave_one_out and bank_MD.shape != query_ND.shape:
-        raise ValueError(f"leave_one_out needs the bank itself as the queries, got {shapes}")
-    check_finite("bank", bank_MD)
-    check_finite("query", query_ND)
-
-
-def _pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
-    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))

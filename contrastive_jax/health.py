@@ -7,6 +7,7 @@ and a row of zeros stays zero.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import entr, logsumexp
 
 from contrastive_jax.types import Metrics
@@ -197,6 +198,65 @@ def rankme(z_ND: jax.Array) -> jax.Array:
     sigma = jnp.linalg.svd(z_ND.astype(jnp.float32), compute_uv=False)
     tiny = jnp.finfo(jnp.float32).tiny
     return jnp.exp(jnp.sum(entr(sigma / jnp.maximum(jnp.sum(sigma), tiny) + 1e-7)))
+
+
+def dimension_spectrum(z_ND: jax.Array) -> jax.Array:
+    """The share of the variance of unit vectors along each principal axis, largest first, [D].
+
+    lambda_k / sum_j lambda_j, of the eigenvalues of their covariance. Shares that fall to zero are
+    dimensions that have collapsed; all are 0 where nothing varies.
+
+    Args:
+      z_ND: embeddings, any float dtype.
+
+    Raises:
+      ValueError: if `z_ND` is not [N, D] with N >= 2.
+
+    >>> flat = jnp.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    >>> dimension_spectrum(flat).round(4).tolist()
+    [1.0, 0.0, 0.0]
+
+    Jing et al. 2022 (Understanding dimensional collapse, arXiv:2110.09348), section 3.
+    """
+    _check_rows(z_ND)
+    covariance_DD = _covariance(_unit(z_ND))
+    total = jnp.trace(covariance_DD)
+    share_D = jnp.maximum(jnp.linalg.eigvalsh(covariance_DD / jnp.maximum(total, _NO_SPREAD)), 0.0)
+    return jnp.where(total > _NO_SPREAD, share_D[::-1], 0.0)
+
+
+def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Array:
+    """How much of the cosine distance between examples lies between their classes: 0 to 1.
+
+    1 - d_within / d_total, d the mean of 1 - cos over pairs: d_within over pairs of one class, all
+    classes weighing the same, d_total over pairs of any two classes. In unit vectors' class means
+    m_c that is 1 - mean_c (1 - ||m_c||^2) / (1 - ||mean_c m_c||^2). 1 where every class is a point
+    of its own, 0 where all classes have one mean, or nothing varies.
+
+    Args:
+      z_ND: embeddings, any float dtype; no row of zeros.
+      label_N: classes, integers >= 0, not traced; classes without an example do not count.
+
+    Raises:
+      ValueError: if `z_ND` is not [N, D] with N >= 2, or the labels do not fit it.
+
+    >>> z_ND = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    >>> float(class_separation(z_ND, np.array([0, 0, 1])))
+    1.0
+
+    Kornblith et al. 2021 (Why do better loss functions lead to less transferable features?,
+    arXiv:2010.16402), its class separation R^2 with the cosine distance.
+    """
+    _check_rows(z_ND)
+    label_N = np.asarray(label_N)
+    if label_N.shape != z_ND.shape[:1] or label_N.min() < 0:
+        raise ValueError(f"expected a class >= 0 for each of {z_ND.shape}, got {label_N.shape}")
+    _, place_N, count_C = np.unique(label_N, return_inverse=True, return_counts=True)
+    sum_CD = jax.ops.segment_sum(_unit(z_ND), place_N, num_segments=len(count_C))
+    mean_CD = sum_CD / count_C[:, None].astype(np.float32)
+    within = 1 - jnp.mean(jnp.sum(mean_CD**2, axis=1))
+    total = 1 - jnp.sum(jnp.mean(mean_CD, axis=0) ** 2)
+    return jnp.where(total > _NO_SPREAD, 1 - within / jnp.maximum(total, _NO_SPREAD), 0.0)
 
 
 def summary(z_BVD: jax.Array, temperature: jax.Array | float) -> Metrics:

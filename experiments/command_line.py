@@ -25,6 +25,7 @@ class Command(NamedTuple):
     workdir: str | None
     overrides: Mapping[str, Any]
     strings: Mapping[str, str | None]  # the experiment's own flags
+    pages: Mapping[str, ConfigDict | None]  # further configs that it takes, None where not given
 
 
 def exit_with(main: Callable[[Sequence[str]], int]) -> None:
@@ -50,8 +51,15 @@ def _short(error: Exception) -> str:
     return "\n".join(str(error).strip().splitlines()[:3])
 
 
-def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = None) -> Command:
+def parse(
+    argv: Sequence[str],
+    usage: str,
+    strings: Mapping[str, str] | None = None,
+    pages: Sequence[str] = (),
+) -> Command:
     """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and `strings`.
+
+    Each name of `pages` is a flag like --config, with overrides of its own.
 
     Raises:
       ConfigError: for anything that is not understood, naming it.
@@ -64,36 +72,41 @@ def parse(argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = N
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     for name, text in (strings or {}).items():
         flags.DEFINE_string(name, None, text, flag_values=values)
-    stray, config = _parse(values, argv)
+    for name in pages:
+        config_flags.DEFINE_config_file(name, None, "", flag_values=values, lock_config=True)
+    stray = _parse(values, argv, ("config", *pages))
     if stray:
         raise ConfigError(
             f"The word {stray[0]!r} belongs to no flag; keys are set as --config.a.b=1."
         )
-    path = _flag_text(argv, "config")
+    path = flag_text(argv, "config")
     overrides = dict(config_flags.get_override_values(values["config"]))
     return Command(
-        config,
+        values.config,
         run_name(path, overrides),
         values.workdir,
         overrides,
         {name: values[name].value for name in (strings or {})},
+        {name: values[name].value for name in pages},
     )
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str]) -> tuple[list[str], ConfigDict]:
-    path = _flag_text(argv, "config")
-    if path is None:
+def _parse(values: flags.FlagValues, argv: Sequence[str], pages: Sequence[str]) -> list[str]:
+    """Fill in the flags; the words that belong to none."""
+    paths = {name: flag_text(argv, name) for name in pages}
+    if paths["config"] is None:
         raise ConfigError("No config was given; try --config configs/digits.py")
-    if not os.path.isfile(path.split(":")[0]):
-        raise ConfigError(
-            f"There is no config file {path.split(':')[0]!r}; see the folder configs/."
-        )
+    given = {name: path for name, path in paths.items() if path is not None}
+    for file in (path.split(":")[0] for path in given.values()):
+        if not os.path.isfile(file):
+            raise ConfigError(f"There is no config file {file!r}; see the folder configs/.")
     try:
         stray = values(list(argv))[1:]
-        config = values.config
-        if not isinstance(config, ConfigDict):
-            raise ConfigError(f"{path}: get_config() must return a ConfigDict, not {type(config)}.")
-        return stray, config
+        for name, path in given.items():
+            kind = type(values[name].value)
+            if not isinstance(values[name].value, ConfigDict):
+                raise ConfigError(f"{path}: get_config() must return a ConfigDict, not {kind}.")
+        return stray
     except RunError:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
@@ -115,7 +128,8 @@ def _reason(error: Exception) -> str:
     return lines[-1 if "Traceback" in text else 0][:300]
 
 
-def _flag_text(argv: Sequence[str], name: str) -> str | None:
+def flag_text(argv: Sequence[str], name: str) -> str | None:
+    """The value of a flag as it was typed, None where it was not."""
     for i, word in enumerate(argv):
         match = re.fullmatch(rf"--?{name}(?:=(.*))?", word, re.DOTALL)
         if match and match.group(1) is not None:

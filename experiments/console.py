@@ -91,7 +91,18 @@ def protocol_name(protocol: Mapping[str, Any]) -> str:
     if protocol["name"] == "knn":
         temperature = protocol.get("temperature")
         weights = "unweighted" if temperature is None else f"T={temperature:g}"
-        return f"kNN k={protocol['k']} {weights}"
+        metric = "" if protocol.get("metric", "cosine") == "cosine" else f" {protocol['metric']}"
+        chosen = ", chosen" if "selection" in protocol else ""
+        return f"kNN k={protocol['k']} {weights}{metric}{chosen}"
     if protocol["name"] == "few-label":
-        return f"linear, {protocol['labels_per_class']} labels/class x {protocol['draws']}"
+        fraction = protocol.get("fraction")
+        labels = f"{protocol['labels_per_class']} labels/class"
+        labels = f"{100 * fraction:g} % of labels" if fraction else labels
+        return f"linear, {labels} x {protocol['draws']}"
+    if protocol["name"] in ("retrieval", "clusters"):
+        return f"{protocol['name']}, {protocol['measure']}"
+    if protocol["name"] in ("sgd", "finetune"):
+        share = protocol.get("label_fraction", 1)
+        labels = "" if share == 1 else f", {100 * share:g} % of labels"
+        return f"{protocol['name']}, {protocol['epochs']:g} epochs{labels}"
     return "linear, L-BFGS" if protocol["name"] == "linear" else str(protocol["name"])

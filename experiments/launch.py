@@ -78,32 +78,55 @@ def _main(experiment: Experiment, argv: Sequence[str]) -> int:
     signals = StopSignal()
     signals.install()
     command = command_line.parse(argv, experiment.usage)
-    sections = {**SHARED_SECTIONS, **experiment.sections}
-    command_line.check(command.config, sections)
+    command_line.check(command.config, {**SHARED_SECTIONS, **experiment.sections})
     folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
     set_up_jax()
     try:
         with workdir.lock(folder):
-            return _train_and_score(experiment, command, folder, signals, argv)
+            return _finish(experiment, command, folder, signals, argv)
     except StopRequested as stop:
         print(f"{stop}: stopped; run the same command again to go on.", file=sys.stderr)
         return STOPPED
 
 
-def _train_and_score(
+def _finish(
     experiment: Experiment,
     command: command_line.Command,
     folder: Path,
     signals: StopSignal,
     argv: Sequence[str],
 ) -> int:
-    config = command.config
-    resolved = json.loads(config.to_json())
-    _refuse_another_config(folder, resolved)
-    if is_complete(folder, resolved):
-        print(f"{folder} is complete:\n{_saved_table(folder)}")
+    finished = saved_summary(folder, command.config)
+    if finished is not None:
+        print(f"{folder} is complete:\n{console.table(finished['evaluations'])}")
         return 0
-    run = build(experiment, config)
+    run = build(experiment, command.config)
+    words = {"name": command.name, "command": command_text(argv)}
+    summary = train_and_score(run, command.config, folder, signals, **words)
+    if summary is None:
+        return STOPPED
+    print(console.table(summary["evaluations"]))
+    print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
+    return 0
+
+
+def train_and_score(
+    run: Run, config: ConfigDict, folder: Path, signals: StopSignal, *, name: str, command: str
+) -> dict[str, Any] | None:
+    """Do what is missing of a run in its folder: train from its last checkpoint on, then score.
+
+    Args:
+      run: what `build` made of the config.
+      config: kept beside the results.
+      folder: an existing folder that this process holds.
+      signals: asked after each step.
+      name: of the run, for its banner.
+      command: what a person typed.
+
+    Returns:
+      The summary that was written, or None if the run was stopped on request and saved.
+    """
+    resolved = json.loads(config.to_json())
     with ExitStack() as stack:
         checkpointer = stack.enter_context(
             Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
@@ -114,24 +137,30 @@ def _train_and_score(
             print(f"warning: {line}", file=sys.stderr)
         start = restored.step if restored else 0
         state = restored.state if restored else fresh_state(run)
-        description = {"config": resolved, "command": _command(argv), "versions": versions()}
+        description = {"config": resolved, "command": command, "versions": versions()}
         workdir.write_json(folder / "config.json", description)
-        console.banner(_facts(run, state, folder, start, command))
+        console.banner(_facts(run, state, folder, start, name))
         finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
         checkpointer.wait()
     if finished.step < run.plan.steps:
         print(f"stopped after step {finished.step}, saved; run the same command again to go on.")
-        return STOPPED
+        return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
     origin = provenance(config, finished.step, {**seconds, "training_began_at_step": start})
-    summary = scoring.score(run, finished.state, fresh_state(run), folder, origin)
-    print(console.table(summary["evaluations"]))
-    print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
-    return 0
+    return scoring.score(run, finished.state, fresh_state(run), folder, origin)
 
 
-def build(experiment: Experiment, config: ConfigDict) -> Run:
+def build(
+    experiment: Experiment,
+    config: ConfigDict,
+    load: Callable[..., data.Dataset] = data.load,
+) -> Run:
     """Check the config's values and load its data.
+
+    Args:
+      experiment: the family of methods.
+      config: checked by `command_line.check`.
+      load: `data.load`, or one that keeps what it has loaded.
 
     Raises:
       ConfigError, ValueError: a value that cannot be run. DataError: no such data.
@@ -140,7 +169,7 @@ def build(experiment: Experiment, config: ConfigDict) -> Run:
     check_batch(config.data.batch_size, mesh)
     experiment.build(config, mesh, 2)  # its checks come before the data is read
     settings = scoring.settings(**command_line.as_kwargs(config, "eval"))
-    dataset = data.load(**command_line.as_kwargs(config, "data"))
+    dataset = load(**command_line.as_kwargs(config, "data"))
     steps_per_epoch = len(dataset.train.image) // dataset.batch_size
     plan = train.plan(**command_line.as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
     optimizer, schedule = optim.make(
@@ -247,14 +276,17 @@ def fingerprint(resolved: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
 
 
-def is_complete(folder: Path, resolved: Mapping[str, Any]) -> bool:
-    """True where this very config was already trained and scored."""
+def saved_summary(folder: Path, config: ConfigDict) -> dict[str, Any] | None:
+    """The summary of a folder where this very config was trained and scored, else None.
+
+    Raises:
+      ConfigError: the folder holds a run of another config.
+    """
+    resolved = json.loads(config.to_json())
+    _refuse_another_config(folder, resolved)
     path = folder / "results" / "summary.json"
-    return path.exists() and workdir.read_json(path)["config_sha256"] == fingerprint(resolved)
-
-
-def _saved_table(folder: Path) -> str:
-    return console.table(workdir.read_json(folder / "results" / "summary.json")["evaluations"])
+    summary = workdir.read_json(path) if path.exists() else None
+    return summary if summary and summary["config_sha256"] == fingerprint(resolved) else None
 
 
 def provenance(config: ConfigDict, step: int, seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -279,14 +311,13 @@ def versions() -> dict[str, str]:
     return {"contrastive_jax": contrastive_jax.__version__, "python": python, **installed}
 
 
-def _command(argv: Sequence[str]) -> str:
+def command_text(argv: Sequence[str]) -> str:
+    """What a person typed, as it should be typed again."""
     module = Path(argv[0]).stem
     return shlex.join(["python", "-m", f"experiments.{module}", *argv[1:]])
 
 
-def _facts(
-    run: Run, state: TrainState, folder: Path, start: int, command: command_line.Command
-) -> dict[str, str]:
+def _facts(run: Run, state: TrainState, folder: Path, start: int, name: str) -> dict[str, str]:
     devices = run.mesh.devices.ravel()
     count = sum(p.size for p in jax.tree.leaves(state.params))
     shape = "x".join(map(str, run.dataset.train.image.shape[1:]))
@@ -294,7 +325,7 @@ def _facts(
     return {
         "contrastive_jax": f"{contrastive_jax.__version__}, jax {jax.__version__}",
         "devices": f"{len(devices)} x {devices[0].device_kind}, mesh (data={len(devices)})",
-        "config": f"{command.name}, seed {run.plan.seed}",
+        "config": f"{name}, seed {run.plan.seed}",
         "data": f"{run.dataset.name}: {len(run.dataset.train.image):,} train and "
         f"{len(run.dataset.test.image):,} test images of {shape}",
         "batch": f"{batch} images, {batch // len(devices)} a device",

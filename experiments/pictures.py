@@ -19,7 +19,7 @@ def draw(
     state: TrainState,
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
-    trained: tuple[Features, Features],
+    trained: tuple[Features, ...],
 ) -> None:
     """Write every figure of a scored run to its folder `figures`.
 

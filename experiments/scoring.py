@@ -31,6 +31,7 @@ class Settings(NamedTuple):
     labels_per_class: int
     draws: int
     figures: bool
+    baselines: bool
 
 
 def settings(
@@ -42,6 +43,7 @@ def settings(
     labels_per_class: int = 10,
     draws: int = 10,
     figures: bool = True,
+    baselines: bool = True,
 ) -> Settings:
     """How to score, by the keys of the config's `eval`.
 
@@ -56,6 +58,7 @@ def settings(
       labels_per_class: of the few-label probe; 0 leaves it out.
       draws: of the few-label probe.
       figures: draw the pictures.
+      baselines: also score the untrained encoder and the pixels.
     """
     counts = {"batch_size": batch_size, "probe_steps": probe_steps, "draws": draws}
     counts |= {} if probe_train is None else {"probe_train": probe_train}
@@ -68,7 +71,7 @@ def settings(
     if not l2_grid or min(l2_grid) < 0:
         raise ValueError(f"eval.l2_grid is {l2_grid}; give strengths of 0 or more")
     chosen = (every_steps, batch_size, probe_train, tuple(l2_grid), probe_steps)
-    return Settings(*chosen, labels_per_class, draws, figures)
+    return Settings(*chosen, labels_per_class, draws, figures, baselines)
 
 
 def evaluators(run: Any) -> list[train.Evaluator]:
@@ -130,8 +133,9 @@ def score(
         (folder / subfolder).mkdir(exist_ok=True)
     bank, test = data.labelled(run.dataset.train), run.dataset.test
     rows: list[dict[str, Any]] = []
-    kept: dict[str, tuple[Features, Features]] = {}
-    for representation, layers in _representations(run, trained, untrained, bank, test):
+    kept: dict[str, tuple[Features, ...]] = {}
+    images = bank.image, test.image
+    for representation, layers in representations(run, trained, untrained, *images):
         print(f"scoring: {representation}", flush=True)
         kept[representation] = layers
         for layer in layers[0]:
@@ -152,12 +156,16 @@ def score(
     return summary
 
 
-def _representations(
-    run: Any, trained: TrainState, untrained: TrainState, bank: data.Examples, test: data.Examples
-) -> Iterator[tuple[str, tuple[Features, Features]]]:
-    for name, state in (("trained", trained), ("untrained", untrained)):
-        yield name, (extract(run, state, bank.image), extract(run, state, test.image))
-    yield "pixels", (_pixels(bank.image), _pixels(test.image))
+def representations(
+    run: Any, trained: TrainState, untrained: TrainState, *images: np.ndarray
+) -> Iterator[tuple[str, tuple[Features, ...]]]:
+    """Each name with its features of every set of images, one name at a time."""
+    states = {"trained": trained}
+    states |= {"untrained": untrained} if run.eval.baselines else {}
+    for name, state in states.items():
+        yield name, tuple(extract(run, state, each) for each in images)
+    if run.eval.baselines:
+        yield "pixels", tuple(_pixels(each) for each in images)
 
 
 def _pixels(image: np.ndarray) -> Features:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax.encoders import conv, heads, resnet
+from contrastive_jax.encoders import conv, heads, norm, resnet
 
 
 def count(module, x) -> int:
@@ -153,3 +153,27 @@ def test_unknown_head_settings_name_the_key_and_the_remedy():
         heads.make(kind="mpl")
     with pytest.raises(ValueError, match="head layers is 0; give at least 1"):
         heads.make(layers=0)
+
+
+def test_local_statistics_are_those_of_each_part_of_the_batch(key):
+    x = jax.random.normal(key, (8, 3, 3, 4))
+    split, whole = (norm.batch_norm(groups, True, jnp.float32)() for groups in (2, 1))
+    variables = split.init(key, x)
+    apply = lambda layer, x: layer.apply(variables, x, mutable=["batch_stats"])  # noqa: E731
+    y, updated = apply(split, x)
+    halves = [apply(whole, half) for half in (x[:4], x[4:])]
+    expected = jnp.concatenate([half for half, _ in halves])
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    means = jax.tree.map(lambda a, b: (a + b) / 2, *(state for _, state in halves))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), updated, means
+    )
+    with pytest.raises(ValueError, match="norm_groups is 2, which does not divide 7"):
+        apply(split, x[:7])
+
+
+def test_local_statistics_are_the_running_ones_in_evaluation(key):
+    x = jax.random.normal(key, (3, 4))
+    split, whole = (norm.batch_norm(groups, False, jnp.float32)() for groups in (2, 1))
+    variables = split.init(key, x)
+    np.testing.assert_allclose(split.apply(variables, x), whole.apply(variables, x), rtol=1e-5)

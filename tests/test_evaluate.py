@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax import evaluate
+from contrastive_jax import evaluate, search
 from contrastive_jax.evaluate import KNN_PROTOCOLS, KnnProtocol, knn_neighbours
 
 
@@ -108,7 +108,7 @@ def test_extract_refuses_an_empty_set(encoder):
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("leave_one_out", [False, True])
 def test_neighbours_equal_a_full_sort(blobs, metric, leave_one_out, monkeypatch):
-    monkeypatch.setattr(evaluate, "_QUERY_ROWS", 64)  # neither tiles nor query blocks come out even
+    monkeypatch.setattr(search, "_QUERY_ROWS", 64)  # neither tiles nor query blocks come out even
     bank = blobs[0][:170]
     query = bank if leave_one_out else blobs[0][170:]
     with jax.transfer_guard("disallow"):
@@ -167,12 +167,11 @@ def test_a_tied_vote_goes_to_the_lowest_class():
 
 def test_three_protocols_come_from_one_search(blobs, monkeypatch):
     searches = []
-    monkeypatch.setattr(
-        evaluate, "knn_neighbours", lambda *a, **kw: searches.append(kw) or knn_neighbours(*a, **kw)
-    )
+    real = search.blocks
+    monkeypatch.setattr(search, "blocks", lambda *a, **kw: searches.append(a[2]) or real(*a, **kw))
     bank, query = (tuple(part[rows] for part in blobs) for rows in (slice(0, 250), slice(250, 330)))
     rows = evaluate.knn_rows(bank, query, representation="blobs", layer="features")
-    assert [search["k"] for search in searches] == [200]
+    assert searches == [200]
     assert [(row["protocol"]["k"], row["protocol"]["temperature"]) for row in rows] == [
         (10, None),
         (20, 0.07),
@@ -188,6 +187,67 @@ def test_three_protocols_come_from_one_search(blobs, monkeypatch):
         assert row["ci95"][0] < slow < row["ci95"][1]
     assert 0.3 < rows[0]["accuracy"] < 1.0
     assert json.loads(json.dumps(rows)) == rows
+
+
+@pytest.mark.parametrize("block_size", [2, 4, 100])
+def test_duplicates_go_to_the_lower_index_under_both_metrics_of_one_pass(block_size):
+    bank = np.random.default_rng(3).integers(-3, 4, size=(5, 4)).astype(np.float32)
+    bank = bank[[0, 1, 2, 0, 3, 1, 4, 0, 2, 4, 0]]  # small integers: distances are exact
+    parts = search.blocks(bank, bank, 6, leave_one_out=True, block_size=block_size)
+    _, index = search.join(parts)["euclidean"]
+    every = slow_similarity(bank, bank, "euclidean", leave_one_out=True)
+    np.testing.assert_array_equal(index, slow_neighbours(every, 6)[1])
+    assert index[0].tolist()[:3] == [3, 7, 10]  # its duplicates, itself passed over
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_duplicates_of_any_features_are_equally_near_wherever_they_stand(metric):
+    rng = np.random.default_rng(4)
+    copy_M = rng.integers(0, 30, size=401)  # tiles of 37 and a last one that is not full
+    bank = rng.normal(size=(30, 33)).astype(np.float32)[copy_M]
+    query = rng.normal(size=(20, 33)).astype(np.float32)
+    similarity, index = knn_neighbours(bank, query, k=300, metric=metric, block_size=37)
+    for near, row in zip(similarity, index, strict=True):
+        for copy in np.unique(copy_M[row]):
+            same = copy_M[row] == copy
+            assert len(set(near[same])) == 1
+            every = np.flatnonzero(copy_M == copy)
+            np.testing.assert_array_equal(row[same], every[: same.sum()])  # the lower ones first
+
+
+def test_two_metrics_from_one_pass_are_the_searches_of_each(blobs, monkeypatch):
+    monkeypatch.setattr(search, "_QUERY_ROWS", 64)
+    bank, query = blobs[0][:170], blobs[0][170:]
+    together = search.join(search.blocks(bank, query, 20, block_size=48))
+    for metric, found in together.items():
+        alone = knn_neighbours(bank, query, k=20, metric=metric, block_size=48)
+        for part, expected in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(part, expected)
+
+
+def test_the_chosen_protocol_is_the_best_on_examples_that_do_not_vote(blobs):
+    bank, query = (tuple(part[rows] for part in blobs) for rows in (slice(0, 250), slice(250, 330)))
+    names = {"representation": "blobs", "layer": "x"}
+    grid = (KnnProtocol(1), KnnProtocol(5), KnnProtocol(50, 0.5))
+    chosen = evaluate.knn_chosen(bank, query, protocols=grid, **names)
+    vote, held = evaluate.stratified_split(bank[1], 0.1, 0)
+    tried = [
+        evaluate.knn_rows(
+            tuple(part[vote] for part in bank),
+            tuple(part[held] for part in bank),
+            protocols=grid,
+            metrics=(metric,),
+            **names,
+        )
+        for metric in ("cosine", "euclidean")
+    ]
+    accuracies = [row["accuracy"] for rows in tried for row in rows]
+    assert chosen.row["protocol"]["validation_accuracy"] == max(accuracies)
+    metric, k, _ = chosen.row["protocol"]["grid"][int(np.argmax(accuracies))]
+    assert (chosen.row["protocol"]["metric"], chosen.row["protocol"]["k"]) == (metric, k)
+    assert chosen.row["accuracy"] == np.mean(chosen.predictions == query[1])
+    other = evaluate.knn_chosen(bank, (query[0], query[1][::-1]), protocols=grid, **names)
+    np.testing.assert_array_equal(other.predictions, chosen.predictions)
 
 
 def test_k_beyond_the_bank_is_clipped_and_the_row_says_so(blobs):

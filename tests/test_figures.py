@@ -82,6 +82,26 @@ def draw_cosines(path: Path):
     return figures.cosine_histogram(path, positive, negative)
 
 
+def draw_overlaid(path: Path, n: int):
+    gauges = {"alignment": 0.1, "uniformity": -2.0, "knn_validation": 0.5}
+    histories = {
+        f"digits-loss.temperature=0.{i}": [row | gauges for row in history(70 - i)]
+        for i in range(n)
+    }
+    return figures.overlaid_curves(path, histories)
+
+
+def draw_confusion(path: Path, names=CIFAR):
+    counts = rng().integers(0, 1001, (len(names), len(names)))
+    return figures.confusion_matrix(path, counts, names)
+
+
+def draw_pairs(path: Path, n=12, shape=(32, 32, 3)):
+    labels = np.stack([np.arange(n) % 10, (np.arange(n) + 1) % 10], axis=1)
+    cosine = np.linspace(1, -1, n)
+    return figures.image_pairs(path, images(n, 2, *shape), labels, cosine, CIFAR, "Hardest pairs")
+
+
 DRAWINGS = {
     "views": draw_views,
     "views of one gray 8x8 digit": lambda path: draw_views(path, (8, 8, 1), n=1),
@@ -110,6 +130,17 @@ DRAWINGS = {
     "neighbours of gray 8x8 digits": lambda path: draw_neighbours(path, 5, 2, (8, 8, 1)),
     "neighbours of one image": lambda path: draw_neighbours(path, 1, 1, similarity=False),
     "cosines": draw_cosines,
+    "curves of one run over one another": lambda path: draw_overlaid(path, 1),
+    "curves of three runs": lambda path: draw_overlaid(path, 3),
+    "curves of twelve runs with long names": lambda path: draw_overlaid(path, 12),
+    "curves of runs that logged nothing": lambda path: figures.overlaid_curves(path, {"a": []}),
+    "confusion": draw_confusion,
+    "confusion of digits": lambda path: draw_confusion(path, [str(i) for i in range(10)]),
+    "confusion of 30 classes": lambda path: draw_confusion(path, ["class"] * 30),
+    "confusion of two classes": lambda path: draw_confusion(path, ["cat", "dog"]),
+    "pairs": draw_pairs,
+    "pairs of gray 8x8 digits": lambda path: draw_pairs(path, 12, (8, 8, 1)),
+    "one pair": lambda path: draw_pairs(path, 1),
 }
 
 

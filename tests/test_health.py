@@ -157,3 +157,28 @@ def test_values_out_of_range_are_refused(z_BVD):
         health.embedding_std(z_BVD[0, 0])
     with pytest.raises(ValueError, match="B >= 2"):
         health.summary(z_BVD[:1], 0.5)
+
+
+def test_the_spectrum_equals_singular_values_and_vanishes_with_the_spread():
+    z = np.random.default_rng(1).normal(size=(50, 6)) * np.arange(1, 7) + 1
+    centred = unit(z) - unit(z).mean(axis=0)
+    variance = np.linalg.svd(centred, compute_uv=False) ** 2
+    spectrum = np.asarray(health.dimension_spectrum(z.astype(np.float32)))
+    np.testing.assert_allclose(spectrum, variance / variance.sum(), rtol=1e-4)
+    np.testing.assert_array_equal(health.dimension_spectrum(jnp.ones((5, 3))), np.zeros(3))
+
+
+def test_class_separation_equals_loops_over_pairs():
+    rng = np.random.default_rng(2)
+    label = np.array([0] * 9 + [2] * 4 + [5] * 6)
+    z = (rng.normal(size=(6, 4))[label] + rng.normal(size=(19, 4))).astype(np.float32)
+    distance = 1 - unit(z) @ unit(z).T
+    members = [np.flatnonzero(label == c) for c in (0, 2, 5)]
+    within = np.mean([distance[np.ix_(m, m)].mean() for m in members])
+    total = np.mean([distance[np.ix_(a, b)].mean() for a in members for b in members])
+    fast = health.class_separation(z, label)
+    np.testing.assert_allclose(fast, 1 - within / total, rtol=1e-5)
+    assert 0.05 < float(fast) < 0.95
+    assert float(health.class_separation(jnp.ones((4, 2)), np.array([0, 0, 1, 1]))) == 0.0
+    with pytest.raises(ValueError, match="class >= 0"):
+        health.class_separation(z, label[:3])

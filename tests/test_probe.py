@@ -81,6 +81,36 @@ def test_fitting_strengths_together_is_fitting_each_alone(digits, result):
         np.testing.assert_allclose(together.objective[i], one.objective, rtol=1e-4)
 
 
+def test_a_path_in_any_order_and_in_any_tiles_reaches_the_same_optima(digits, monkeypatch):
+    x, y = digits[:2]
+    grid = tuple(np.logspace(-3, 2, 11)[[4, 0, 9, 2, 10, 1, 3, 8, 5, 7, 6]])
+    path = logistic.fit_grid(x, y, 10, grid, 500)  # two groups of lanes, the second not full
+    assert path.converged.all()
+    monkeypatch.setattr(logistic, "_TILE_ROWS", 256)  # 600 rows do not fill the last tile
+    monkeypatch.setattr(logistic, "_LANES", 1)
+    one = logistic.fit_grid(x[:, ::-1], y, 10, grid[2:5], 500)
+    np.testing.assert_allclose(one.objective, path.objective[2:5], rtol=1e-4)
+    np.testing.assert_allclose(one.weight[:, ::-1], path.weight[2:5], atol=2e-3)
+    for i, l2 in enumerate(grid):
+        np.testing.assert_allclose(
+            path.objective[i], objective(logistic.lane(path, i), x, y, l2), rtol=1e-4
+        )
+
+
+def test_memory_does_not_grow_with_the_number_of_strengths():
+    n, features = 20_000, 32
+    stop = logistic.Stop(np.int32(9), np.float32(1e-3))
+    specs = jax.ShapeDtypeStruct((n, features), np.float32), jax.ShapeDtypeStruct((n,), np.int32)
+
+    def temporary(strengths: int) -> int:
+        l2 = jax.ShapeDtypeStruct((strengths,), np.float32)
+        lowered = logistic._fit_strengths.lower(*specs, l2, stop, n_classes=10)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    logits_of_all = 4 * 45 * 10 * n
+    assert temporary(45) < temporary(9) + logits_of_all / 20
+
+
 def test_constant_features_get_no_weight_and_scale_and_shift_change_nothing(digits):
     x, y = digits[:2]
     constant = np.where(np.arange(64) < 5, np.float32(0.1), x)
@@ -114,11 +144,11 @@ def test_equal_validation_accuracies_go_to_the_larger_penalty(digits):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_split_is_stratified_seeded_and_spares_single_examples(seed):
     y = np.array([0] * 40 + [1] * 20 + [2])
-    fit, held = probe._stratified_split(y, 0.1, seed)
+    fit, held = probe.stratified_split(y, 0.1, seed)
     assert sorted([*fit, *held]) == list(range(61))
     np.testing.assert_array_equal(np.bincount(y[held], minlength=3), [4, 2, 0])
-    np.testing.assert_array_equal(held, probe._stratified_split(y, 0.1, seed)[1])
-    assert set(held) != set(probe._stratified_split(y, 0.1, seed + 1)[1])
+    np.testing.assert_array_equal(held, probe.stratified_split(y, 0.1, seed)[1])
+    assert set(held) != set(probe.stratified_split(y, 0.1, seed + 1)[1])
 
 
 def test_an_absent_class_is_never_predicted_and_one_class_always(digits):
@@ -139,7 +169,7 @@ def test_a_fit_that_runs_out_of_steps_says_so(digits):
 def test_few_label_draws_equal_separate_fits_on_ten_labels_a_class(digits, few):
     x, y, test_x, test_y = digits
     for i, accuracy in enumerate(few.accuracies):
-        chosen = probe._draw(y, 10, 10, (0, i))
+        chosen = probe._draw(y, np.full(10, 10), (0, i))
         assert len(set(chosen)) == 100
         np.testing.assert_array_equal(np.bincount(y[chosen]), 10)
         scaler, model = sklearn_fit(x[chosen], y[chosen], few.l2)
@@ -150,6 +180,21 @@ def test_few_label_draws_equal_separate_fits_on_ten_labels_a_class(digits, few):
     assert len(set(few.accuracies)) > 1
 
 
+def test_a_fraction_of_the_labels_is_stratified_and_has_every_class(digits):
+    x, y, test_x, test_y = digits
+    assert set(probe._labels_to_draw(y, 10, 10, 0.001, 2)) == {1}
+    fraction, settings = 0.1, {"n_classes": 10, "draws": 2, "max_steps": 50}
+    share = probe.few_label_probe(*digits, fraction=fraction, **settings)
+    counts = np.maximum(1, np.round(fraction * np.bincount(y))).astype(int)
+    assert share.train_size == counts.sum()
+    chosen = probe._draw(y, counts, (0, 1))
+    np.testing.assert_array_equal(np.bincount(y[chosen]), counts)
+    scaler, model = sklearn_fit(x[chosen], y[chosen], share.l2)
+    assert abs(model.score(scaler.transform(test_x), test_y) - share.accuracies[1]) <= 2e-3
+    protocol = probe.few_label_row(share, representation="pixels", layer="raw")["protocol"]
+    assert (protocol["fraction"], protocol["labels_per_class"]) == (fraction, None)
+
+
 def test_rows_hold_their_whole_protocol_as_json(digits, result, few):
     linear = probe.linear_row(result, representation="pixels", layer="raw")
     scarce = probe.few_label_row(few, representation="pixels", layer="raw")
@@ -157,7 +202,10 @@ def test_rows_hold_their_whole_protocol_as_json(digits, result, few):
         assert json.loads(json.dumps(row)) == row
         assert row["ci95"][0] < row["accuracy"] < row["ci95"][1]
         assert row["n"] == len(digits[3])
-    assert linear["protocol"]["selection"] == "held-out 10 % of train, stratified, seed 0"
+    assert linear["protocol"]["selection"] == (
+        "held-out 10 % of train, stratified, seed 0, the larger of equals"
+    )
+    assert "l2/2 |W|^2" in linear["protocol"]["objective"]
     assert linear["protocol"]["train_size"] == 600
     assert scarce["protocol"]["labels_per_class"] == 10
 
@@ -176,6 +224,7 @@ def test_what_cannot_be_fitted_is_refused(digits):
             "holds out 0": lambda: probe.linear_probe(
                 x[:9], y[:9], x, y, n_classes=10, validation_fraction=0.01
             ),
+            "a share 1.5": lambda: probe.few_label_probe(x, y, x, y, n_classes=10, fraction=1.5),
             "rarest class": lambda: probe.few_label_probe(x, y, x, y, n_classes=10, per_class=99),
         }.items():
             with pytest.raises(ValueError, match=match):

@@ -121,3 +121,30 @@ def test_linear_probe_names_a_folder_that_holds_no_run(tmp_path):
     code, _, err = finish(start(tmp_path, *SETTINGS, module="linear_probe"))
     assert code == 4
     assert "holds no run" in err
+
+
+def test_evaluate_scores_by_every_protocol_and_transfers(straight):
+    words = (*SETTINGS, *QUICK, "--epochs=1")
+    names = "knn,linear,ridge,retrieval,clusters,sgd,finetune"
+    code, out, err = finish(start(straight[0], *words, f"--protocols={names}", module="evaluate"))
+    assert code == 0, err
+    result = json.loads((straight[0] / "results" / "evaluation.json").read_text())
+    rows = result["evaluations"]
+    assert {row["protocol"]["name"] for row in rows} == set(names.split(","))
+    assert {row["representation"] for row in rows} == {"trained", "untrained", "pixels"}
+    assert {row["dataset"] for row in rows} == {"digits"}
+    gauges = result["health"]["trained/features"]
+    assert len(gauges["dimension_spectrum"]) > 1
+    assert 0 < gauges["alignment"] < 2
+    with np.load(straight[0] / "results" / "evaluation.npz") as kept:
+        for row in rows:
+            if "predictions" in row:
+                assert row["accuracy"] == np.mean(kept[row["predictions"]] == kept["label"])
+        assert len(kept.files) == 1 + sum("predictions" in row for row in rows)
+    assert "kNN k=20 T=0.07" in out
+
+    words = (*words, "--protocols=ridge", "--data=configs/digits.py:smoke")
+    code, _, err = finish(start(straight[0], *words, module="evaluate"))
+    assert code == 0, err
+    moved = json.loads((straight[0] / "results" / "evaluation-digits.json").read_text())
+    assert moved["evaluations"] == [row for row in rows if row["protocol"]["name"] == "ridge"]

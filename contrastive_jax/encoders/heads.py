@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax.encoders import norm
+
 KINDS = ("none", "linear", "mlp")
 
 
@@ -15,6 +17,7 @@ def make(
     batch_norm: bool = True,
     output_batch_norm: bool = False,
     dtype: str = "float32",
+    norm_groups: int = 1,
 ) -> "ProjectionHead":
     """A projection head by the keys of the config's `head`.
 
@@ -28,6 +31,7 @@ def make(
       batch_norm: normalise after every hidden matrix.
       output_batch_norm: normalise the embedding as well.
       dtype: "float32" or "bfloat16" for the computation; the embedding comes back as float32.
+      norm_groups: parts of the batch whose statistics are apart; 1 is the global batch.
 
     Raises:
       ValueError: an unknown kind or dtype, or a size below 1.
@@ -41,12 +45,15 @@ def make(
         raise ValueError(f"head kind is {kind!r}; give one of {KINDS}")
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"head dtype is {dtype!r}; give 'float32' or 'bfloat16'")
-    for key, size in {"hidden_dim": hidden_dim, "output_dim": output_dim, "layers": layers}.items():
+    sizes = {"hidden_dim": hidden_dim, "output_dim": output_dim, "layers": layers}
+    for key, size in {**sizes, "norm_groups": norm_groups}.items():
         if size < 1:
             raise ValueError(f"head {key} is {size}; give at least 1")
     hidden = {"none": (), "linear": (), "mlp": (hidden_dim,) * (layers - 1)}[kind]
     output = None if kind == "none" else output_dim
-    return ProjectionHead(hidden, output, batch_norm, output_batch_norm, jnp.dtype(dtype))
+    return ProjectionHead(
+        hidden, output, batch_norm, output_batch_norm, jnp.dtype(dtype), norm_groups
+    )
 
 
 class ProjectionHead(nn.Module):
@@ -55,6 +62,7 @@ class ProjectionHead(nn.Module):
     batch_norm: bool
     output_batch_norm: bool
     dtype: jnp.dtype
+    norm_groups: int
 
     @nn.compact
     def __call__(self, h_BF: jax.Array, *, train: bool) -> jax.Array:
@@ -69,5 +77,5 @@ class ProjectionHead(nn.Module):
         """A matrix with a norm, or with a bias where there is no norm to hold one."""
         x = nn.Dense(width, use_bias=not batch_norm, dtype=self.dtype)(x)
         if batch_norm:
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x)
+            x = norm.batch_norm(self.norm_groups, train, self.dtype)()(x)
         return x

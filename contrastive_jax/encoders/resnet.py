@@ -6,6 +6,7 @@ arXiv 1706.02677, section 5.1), so that a block starts as the identity.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax.encoders.conv import Conv
+from contrastive_jax.encoders.norm import batch_norm
 
 
 class Architecture(NamedTuple):
@@ -35,6 +37,7 @@ def make(
     width: float = 1.0,
     stages: int = 4,
     dtype: str = "float32",
+    norm_groups: int = 1,
 ) -> "ResNet":
     """An encoder from images [B,H,W,C] to features [B,F] by the keys of the config's `encoder`.
 
@@ -45,6 +48,8 @@ def make(
       width: multiplies every channel count; 1.0 begins with 64 channels.
       stages: how many of the four stages to keep; each halves the side and doubles the channels.
       dtype: "float32" or "bfloat16" for the computation; parameters and statistics are float32.
+      norm_groups: parts of the batch whose statistics are apart, as on devices of their own; 1 is
+        the global batch.
 
     Raises:
       ValueError: an unknown depth, stem or dtype, or a width or number of stages out of range.
@@ -61,9 +66,10 @@ def make(
     _require(dtype in ("float32", "bfloat16"), "dtype", dtype, "'float32' or 'bfloat16'")
     channels = round(64 * width)
     _require(channels >= 1, "width", width, "large enough for one channel of 64 * width")
+    _require(norm_groups >= 1, "norm_groups", norm_groups, "at least 1")
     architecture = ARCHITECTURES[depth]
     blocks = architecture.blocks[:stages]
-    return ResNet(blocks, architecture.bottleneck, stem, channels, jnp.dtype(dtype))
+    return ResNet(blocks, architecture.bottleneck, stem, channels, jnp.dtype(dtype), norm_groups)
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:
@@ -77,12 +83,11 @@ class ResNet(nn.Module):
     stem: str
     channels: int
     dtype: jnp.dtype
+    norm_groups: int
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        norm = functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype
-        )
+        norm = batch_norm(self.norm_groups, train, self.dtype)
         conv = functools.partial(Conv, dtype=self.dtype)
         block = functools.partial(Bottleneck if self.bottleneck else Basic, norm=norm, conv=conv)
 
@@ -103,8 +108,8 @@ class ResNet(nn.Module):
 class Basic(nn.Module):
     channels: int
     stride: int
-    norm: type[nn.Module]
-    conv: type[nn.Module]
+    norm: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -118,8 +123,8 @@ class Basic(nn.Module):
 class Bottleneck(nn.Module):
     channels: int
     stride: int
-    norm: type[nn.Module]
-    conv: type[nn.Module]
+    norm: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

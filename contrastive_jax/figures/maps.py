@@ -65,6 +65,14 @@ def embedding_map(
     return Path(path)
 
 
+def palette(n: int) -> Sequence[Any]:
+    """Colours for n kinds of thing, apart from one another where n allows it."""
+    from matplotlib import colormaps
+
+    few = n <= len(_CLASS_COLOURS)
+    return _CLASS_COLOURS if few else list(colormaps["turbo"](np.linspace(0, 1, n)))
+
+
 def _pca(x_ND: np.ndarray) -> tuple[np.ndarray, float]:
     """The first two principal components [N, 2] and their share of the variance."""
     centred = x_ND - x_ND.mean(axis=0)
@@ -86,15 +94,12 @@ def _tsne(x_ND: np.ndarray, pca_N2: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _scatter(axes: Any, xy_N2: np.ndarray, label_N: np.ndarray, names: Sequence[str]) -> None:
-    from matplotlib import colormaps
-
     classes = np.unique(label_N)
-    few = len(classes) <= len(_CLASS_COLOURS)
-    palette = _CLASS_COLOURS if few else colormaps["turbo"](np.linspace(0, 1, len(classes)))
+    colours = palette(len(classes))
     style = {"s": 10 if len(xy_N2) > 500 else 20, "linewidths": 0}
     for i, label in enumerate(classes):
         x_N, y_N = xy_N2[label_N == label].T
         marker = _MARKERS[i % len(_MARKERS)]
         axes.scatter(
-            x_N, y_N, marker=marker, color=palette[i], label=class_name(names, label), **style
+            x_N, y_N, marker=marker, color=colours[i], label=class_name(names, label), **style
         )

@@ -80,7 +80,7 @@ def curves(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> Path:
         for axes, panel in zip(all_axes, panels, strict=False):
             for name, label, colour in panel.lines:
                 if name in logged:
-                    _line(axes, rows, name, panel.factor, label, colour)
+                    draw_line(axes, rows, name, panel.factor, label, colour)
             axes.set(title=panel.title, xlabel="step", ylabel=panel.unit)
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.locator_params(axis="x", nbins=6, integer=True)
@@ -162,21 +162,28 @@ def cosine_histogram(path: PathLike, positive_N: np.ndarray, negative_M: np.ndar
     return Path(path)
 
 
-def _line(
-    axes: Any, rows: Sequence[Mapping[str, Any]], name: str, factor: float, label: str, colour: str
+def draw_line(
+    axes: Any,
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    factor: float,
+    label: str,
+    colour: Any,
+    linestyle: str = "-",
 ) -> None:
     """A metric against the step; where it is long, faint under its moving average."""
     points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     step, value = np.array(points, float).T
     value = value * factor
+    style = {"color": colour, "linestyle": linestyle, "label": label}
     if len(value) < 60:
         marker = "o" if len(value) < 30 else None
-        axes.plot(step, value, color=colour, label=label, marker=marker, markersize=3)
+        axes.plot(step, value, marker=marker, markersize=3, **style)
         return
     half = max(1, len(value) // 100)
     window = [value[max(0, i - half) : i + half + 1].mean() for i in range(len(value))]
     axes.plot(step, value, color=colour, alpha=0.3, linewidth=0.7)
-    axes.plot(step, window, color=colour, label=label, linewidth=1.6)
+    axes.plot(step, window, linewidth=1.6, **style)
 
 
 def _bars(axes: Any, bars: list[tuple[float, Any]], width: float, colour: str, label: str) -> None:

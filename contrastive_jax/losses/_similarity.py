@@ -60,13 +60,16 @@ def check_pairs(
     return Ids(index, ids_B)
 
 
-def scaled(x: jax.Array, temperature: jax.Array | float, sides: int) -> jax.Array:
+def scaled(
+    x: jax.Array, temperature: jax.Array | float, sides: int, *, normalize: bool = True
+) -> jax.Array:
     """Unit rows that carry the temperature: whole, or its root where they meet themselves.
 
     With the temperature inside the vectors, its gradient follows from theirs in every form.
     """
     scale = 1.0 / jnp.asarray(temperature, jnp.float32)
-    return unit(x) * (scale if sides == 1 else jnp.sqrt(scale))
+    rows = unit(x) if normalize else x.astype(jnp.float32)
+    return rows * (scale if sides == 1 else jnp.sqrt(scale))
 
 
 def other_examples(s: jax.Array, params: tuple[()], rows: jax.Array, cols: jax.Array) -> Terms:

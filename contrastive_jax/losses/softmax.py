@@ -32,6 +32,7 @@ def nt_xent(
     z_BVD: jax.Array,
     temperature: jax.Array | float = 0.5,
     *,
+    normalize: bool = True,
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
@@ -45,6 +46,7 @@ def nt_xent(
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
       temperature: scalar above 0; may be traced, its gradient is exact.
+      normalize: False takes inner products of the embeddings as they come (the paper's Table 5).
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form
         (reverse-mode differentiation only).
@@ -66,7 +68,7 @@ def nt_xent(
     ICML 2020, equation 1 (arXiv:2002.05709).
     """
     check_views(z_BVD, temperature, block_size)
-    z_BVD = scaled(z_BVD, temperature, sides=2)
+    z_BVD = scaled(z_BVD, temperature, sides=2, normalize=normalize)
     negatives_BV = other_views_of(z_BVD, other_examples, (), axis_name, block_size).exponents[0]
     return share_of_positives(positives_of(z_BVD), negatives_BV)
 

@@ -1,0 +1,47 @@
+"""The projection head, its type and dimension: SimCLR (arXiv 2002.05709), Figure 8.
+
+    python -m experiments.ablations --config configs/ablations/projection_head.py:cpu --workdir DIR
+
+Figure 8  ImageNet, ResNet-50, linear top-1 of h: a nonlinear head is better than a linear one by
+          about 3 points and than none by more than 10; the dimension, 32 to 2048, hardly matters.
+cpu       digits, dimensions 16 and 64, three seeds.
+"""
+
+from configs.ablations import base
+from contrastive_jax import claims
+
+
+def get_config(preset: str = "full"):
+    return base.with_digits(preset)
+
+
+def sizes(preset: str):
+    return base.pick(preset, full=(32, 64, 128, 256, 512), cpu=(16, 64), smoke=(8, 16))
+
+
+def grid(preset: str):
+    cells = {("h itself", "none"): {"head.kind": "none"}}
+    for kind in ("linear", "mlp"):
+        for size in sizes(preset):
+            cells[str(size), kind] = {"head.kind": kind, "head.output_dim": size}
+    return {
+        "cells": cells,
+        "seeds": base.pick(preset, full=3, cpu=3, smoke=1),
+        "columns": base.COLUMNS,
+        "figure": {"axis": "dimension of z"},
+        "seconds": base.pick(preset, full=600.0, cpu=25.0, smoke=8.0),
+    }
+
+
+def claim(results):
+    """A nonlinear head is better than a linear one, that better than none, and the dimension of a
+    nonlinear head matters by less than 2 points."""
+    of = {name: columns["linear"] for name, columns in results.items()}
+    dims = sorted(int(name.split(" + ")[0]) for name in of if name.endswith("mlp"))
+    small, large = (f"{size} + mlp" for size in (dims[0], dims[-1]))
+    linear, none = f"{dims[-1]} + linear", "h itself + none"
+    return claims.all_of(
+        claims.above(of[large], of[linear], names=("nonlinear", "linear")),
+        claims.above(of[linear], of[none], names=("linear", "none")),
+        claims.close(of[large], of[small], 0.02, names=(f"{dims[-1]}", f"{dims[0]} dimensions")),
+    )

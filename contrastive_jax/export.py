@@ -1,0 +1,260 @@
+"""An encoder as files that others can use: safetensors with torchvision's names, and a card.
+
+The tensors have the names and layouts of torchvision's ResNet (`conv1.weight` [O,I,H,W],
+`layer1.0.bn2.running_mean`, `layer2.0.downsample.0.weight`), for every depth, stem and number of
+stages. The card is JSON: how to build the encoder again, and what the caller says of it.
+"""
+
+import hashlib
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from contrastive_jax import augment, workdir
+from contrastive_jax.encoders import resnet
+from contrastive_jax.errors import CheckpointError
+
+TENSORS, CARD, SUMS = "encoder.safetensors", "card.json", "SHA256SUMS"
+FORMAT = "contrastive_jax encoder, 1"
+_MODULES = {
+    "stem_conv": "conv1",
+    "stem_norm": "bn1",
+    "shortcut_conv": "downsample.0",
+    "shortcut_norm": "downsample.1",
+}
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_COUNTER = "num_batches_tracked"  # torch has it beside the statistics; JAX does not
+
+
+class Exported(NamedTuple):
+    """An encoder that was read back from an export."""
+
+    embed: Callable[[Any], jax.Array]  # uint8 images [B,H,W,C] of any side -> features [B,F]
+    encoder: Any  # the flax module, float images [B,size,size,C] -> features [B,F]
+    variables: dict[str, Any]  # {"params", "batch_stats"}, as its `apply` takes them
+    card: dict[str, Any]
+
+
+def to_torch(variables: Mapping[str, Any], steps: int = 0) -> dict[str, np.ndarray]:
+    """A ResNet's variables under torchvision's names, filters as [O,I,H,W].
+
+    Args:
+      variables: {"params", "batch_stats"} of a `resnet.make` encoder.
+      steps: what every `num_batches_tracked` says; torch in evaluation does not use it.
+
+    >>> encoder = resnet.make(depth=10, width=0.0625, stages=1)
+    >>> variables = encoder.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+    >>> tensors = to_torch(variables)
+    >>> tensors["conv1.weight"].shape, tensors["layer1.0.bn1.running_mean"].shape
+    ((4, 3, 3, 3), (4,))
+    """
+    tensors = {}
+    for path, leaf in _named(variables):
+        tensors[_torch_name(path)] = np.ascontiguousarray(_to_torch_layout(np.asarray(leaf)))
+        if path[-1] == "mean":
+            module, _, _ = _torch_name(path).rpartition(".")
+            tensors[f"{module}.{_COUNTER}"] = np.asarray(steps, np.int64)
+    return tensors
+
+
+def from_torch(tensors: Mapping[str, np.ndarray], encoder: Any, image_shape: Any) -> dict[str, Any]:
+    """The variables of an encoder from tensors with torchvision's names.
+
+    Args:
+      tensors: as `to_torch` makes them; `fc.*` and counters are not looked at.
+      encoder: of `resnet.make`, of the same architecture.
+      image_shape: (H, W, C) of what it is shown.
+
+    Raises:
+      CheckpointError: a tensor is missing, too many, or of another shape; it is named.
+
+    >>> encoder = resnet.make(depth=10, width=0.0625, stages=1)
+    >>> variables = encoder.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+    >>> again = from_torch(to_torch(variables), encoder, (8, 8, 3))
+    >>> jax.tree.all(jax.tree.map(jnp.array_equal, variables, again))
+    Array(True, dtype=bool)
+    """
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    wanted = jax.eval_shape(
+        lambda key, x: encoder.init(key, x, train=False), jax.random.key(0), image
+    )
+    names = {_torch_name(path) for path, _ in _named(wanted)}
+    given = {n for n in tensors if not n.endswith(_COUNTER) and not n.startswith("fc.")}
+    if odd := sorted(names ^ given):
+        raise CheckpointError(f"The tensors are not those of this encoder: see {odd[0]!r}.")
+    leaves = [_leaf(tensors, _torch_name(path), target) for path, target in _named(wanted)]
+    return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+
+
+def save(
+    folder: str | os.PathLike[str],
+    variables: Mapping[str, Any],
+    *,
+    encoder: Mapping[str, Any],
+    size: int,
+    image_shape: tuple[int, ...],
+    about: Mapping[str, Any],
+    steps: int = 0,
+) -> dict[str, Any]:
+    """Write encoder.safetensors, card.json and SHA256SUMS; the card is returned.
+
+    Args:
+      folder: made if need be; an older export in it is replaced.
+      variables: {"params", "batch_stats"} of the encoder.
+      encoder: the keywords of `resnet.make`.
+      size: side in pixels of what the encoder is shown.
+      image_shape: (H, W, C) of the data set's images, before they are resized.
+      about: finite JSON that goes into the card as it is: data, config, scores, versions.
+      steps: of training.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = inspect.signature(resnet.make).bind(**encoder)
+    settings.apply_defaults()  # written out: a later default must not change this encoder
+    tensors = to_torch(variables, steps)
+    temporary = folder / f".{TENSORS}.{os.getpid()}.tmp"
+    safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+    digest = _sha256(temporary)
+    card = {
+        "format": FORMAT,
+        "encoder": settings.arguments,
+        "preprocessing": _preprocessing(size, image_shape),
+        "torch": _for_torch(**settings.arguments),
+        **about,
+        "tensors": {
+            "file": TENSORS,
+            "sha256": digest,
+            "tensors": len(tensors),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        },
+    }
+    os.replace(temporary, folder / TENSORS)
+    workdir.write_text(folder / SUMS, f"{digest}  {TENSORS}\n")
+    workdir.write_json(folder / CARD, card)
+    return card
+
+
+def load(folder: str | os.PathLike[str]) -> Exported:
+    """An exported encoder, its file verified; the features are those of the run, bit for bit.
+
+    Args:
+      folder: where `save` wrote.
+
+    Raises:
+      CheckpointError: files are missing, of another format, damaged, or do not fit each other.
+
+    >>> import tempfile
+    >>> settings = {"depth": 10, "width": 0.0625, "stages": 1}
+    >>> x = jnp.zeros((1, 8, 8, 3))
+    >>> variables = resnet.make(**settings).init(jax.random.key(0), x, train=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     card = save(
+    ...         folder, variables, encoder=settings, size=8, image_shape=(8, 8, 3), about={}
+    ...     )
+    ...     exported = load(folder)
+    >>> exported.embed(np.zeros((5, 8, 8, 3), np.uint8)).shape
+    (5, 4)
+    """
+    card = _read_card(Path(folder))
+    encoder = resnet.make(**card["encoder"])
+    size, channels = card["preprocessing"]["size"], card["preprocessing"]["image_shape"][-1]
+    tensors = _read_tensors(Path(folder) / TENSORS, card["tensors"]["sha256"])
+    variables = from_torch(tensors, encoder, (size, size, channels))
+    evaluate = augment.make_views(size).evaluate
+
+    @jax.jit
+    def features(variables: dict[str, Any], image_BHWC: jax.Array) -> jax.Array:
+        return encoder.apply(variables, evaluate(image_BHWC), train=False)  # type: ignore
+
+    return Exported(lambda image: features(variables, image), encoder, variables, card)
+
+
+def _named(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """The leaves with the names of their modules, without that of the collection."""
+    leaves = jax.tree_util.tree_leaves_with_path(dict(variables))
+    return [(tuple(key.key for key in path[1:]), leaf) for path, leaf in leaves]
+
+
+def _torch_name(path: tuple[str, ...]) -> str:
+    *modules, leaf = path
+    return ".".join([*map(_torch_module, modules), _LEAVES[leaf]])
+
+
+def _torch_module(name: str) -> str:
+    if block := re.fullmatch(r"stage(\d+)_block(\d+)", name):
+        return f"layer{block[1]}.{int(block[2]) - 1}"
+    if numbered := re.fullmatch(r"(Conv|\w*BatchNorm)_(\d+)", name):
+        return f"{'conv' if numbered[1] == 'Conv' else 'bn'}{int(numbered[2]) + 1}"
+    return _MODULES[name]
+
+
+def _to_torch_layout(array: np.ndarray) -> np.ndarray:
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array  # HWIO to OIHW
+
+
+def _leaf(tensors: Mapping[str, np.ndarray], name: str, target: Any) -> jax.Array:
+    array = tensors[name]
+    array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+    if array.shape != target.shape:
+        raise CheckpointError(f"{name} is {array.shape} in HWIO; the encoder has {target.shape}.")
+    return jnp.asarray(array, target.dtype)
+
+
+def _preprocessing(size: int, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    steps = ["divide the uint8 image by 255; no mean is subtracted"]
+    if tuple(image_shape[:2]) != (size, size):
+        steps.append(
+            f"resize to {size} x {size}, bilinear and antialiased, as torch's "
+            "interpolate(mode='bilinear', antialias=True, align_corners=False)"
+        )
+    return {"image_shape": list(image_shape), "size": size, "steps": steps}
+
+
+def _for_torch(depth: int, stem: str, stages: int, **others: Any) -> list[str]:
+    """What turns torchvision's ResNet into this encoder."""
+    name = "ResNet(BasicBlock, [1, 1, 1, 1])" if depth == 10 else f"resnet{depth}()"
+    lines = [f"torchvision.models.resnet.{name}", "fc = Identity()"]
+    if stem != "imagenet":
+        lines.append(f"conv1 = 3 x 3, stride {1 if stem == 'cifar' else 2}, padding 1, no bias")
+        lines.append("maxpool = Identity()")
+    lines += [f"layer{n} = Identity()" for n in range(stages + 1, 5)]
+    lines.append("channel counts as in the tensors; eval(); input float32 [B, C, H, W] in [0, 1]")
+    return lines
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    if not (folder / CARD).is_file():
+        raise CheckpointError(f"{folder} holds no export: it has no {CARD}.")
+    card = workdir.read_json(folder / CARD)
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise CheckpointError(f"{folder / CARD} is not of the format {FORMAT!r}.")
+    return card
+
+
+def _read_tensors(path: Path, sha256: str) -> dict[str, np.ndarray]:
+    if not path.is_file() or _sha256(path) != sha256:
+        raise CheckpointError(f"{path} is not the file that its card names: export it again.")
+    return safetensors.numpy.load_file(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,111 @@
+"""Pictures of ablations: bars and lines with error bars over seeds, and a matrix of pairs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrastive_jax.figures.sheet import (
+    BLUE,
+    GRAY,
+    GREEN,
+    INK,
+    ORANGE,
+    RED,
+    PathLike,
+    sheet,
+)
+
+Points = Mapping[tuple[str, ...], tuple[float, float]]  # (x[, series]) -> mean, half of its bar
+_COLOURS = (BLUE, ORANGE, GREEN, RED, GRAY, "#CC79A7", "#56B4E9")
+_MARKERS = "osD^vPX"
+FORMS = ("bars", "lines", "matrix")
+
+
+def ablation(
+    path: PathLike, points: Points, *, form: str = "bars", title: str, unit: str, axis: str = ""
+) -> Path:
+    """What each setting of an ablation reached, as the papers draw it.
+
+    Args:
+      path: of the PNG.
+      points: (x,) or (x, series) -> (mean, half the length of its error bar), in `unit`, drawn in
+        the order given; "matrix" takes (row, column).
+      form: "bars", "lines" (x evenly spaced, joined within a series) or "matrix".
+      title: of the picture.
+      unit: of the means.
+      axis: what x is.
+
+    Raises:
+      ValueError: an unknown form, or no points.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ablation(f"{folder}/figure.png", {("0.1",): (64.4, 0.2)}, title="t", unit="%").name
+    'figure.png'
+    """
+    if form not in FORMS or not points:
+        raise ValueError(f"form is {form!r} of {len(points)} points; give one of {FORMS}, and some")
+    xs = list(dict.fromkeys(at[0] for at in points))
+    series = list(dict.fromkeys(at[1] if len(at) > 1 else "" for at in points))
+    if form == "matrix":
+        with sheet(path, (1.8 + 0.75 * len(series), 1.2 + 0.62 * len(xs))) as (axes,):
+            _matrix(axes, points, xs, series, unit)
+            axes.set_title(title)
+        return Path(path)
+    width = max(4.8, 1.4 + 0.42 * len(xs) * max(1.6, len(series)))
+    with sheet(path, (min(width, 13.0), 3.4)) as (axes,):
+        for number, name in enumerate(series):
+            own = [(i, points.get((x, name), points.get((x,)))) for i, x in enumerate(xs)]
+            drawn = [(i, *point) for i, point in own if point is not None]
+            _series(axes, np.array(drawn), number, len(series), name, form)
+        longest = max(len(x) for x in xs)
+        axes.set_xticks(range(len(xs)), xs, **_slant(longest))
+        axes.set(title=title, ylabel=unit, xlabel=axis, xlim=(-0.6, len(xs) - 0.4))
+        low, high = _range(points)
+        axes.set_ylim(low, high)
+        axes.grid(True, axis="y")
+        if len(series) > 1:
+            axes.figure.legend(loc="outside lower center", ncols=min(4, len(series)))
+    return Path(path)
+
+
+def _slant(longest: int) -> dict[str, Any]:
+    return {"rotation": 25, "ha": "right"} if longest > 9 else {}
+
+
+def _range(points: Points) -> tuple[float, float]:
+    """Room for all bars, not from zero: the differences are the point."""
+    ends = [end for mean, half in points.values() for end in (mean - half, mean + half)]
+    room = max(0.15 * (max(ends) - min(ends)), 0.5)
+    return min(ends) - room, max(ends) + room
+
+
+def _series(axes: Any, drawn: np.ndarray, number: int, count: int, name: str, form: str) -> None:
+    x, mean, half = drawn.T
+    colour = _COLOURS[number % len(_COLOURS)]
+    error = {"ecolor": INK, "elinewidth": 0.9, "capsize": 2.5}
+    if form == "lines":
+        marker = _MARKERS[number % len(_MARKERS)]
+        axes.errorbar(x, mean, half, color=colour, marker=marker, markersize=4, label=name, **error)
+        return
+    width = 0.8 / count
+    place = x + (number - (count - 1) / 2) * width
+    axes.bar(place, mean, 0.92 * width, color=colour, label=name, yerr=half, error_kw=error)
+
+
+def _matrix(axes: Any, points: Points, xs: Sequence[str], series: Sequence[str], unit: str) -> None:
+    grid = np.full((len(xs), len(series)), np.nan)
+    for (row, column), (mean, _) in points.items():
+        grid[xs.index(row), series.index(column)] = mean
+    image = axes.imshow(grid, cmap="cividis")
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for (row, column), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "white" if value < middle else INK
+            text = f"{value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(series)), series, rotation=25, ha="right")
+    axes.set_yticks(range(len(xs)), xs)
+    axes.figure.colorbar(image, ax=axes, label=unit)

@@ -1,0 +1,197 @@
+"""Exact nearest neighbours by brute force in tiles, the way to kNN and to retrieval.
+
+The rule for ties and duplicates: of equal similarities, as float32 has them, the lower bank index
+comes first, whatever the tiles. A row is told from its duplicates by its index alone, so under
+`leave_one_out` a duplicate is a neighbour like any other.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+METRICS = ("cosine", "euclidean")
+_QUERY_ROWS = 512  # queries that meet one tile of the bank at a time
+
+Found = tuple[np.ndarray, np.ndarray]  # similarities [N, k] float32 and bank indices [N, k] int32
+
+
+def knn_neighbours(
+    bank_MD: np.ndarray,
+    query_ND: np.ndarray,
+    *,
+    k: int,
+    metric: str = "cosine",
+    leave_one_out: bool = False,
+    block_size: int = 8192,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` most similar rows of a bank for each query, nearest first.
+
+    Exact, by brute force in tiles: no more than 512 x block_size similarities exist at a time.
+    Of equal similarities the lower bank index comes first.
+
+    Args:
+      bank_MD: rows to search, float32 or any dtype that converts to it, such as uint8 pixels.
+      query_ND: rows to look up.
+      k: neighbours per query; clipped to the rows that there are.
+      metric: "cosine", or "euclidean", whose similarity is minus the distance.
+      leave_one_out: the queries are the bank itself, and no row is its own neighbour.
+      block_size: bank rows in a tile.
+
+    Returns:
+      Similarities [N, k] float32 and bank indices [N, k] int32.
+
+    Raises:
+      ValueError: if shapes do not match, a value is not finite, or an option is out of range.
+
+    >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    >>> similarity, index = knn_neighbours(bank, np.array([[3.0, 0.0]]), k=2)
+    >>> index.tolist(), similarity.tolist()
+    ([[0, 2]], [[1.0, 1.0]])
+    """
+    metrics = (metric,)
+    parts = blocks(bank_MD, query_ND, k, metrics, leave_one_out, block_size)
+    return join(parts)[metric]
+
+
+def blocks(
+    bank_MD: np.ndarray,
+    query_ND: np.ndarray,
+    k: int,
+    metrics: Sequence[str] = METRICS,
+    leave_one_out: bool = False,
+    block_size: int = 8192,
+) -> Iterator[dict[str, Found]]:
+    """The search of `knn_neighbours` under several metrics in one pass, some queries at a time.
+
+    For what is reduced block by block where [N, k] would be too large to keep.
+
+    Args:
+      bank_MD, query_ND, k, leave_one_out, block_size: as `knn_neighbours`.
+      metrics: any of "cosine" and "euclidean".
+
+    Returns:
+      For each block of queries, in order, {metric: (similarities, bank indices)}.
+
+    Raises:
+      ValueError: as `knn_neighbours`, when the first block is asked for.
+
+    >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [9.0, 0.0]])
+    >>> found = next(blocks(bank, np.array([[3.0, 0.0]]), k=1))
+    >>> {metric: index.tolist() for metric, (_, index) in found.items()}
+    {'cosine': [[0]], 'euclidean': [[0]]}
+    """
+    _check_search(bank_MD, query_ND, k, metrics, leave_one_out, block_size)
+    k = min(k, len(bank_MD) - leave_one_out)
+    block_size = min(block_size, len(bank_MD))
+    padded_MD = pad_rows(bank_MD, -(-len(bank_MD) // block_size) * block_size)
+    bank_TSD = jax.device_put(padded_MD.reshape(-1, block_size, bank_MD.shape[1]))
+    rows = min(_QUERY_ROWS, len(query_ND))
+    pending = None
+    for start in range(0, len(query_ND), rows):
+        query_QD = pad_rows(query_ND[start : start + rows], rows)
+        own_Q = np.arange(rows) + start if leave_one_out else np.full(rows, -1)
+        sent = jax.device_put((query_QD, own_Q.astype(np.int32), np.int32(len(bank_MD))))
+        running = _nearest(bank_TSD, *sent, k=k, metrics=tuple(metrics))
+        if pending is not None:  # fetch one block while the next is computed
+            yield jax.device_get(pending)
+        pending = running
+    left = len(query_ND) - (len(query_ND) - 1) // rows * rows
+    last = jax.device_get(pending) or {}
+    yield {metric: (score[:left], index[:left]) for metric, (score, index) in last.items()}
+
+
+def join(parts: Iterator[dict[str, Found]]) -> dict[str, Found]:
+    """All blocks of queries as one."""
+    kept = list(parts)
+    return {
+        metric: (
+            np.concatenate([part[metric][0] for part in kept]),
+            np.concatenate([part[metric][1] for part in kept]),
+        )
+        for metric in kept[0]
+    }
+
+
+@partial(jax.jit, static_argnames=("k", "metrics"))
+def _nearest(
+    bank_TSD: jax.Array,
+    query_QD: jax.Array,
+    own_Q: jax.Array,
+    size: jax.Array,
+    *,
+    k: int,
+    metrics: tuple[str, ...],
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """A running top-k over the tiles T of the bank; row `own_Q` of the bank is passed over."""
+    block_size = bank_TSD.shape[1]
+
+    def visit(best: dict[str, tuple[jax.Array, jax.Array]], tile: tuple[jax.Array, jax.Array]):
+        bank_SD, start = tile
+        row_S = start + jnp.arange(block_size)
+        hidden_QS = (row_S >= size)[None, :] | (row_S[None, :] == own_Q[:, None])
+        new = {}
+        for metric, (best_QK, index_QK) in best.items():
+            score_QS = jnp.where(hidden_QS, -jnp.inf, _similarity(query_QD, bank_SD, metric))
+            # top_k prefers the earlier of equals, and what is kept comes from lower bank rows.
+            score_QK, place_QK = jax.lax.top_k(jnp.concatenate([best_QK, score_QS], axis=1), k)
+            kept_QK = jnp.take_along_axis(index_QK, jnp.minimum(place_QK, k - 1), axis=1)
+            new[metric] = score_QK, jnp.where(place_QK < k, kept_QK, start + place_QK - k)
+        return new, None
+
+    nothing = (jnp.full((len(query_QD), k), -jnp.inf), jnp.zeros((len(query_QD), k), jnp.int32))
+    starts_T = jnp.arange(len(bank_TSD)) * block_size
+    return jax.lax.scan(visit, dict.fromkeys(metrics, nothing), (bank_TSD, starts_T))[0]
+
+
+def _similarity(query_QD: jax.Array, bank_SD: jax.Array, metric: str) -> jax.Array:
+    query_QD, bank_SD = query_QD.astype(jnp.float32), bank_SD.astype(jnp.float32)
+    norm_Q, norm_S = jnp.linalg.norm(query_QD, axis=1), jnp.linalg.norm(bank_SD, axis=1)
+    if metric == "cosine":
+        query_QD = query_QD / jnp.where(norm_Q > 0, norm_Q, 1.0)[:, None]
+        bank_SD = bank_SD / jnp.where(norm_S > 0, norm_S, 1.0)[:, None]
+    # Accelerators round float32 factors by default, which would reorder close neighbours.
+    dot_QS = jnp.matmul(query_QD, bank_SD.T, precision=jax.lax.Precision.HIGHEST)
+    if metric == "cosine":
+        return dot_QS
+    square_QS = norm_Q[:, None] ** 2 + norm_S[None, :] ** 2 - 2 * dot_QS
+    return -jnp.sqrt(jnp.maximum(square_QS, 0.0))
+
+
+def check_finite(name: str, features_NF: np.ndarray) -> None:
+    """Raises ValueError unless the features are a matrix of finite numbers."""
+    if features_NF.ndim != 2:
+        raise ValueError(f"{name}: expected features [N, F], got {features_NF.shape}; flatten them")
+    bad = np.flatnonzero(~np.isfinite(features_NF).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{name}: {len(bad)} rows are not finite, the first is row {bad[0]}")
+
+
+def _check_search(
+    bank_MD: np.ndarray,
+    query_ND: np.ndarray,
+    k: int,
+    metrics: Sequence[str],
+    leave_one_out: bool,
+    block_size: int,
+) -> None:
+    shapes = bank_MD.shape, query_ND.shape
+    if bank_MD.ndim != 2 or query_ND.ndim != 2 or bank_MD.shape[1] != query_ND.shape[1]:
+        raise ValueError(f"bank [M, D] and queries [N, D] must share D, got {shapes}")
+    if not metrics or set(metrics) - set(METRICS):
+        raise ValueError(f"metric is 'cosine' or 'euclidean', got {', '.join(metrics)!r}")
+    if len(bank_MD) <= leave_one_out or len(query_ND) == 0 or k < 1 or block_size < 1:
+        raise ValueError(
+            f"need rows to search, k >= 1 and block_size >= 1, got {shapes}, {k}, {block_size}"
+        )
+    if leave_one_out and bank_MD.shape != query_ND.shape:
+        raise ValueError(f"leave_one_out needs the bank itself as the queries, got {shapes}")
+    check_finite("bank", bank_MD)
+    check_finite("query", query_ND)
+
+
+def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
+    """`array` with rows of zeros appended until there are `rows`."""
+    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))

@@ -1,0 +1,143 @@
+"""Error bars and paired tests of scores that were counted on one test set.
+
+All of it speaks of the choice of test examples. Of training seeds it says nothing: for those, train
+several times.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+_AT_ONCE = 2**23  # indices drawn at a time
+
+
+class Interval(NamedTuple):
+    """A confidence interval and how to repeat it."""
+
+    low: float
+    high: float
+    level: float
+    resamples: int
+    seed: int
+
+
+class McNemar(NamedTuple):
+    """Where two classifiers differ, and how likely so uneven a split is by chance."""
+
+    only_first: int  # examples that only the first has right
+    only_second: int
+    p_value: float  # two-sided, exact
+
+
+class Paired(NamedTuple):
+    """Two runs on the same test examples."""
+
+    n: int
+    difference: float  # mean of the second minus mean of the first
+    interval: Interval  # of the difference, paired bootstrap
+    mcnemar: McNemar | None  # for values that are all 0 or 1
+
+
+def bootstrap(
+    values_N: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """The percentile interval of a mean, from means of N values drawn with replacement.
+
+    Args:
+      values_N: one finite number an example: hits, or average precisions.
+      level: of confidence, in (0, 1).
+      resamples: how many means are drawn.
+      seed: of the draws; equal seeds and sizes draw the same examples.
+
+    Raises:
+      ValueError: values that are not a vector of finite numbers, a level or a count out of range.
+
+    >>> interval = bootstrap(np.arange(100) % 2)
+    >>> 0.38 < interval.low < 0.44, 0.56 < interval.high < 0.62
+    (True, True)
+
+    Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    """
+    values_N = _checked(values_N)
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"need a level in (0, 1) and resamples >= 1, got {level}, {resamples}")
+    means = [values_N[index_RN].mean(axis=1) for index_RN in _draws(len(values_N), resamples, seed)]
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
+    return Interval(float(low), float(high), level, resamples, seed)
+
+
+def _draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Blocks [R, N] of indices; which examples are drawn does not depend on the blocks."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, _AT_ONCE // n)
+    for start in range(0, resamples, rows):
+        yield rng.integers(n, size=(min(rows, resamples - start), n))
+
+
+def mcnemar(first_N: np.ndarray, second_N: np.ndarray) -> McNemar:
+    """The exact test that two classifiers are right equally often, on the same examples.
+
+    Of the examples that only one of them has right, the first's share is binomial with p = 1/2
+    under the hypothesis: p_value = P(|X - n/2| >= |x - n/2|), X ~ Binomial(n, 1/2).
+
+    Args:
+      first_N, second_N: bool, whether each has example n right.
+
+    Raises:
+      ValueError: if they are not booleans of one shape [N].
+
+    >>> mcnemar(np.array([True] * 6 + [False]), np.array([False] * 6 + [True])).p_value
+    0.125
+
+    McNemar 1947 (Psychometrika 12).
+    """
+    from scipy.stats import binomtest
+
+    first_N, second_N = np.asarray(first_N), np.asarray(second_N)
+    if first_N.shape != second_N.shape or {first_N.dtype, second_N.dtype} != {np.dtype(bool)}:
+        raise ValueError(
+            f"need two vectors of booleans on the same examples, got {first_N.dtype} "
+            f"{first_N.shape} and {second_N.dtype} {second_N.shape}"
+        )
+    only_first, only_second = int(np.sum(first_N & ~second_N)), int(np.sum(second_N & ~first_N))
+    differ = only_first + only_second
+    p_value = float(binomtest(only_first, differ).pvalue) if differ else 1.0
+    return McNemar(only_first, only_second, p_value)
+
+
+def paired(first_N: np.ndarray, second_N: np.ndarray, **settings: float | int) -> Paired:
+    """How much better the second run is on the same examples, and whether that may be chance.
+
+    Args:
+      first_N, second_N: one number an example, in the same order: hits, or average precisions.
+      settings: `level`, `resamples` and `seed` of `bootstrap`.
+
+    Raises:
+      ValueError: different shapes, or as `bootstrap`.
+
+    >>> better = paired(np.arange(100) % 2 == 0, np.arange(100) % 4 != 1)
+    >>> better.difference, better.interval.low > 0, better.mcnemar.only_second
+    (0.25, True, 25)
+    """
+    first_N, second_N = np.asarray(first_N), np.asarray(second_N)
+    if first_N.shape != second_N.shape:
+        raise ValueError(
+            f"a paired test needs the same examples, got {first_N.shape} and {second_N.shape}"
+        )
+    difference_N = _checked(second_N) - _checked(first_N)
+    hits = first_N.dtype == second_N.dtype == bool
+    return Paired(
+        n=len(difference_N),
+        difference=float(difference_N.mean()),
+        interval=bootstrap(difference_N, **settings),  # type: ignore
+        mcnemar=mcnemar(first_N, second_N) if hits else None,
+    )
+
+
+def _checked(values_N: np.ndarray) -> np.ndarray:
+    values_N = np.asarray(values_N, np.float64)
+    if values_N.ndim != 1 or len(values_N) == 0 or not np.isfinite(values_N).all():
+        raise ValueError(f"need finite values [N] with N >= 1, got shape {values_N.shape}")
+    return values_N

@@ -1,0 +1,101 @@
+"""One self-contained HTML page of runs and ablations: configs, curves, scores, pictures, verdicts.
+
+python -m experiments.report runs/digits
+python -m experiments.report runs/a runs/b --to comparison.html
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import contrastive_jax
+from contrastive_jax import workdir
+from contrastive_jax.errors import RunError
+from experiments import (
+    command_line,
+    launch,
+    report_features,
+    report_html,
+    report_runs,
+    report_sections,
+)
+from experiments.report_runs import Ablation, Run
+
+Findings = dict[str, report_features.Pictures | str]  # by run; a str says why there are none
+
+
+def main(argv: Sequence[str]) -> int:
+    """Read the folders, write the page, say where."""
+    arguments = _parser().parse_args(argv[1:])
+    runs, ablations = report_runs.read(arguments.folders)
+    target = (arguments.to or arguments.folders[0] / "report.html").expanduser().absolute()
+    workdir.prepare(target.parent)
+    with tempfile.TemporaryDirectory() as scratch:
+        findings = {} if arguments.quick else _findings(runs, Path(scratch))
+        page = render(runs, ablations, findings, Path(scratch))
+    workdir.write_text(target, page)
+    print(f"{target}: {len(page.encode()) / 1e6:.1f} MB, nothing else is needed to read it")
+    return 0
+
+
+def render(
+    runs: Sequence[Run], ablations: Sequence[Ablation], findings: Findings, scratch: Path
+) -> str:
+    """The page.
+
+    Args:
+      runs, ablations: as `report_runs.read` gives them.
+      findings: of the runs that were looked into.
+      scratch: an existing folder to draw in.
+    """
+    sections = report_sections.of_ablations(ablations)
+    sections += report_sections.of_runs(runs, findings, scratch) if runs else []
+    names = ", ".join(item.name for item in [*runs, *ablations])
+    counts = [(len(runs), "run"), (len(ablations), "ablation")]
+    lead = " and ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
+    footer = (
+        f"Written by `python -m experiments.report`, contrastive_jax {contrastive_jax.__version__}."
+    )
+    return report_html.page(names, lead, sections, report_html.inline(footer))
+
+
+def _findings(runs: Sequence[Run], scratch: Path) -> Findings:
+    launch.set_up_jax()
+    found: Findings = {}
+    for i, run in enumerate(runs):
+        print(f"looking into the latest checkpoint of {run.name}", flush=True)
+        out = scratch / str(i)
+        out.mkdir()
+        try:
+            found[run.name] = report_features.draw(run, out)
+        except (RunError, ValueError, OSError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            found[run.name] = f"{type(error).__name__}: {reason}" if reason else repr(error)
+            print(f"warning: {run.name}: no pairs and no confusion: {reason}", file=sys.stderr)
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="DIR", help="workdirs of runs or of ablations"
+    )
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE.html", help="(default: report.html in the first DIR)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="leave out what needs the checkpoint and the data: pairs and confusion matrix",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    command_line.exit_with(main)

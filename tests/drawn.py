@@ -53,25 +53,39 @@ recipes = st.builds(
 
 
 def each_of(strategy: Any, check: Callable, examples: int, lanes: int = LANES) -> None:
-    """Calls check(list of `lanes` drawn values), always the same, until `examples` were seen.
+    """Calls check(list of `lanes` drawn values) until `examples` were seen.
 
-    A check names the value that it refuses, so a long list is not worth shrinking.
+    The check names the value that it refuses, so a long list is not worth shrinking.
     """
-    quiet = settings(
-        max_examples=-(-examples // lanes),
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
 
-    @quiet
+    @_always_the_same(-(-examples // lanes), phases=[Phase.generate])
     @given(st.lists(strategy, min_size=lanes, max_size=lanes))
     def fuzz(values: list[Any]) -> None:
         check(values)
 
     fuzz()
+
+
+def each(check: Callable, examples: int) -> None:
+    """Calls check(draw), where draw(strategy) is a drawn value, `examples` times."""
+
+    @_always_the_same(examples)
+    @given(st.data())
+    def fuzz(data: st.DataObject) -> None:
+        check(data.draw)
+
+    fuzz()
+
+
+def _always_the_same(examples: int, **options: Any) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        **options,
+    )
 
 
 def rows(recipe: Recipe, n: int, dim: int, dtype: Any = np.float32) -> np.ndarray:

@@ -100,9 +100,11 @@ def check_positive(name: str, value: Any) -> None:
     """A traced value is trusted to be positive: it is not known yet."""
     if jnp.ndim(value) != 0:
         raise ValueError(f"{name} has shape {jnp.shape(value)}, expected a scalar: index it.")
-    if isinstance(value, jax.core.Tracer):
+    try:
+        number = float(value)
+    except jax.errors.ConcretizationTypeError:
         return
-    if not 0 < float(value) < math.inf:
+    if not 0 < number < math.inf:
         raise ValueError(f"{name} is {value}, expected a finite number above 0: raise it.")
 
 

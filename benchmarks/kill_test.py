@@ -75,7 +75,7 @@ def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> bool:
     while not condition():
         if process.poll() is not None:
             return False
-        time.sleep(0.001)
+        time.sleep(0.005)
     return True
 
 

@@ -125,6 +125,7 @@ def start(
       env: further environment variables.
     """
     words = (*kind.words, *([] if workdir is None else [f"--workdir={workdir}"]), *words)
+    log.touch()  # the process has it once it runs; who waits for a word in it may be earlier
     broken = os.environ.get("FAULTS_SABOTAGE", "")
     cache = str(log.parents[1] / "cache")
     env = {"XDG_CACHE_HOME": cache, "FAULTS_SABOTAGE": broken, **(env or {})}

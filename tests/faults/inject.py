@@ -222,12 +222,6 @@ def out_of_memory(step: str) -> None:
     at_step(step, strike)
 
 
-def poor(gigabytes: str) -> None:
-    """The process may not have more memory than this."""
-    limit = int(gigabytes) << 30
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
 def offline() -> None:
     """Whoever asks the network fails."""
 

@@ -185,6 +185,7 @@ BREAKS: dict[str, Callable[[], None]] = {
     "no thread watches for signals": _replace(stopping.StopSignal, "_watch"),
     "a second signal leaves with 1": _replace(stopping, "ABANDONED", 1),
     "failed saves are not reported": _swallow_save_errors,
+    "errors of the disk exit with 1": _replace(checkpoint.CheckpointError, "exit_code", 1),
     "the workdir is not tried": _refuse_no_file,
     "no step but the newest is tried": _no_fallback,
     "damaged steps are deleted": _replace(

@@ -36,7 +36,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@row(6, broken="failed saves are not reported")
+@row(6, broken="errors of the disk exit with 1")
 def test_disk_full_for_everything(lab, small_disk):
     workdir = small_disk / "run"
     ended = lab.run(workdir, faults=(f"fill:7+{small_disk}/ballast", "unscored"))

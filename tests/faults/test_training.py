@@ -65,9 +65,3 @@ def test_out_of_memory(lab):
     assert_short_error(ended, 5, says, "data.batch_size", "The last checkpoint stands")
     assert committed(workdir) == [3]
     assert rows(workdir)[-1] == 4
-
-
-@row(32, broken="memory errors are passed on as they are")
-def test_out_of_real_memory(toy):
-    ended = toy.run(toy.place / "run", "--config.encoder.features=20000000", faults=("poor:5",))
-    assert_short_error(ended, 5, "Out of memory with 32 images a batch")

@@ -1,4 +1,4 @@
-"""What processes compute together: losses, dense and around the ring, and what `parallel` places.
+"""What processes compute together: a loss around the ring, its gradient, a shared stop.
 
 python -m tests.faults.across --coordinator=HOST:PORT --num_processes=2 --process_id=0
 """
@@ -14,10 +14,8 @@ from contrastive_jax import losses, parallel
 from experiments import processes
 
 B, V, D = 8, 2, 6
-LOSSES = {
-    "dense": functools.partial(losses.nt_xent, temperature=0.5),
-    "ring": functools.partial(losses.nt_xent, temperature=0.5, block_size=4),
-}
+DENSE = functools.partial(losses.nt_xent, temperature=0.5)
+RING = functools.partial(losses.nt_xent, temperature=0.5, block_size=4)
 
 
 def check() -> None:
@@ -32,23 +30,18 @@ def check() -> None:
     w = parallel.put_replicated(weights, mesh)
     local = parallel.local_copy({"w": w})["w"]
     assert local.is_fully_addressable
-    sharded = {name: parallel.shard_loss(loss, mesh) for name, loss in LOSSES.items()}
-    together = jax.device_get(jax.jit(_values_and_grads(sharded))(w, x))
-    alone = jax.device_get(jax.jit(_values_and_grads({"": LOSSES["dense"]}))(weights, x_BVF))[""]
-    for name, both in together.items():
-        for got, want in zip(both, alone, strict=True):
-            np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6, err_msg=name)
+    together = jax.jit(_value_and_grad(parallel.shard_loss(RING, mesh)))(w, x)
+    alone = jax.jit(_value_and_grad(DENSE))(weights, x_BVF)
+    for got, want in zip(jax.device_get(together), jax.device_get(alone), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
     _check_stop(mesh)
 
 
-def _values_and_grads(losses_by_name):
-    """Of each loss of x w, with respect to w; one program, so that it is compiled once."""
+def _value_and_grad(loss):
+    def mean(w, x_BVF):
+        return loss(x_BVF @ w).mean()
 
-    def compute(w, x_BVF):
-        means = {name: lambda w, f=f: f(x_BVF @ w).mean() for name, f in losses_by_name.items()}
-        return {name: jax.value_and_grad(mean)(w) for name, mean in means.items()}
-
-    return compute
+    return jax.value_and_grad(mean)
 
 
 def _check_stop(mesh) -> None:

@@ -156,7 +156,7 @@ def test_only_the_first_process_speaks(straight):
     assert [line for line in second if "Gloo" not in line] == []
 
 
-def test_losses_and_gradients_across_processes_are_those_of_one(team):
+def test_the_ring_and_its_gradient_across_processes_are_those_of_one(team):
     for ended in team.run(None, kind=ACROSS):
         assert ended.code == 0, ended
         assert "equal 4" in ended.err

@@ -221,5 +221,6 @@ BREAKS: dict[str, Callable[[], None]] = {
     ),
     "a dead process is not missed": _replace(processes, "HEARTBEAT_SECONDS", 86400),
     "the start is not watched": _replace(processes, "_give_up"),
+    "no address is told": _replace(processes, "_place", lambda wanted: "A process"),
     "processes need not agree": _replace(processes, "_compare"),
 }

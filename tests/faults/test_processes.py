@@ -215,7 +215,7 @@ def test_a_peer_that_never_starts_is_waited_for_so_long_and_named(team, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-@row(24, broken="the start is not watched")
+@row(24, broken="no address is told")
 def test_a_taken_port_is_named(team, tmp_path):
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))

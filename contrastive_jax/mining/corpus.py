@@ -53,7 +53,8 @@ def mine_corpus(
       Negatives [Q, K].
 
     Raises:
-      ValueError: shapes or dtypes that do not fit, an empty corpus, ranks that hold fewer than K, block_size < 1.
+      ValueError: shapes or dtypes that do not fit, an empty corpus, ranks that hold fewer than K,
+        block_size < 1.
 
     Example:
       >>> import jax.numpy as jnp

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import strategies as st
 
 LANES = 128  # recipes that run through a compiled function together
@@ -58,7 +58,7 @@ def each_of(strategy: Any, check: Callable, examples: int, lanes: int = LANES) -
     The check names the value that it refuses, so a long list is not worth shrinking.
     """
 
-    @_always_the_same(-(-examples // lanes), phases=[Phase.generate])
+    @_always_the_same(-(-examples // lanes), phases=[Phase.generate], verbosity=Verbosity.quiet)
     @given(st.lists(strategy, min_size=lanes, max_size=lanes))
     def fuzz(values: list[Any]) -> None:
         check(values)

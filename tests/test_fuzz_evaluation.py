@@ -32,6 +32,7 @@ def stack(build, recipes):
 def distances_and_labels(recipe):
     x = drawn.rows(recipe, N, D).astype(np.float64)
     d = np.linalg.norm(x[:, None] - x[None], axis=-1)
+    d = np.where(d < 1e-37, 0.0, d)  # where XLA begins to take a number for zero
     return d.astype(np.float32), drawn.labels(recipe, N), np.uint32(recipe.seed)
 
 
@@ -119,9 +120,9 @@ def check_gauges(recipes):
         assert len(lanes) == 0, f"{name} is not finite for {recipes[lanes[0]]}"
 
 
-@examples(drawn.LANES, drawn.EXAMPLES)
-def test_gauges_are_finite_numbers(examples):
-    drawn.each_of(drawn.recipes, check_gauges, examples)
+@pytest.mark.slow
+def test_gauges_are_finite_numbers():
+    drawn.each_of(drawn.recipes, check_gauges, drawn.EXAMPLES)
 
 
 def unit(x):
@@ -131,12 +132,12 @@ def unit(x):
 
 
 def check_neighbours(draw):
-    recipe, k = draw(drawn.recipes), draw(st.sampled_from((1, 99)))
+    recipe = draw(drawn.recipes)
     x = drawn.rows(recipe, Q + M, D)
     x[np.abs(x).max(axis=1) < 1e-28] = 0.0  # where a direction begins to be none
     for metric in search.METRICS:
-        similarity, index = search.knn_neighbours(x[Q:], x[:Q], k=k, metric=metric)
-        assert similarity.shape == index.shape == (Q, min(k, M))
+        similarity, index = search.knn_neighbours(x[Q:], x[:Q], k=99, metric=metric)
+        assert similarity.shape == index.shape == (Q, M)
         assert similarity.dtype == np.float32
         assert np.isfinite(similarity).all()
         assert (np.diff(similarity, axis=1) <= 0).all()
@@ -166,9 +167,9 @@ def check_probes(draw):
         assert ((predicted >= 0) & (predicted < CLASSES)).all()
 
 
-@examples(15, 2000)
-def test_probes_are_finite_numbers(examples):
-    drawn.each(check_probes, examples)
+@pytest.mark.slow
+def test_probes_are_finite_numbers():
+    drawn.each(check_probes, 2000)
 
 
 def check_protocols(draw):

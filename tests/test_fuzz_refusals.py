@@ -24,7 +24,7 @@ WITHOUT_TEMPERATURE = (
     *("n_pair", "angular", "nt_margin", "cosine_regression", "alignment", "barlow_twins"),
     *("vicreg", "negative_cosine", "spread_out", "learned_temperature"),
 )
-WRONG_TEMPERATURES = (0.0, -1.0, float("nan"), float("inf"), np.float32(0), np.ones(2, np.float32))
+NOT_EVEN_ZERO = (-1.0, float("nan"), float("inf"), np.ones(2, np.float32))
 WRONG_BLOCK_SIZES = (0, -1, 2.5, True)
 
 
@@ -106,7 +106,8 @@ def spoiled(name: str, kind: str, draw: Callable[[Any], Any]) -> Arguments:
         case "size of targets":
             given = given._replace(target=reshaped(given.target, 4, n))
         case "temperature":
-            return right._replace(temperature=draw(st.sampled_from(WRONG_TEMPERATURES)))
+            wrong = NOT_EVEN_ZERO if name == "ranked_list" else (0.0, np.float32(0), *NOT_EVEN_ZERO)
+            return right._replace(temperature=draw(st.sampled_from(wrong)))
         case "block size":
             size = draw(st.sampled_from(WRONG_BLOCK_SIZES))
             return right._replace(form=(("block_size", size),))
@@ -136,7 +137,7 @@ def check_any_shape(name: str, draw: Callable[[Any], Any]) -> None:
     assert out.dtype == jnp.float32
 
 
-EXAMPLES_TRACED = [6, pytest.param(200, marks=pytest.mark.slow)]
+EXAMPLES_TRACED = [2, pytest.param(200, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("examples", EXAMPLES_TRACED)
@@ -145,7 +146,7 @@ def test_bad_input_is_refused_with_a_value_error(name, examples):
     drawn.each(functools.partial(check_refused, name), examples)
 
 
-@pytest.mark.parametrize("examples", [2, EXAMPLES_TRACED[1]])
+@pytest.mark.parametrize("examples", EXAMPLES_TRACED)
 @each_loss
 def test_sizes_down_to_nothing_are_refused_or_give_one_number_per_anchor(name, examples):
     drawn.each(functools.partial(check_any_shape, name), examples)

@@ -96,7 +96,7 @@ def check_labels(name: str, labels: jax.Array, other_name: str, batch: int) -> N
         raise ValueError(f"{name} has dtype {labels.dtype}, expected integers: cast to int32.")
 
 
-def check_positive(name: str, value: Any) -> None:
+def check_positive(name: str, value: Any, *, or_zero: bool = False) -> None:
     """A traced value is trusted to be positive: it is not known yet."""
     if jnp.ndim(value) != 0:
         raise ValueError(f"{name} has shape {jnp.shape(value)}, expected a scalar: index it.")
@@ -104,8 +104,9 @@ def check_positive(name: str, value: Any) -> None:
         number = float(value)
     except jax.errors.ConcretizationTypeError:
         return
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {value}, expected a finite number above 0: raise it.")
+    least = "of at least" if or_zero else "above"
+    if not (0 < number < math.inf or (or_zero and number == 0)):
+        raise ValueError(f"{name} is {value}, expected a finite number {least} 0: raise it.")
 
 
 def check_block_size(block_size: int | None) -> None:

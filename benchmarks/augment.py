@@ -97,7 +97,7 @@ def forever(loader: Any) -> Any:
 
 def measure(turn: dict[str, Any]) -> dict[str, float]:
     """Views per second and peak memory of one turn, in this process."""
-    images = np.load(turn["images"], mmap_mode="c")
+    images = np.load(turn["images"], mmap_mode="c", allow_pickle=False)
     make = batches(turn["contender"], images, turn["batch_size"])
     for _ in range(WARM_UP):
         make()

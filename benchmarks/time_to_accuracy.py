@@ -101,11 +101,9 @@ def reached(points: list[dict[str, float]], target: float) -> float | None:
 
 
 def load_config(path: str, smoke: bool) -> Any:
-    import importlib
+    from experiments import command_line
 
-    file, _, preset = path.partition(":")
-    module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
-    config = module.get_config(preset) if preset else module.get_config()
+    config = command_line.parse(["time_to_accuracy", f"--config={path}"], "").config
     if smoke:
         config.train.steps = 4
     return config

@@ -57,7 +57,7 @@ def measure(turn: dict[str, Any]) -> dict[str, Any]:
         rate = harness.matmul_gigaflops(n=turn["matmul"], dtype=turn["dtype"])
         return {"gigaflops": rate}
     config = work.config(turn["work"], turn["batch_size"], turn["dtype"])
-    images = np.load(turn["images"], mmap_mode="c")
+    images = np.load(turn["images"], mmap_mode="c", allow_pickle=False)
     contender = make(turn["contender"], config, images)
     for _ in range(turn["warm_up"]):
         contender.step()

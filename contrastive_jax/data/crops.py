@@ -34,7 +34,7 @@ def crop_box(
       ratio: smallest and largest width / height.
 
     >>> crop_box([0.5] * UNIFORMS, 32, 64, scale=(0.5, 0.5), ratio=(2.0, 2.0))
-    (9, 4, 54, 27)
+    (10, 5, 55, 28)
 
     As `augment.geometry.sample_crop_box`, after Szegedy et al., "Going deeper with convolutions",
     section 6.

@@ -19,9 +19,10 @@ FOUR_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
 def test_disk_full_during_a_save(lab):
     workdir = lab.place / "run"
     ended = lab.run(workdir, faults=("full_disk_after:7", "unscored"))
-    assert_short_error(ended, 4, f"step 9 was not saved in {workdir}", "free some space")
-    assert committed(workdir) == [3, 6]
-    lab.finishes_like_the_straight_run(workdir, 6)
+    # Step 6 is written in the background: on a slow machine the disk fills before it is done.
+    good, lost = {(3, 6): (6, 9), (3,): (3, 6)}[tuple(committed(workdir))]
+    assert_short_error(ended, 4, f"step {lost} was not saved in {workdir}", "free some space")
+    lab.finishes_like_the_straight_run(workdir, good)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Killed, asked to stop, asked twice: nothing is lost but the steps since the last checkpoint."""
 
 import signal
+import time
 
 import pytest
 
@@ -55,6 +56,7 @@ def test_second_sigterm_that_nothing_hears_leaves_at_once(lab):
     running = lab.start(lab.copy(), faults=("compiling",))
     running.until(lambda: "compiling" in running.log.read_text())
     running.process.terminate()
+    time.sleep(2)  # two signals that wait together are one
     running.process.terminate()
     assert running.end(120).code == 130
     assert committed(lab.place / "copy") == [3, 6, 9]

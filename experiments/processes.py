@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import sys
 import threading
 import traceback
@@ -144,6 +145,8 @@ def _join(flags: Mapping[str, str | None]) -> None:
     wanted = _wanted(flags)
     if wanted is None or jax.distributed.is_initialized():
         return
+    if wanted.get("process_id") == 0:
+        _check_port(wanted)
     # Its C++ handler would swallow SIGTERM; `parallel.any_process` carries the news instead.
     jax.config.update("jax_enable_preemption_service", False)
     timer = threading.Timer(seconds, _give_up, [wanted, seconds])
@@ -160,11 +163,7 @@ def _join(flags: Mapping[str, str | None]) -> None:
         if wanted or "coordinator_address should be defined" not in str(error):
             raise  # else libtpu is installed where there is no TPU
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0][:200]
-        raise PeerError(
-            f"{_place(wanted)} cannot join the run: {first}.\n"
-            "Does another run of this machine hold the port?"
-        ) from error
+        raise _no_entry(wanted, error) from error
     finally:
         timer.cancel()
 
@@ -207,6 +206,25 @@ def _in_cluster() -> bool:
     """Whether to look for other processes: in a Slurm step of several tasks, or with TPUs."""
     slurm = "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
     return slurm or importlib.util.find_spec("libtpu") is not None
+
+
+def _check_port(wanted: Mapping[str, Any]) -> None:
+    """JAX's runtime may crash on a port that is taken, without a word."""
+    port = int(wanted["coordinator_address"].rpartition(":")[2])
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise _no_entry(wanted, error) from error
+
+
+def _no_entry(wanted: Mapping[str, Any], error: Exception) -> PeerError:
+    first = str(error).strip().splitlines()[0][:200]
+    return PeerError(
+        f"{_place(wanted)} cannot join the run: {first}.\n"
+        "Does another run of this machine hold the port?"
+    )
 
 
 def _give_up(wanted: Mapping[str, Any], seconds: int) -> None:

@@ -50,7 +50,8 @@ def ablation(
     xs = list(dict.fromkeys(at[0] for at in points))
     series = list(dict.fromkeys(at[1] if len(at) > 1 else "" for at in points))
     if form == "matrix":
-        with sheet(path, (1.8 + 0.75 * len(series), 1.2 + 0.62 * len(xs))) as (axes,):
+        size = max(3.6, 1.8 + 0.75 * len(series)), max(2.4, 1.2 + 0.62 * len(xs))
+        with sheet(path, size) as (axes,):
             _matrix(axes, points, xs, series, unit)
             axes.set_title(title)
         return Path(path)

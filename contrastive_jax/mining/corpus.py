@@ -164,8 +164,8 @@ def _check_rows(name: str, rows_QP: jax.Array, queries: int) -> None:
     integers = jnp.issubdtype(rows_QP.dtype, jnp.integer)
     if rows_QP.ndim != 2 or len(rows_QP) != queries or not integers:
         raise ValueError(
-            f"{name} is {rows_QP.dtype} {rows_QP.shape}, expected integers ({queries}, P): "
-            "one row a query, padded with -1."
+            f"{name} has shape {rows_QP.shape}, expected ({queries}, P) of integers, "
+            f"not {rows_QP.dtype}: one row a query, padded with -1."
         )
 
 

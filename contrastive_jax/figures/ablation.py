@@ -1,5 +1,6 @@
 """Pictures of ablations: bars and lines with error bars over seeds, and a matrix of pairs."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,10 @@ def ablation(
     xs = list(dict.fromkeys(at[0] for at in points))
     series = list(dict.fromkeys(at[1] if len(at) > 1 else "" for at in points))
     if form == "matrix":
-        size = max(3.6, 1.8 + 0.75 * len(series)), max(2.4, 1.2 + 0.62 * len(xs))
+        size = max(4.8, 1.8 + 0.75 * len(series)), max(2.8, 1.2 + 0.62 * len(xs))
         with sheet(path, size) as (axes,):
             _matrix(axes, points, xs, series, unit)
-            axes.set_title(title)
+            axes.set_title("\n".join(textwrap.wrap(title, int(14 * size[0]))))
         return Path(path)
     width = max(4.8, 1.4 + 0.42 * len(xs) * max(1.6, len(series)))
     with sheet(path, (min(width, 13.0), 3.4)) as (axes,):

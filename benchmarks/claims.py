@@ -79,8 +79,10 @@ def effect(reasons: list[str], outcome: str) -> str:
 
 def _machines(rows: list[dict]) -> str:
     """Every device and version of jax that the runs had."""
+    threads = [f"{row['cpus']} threads, " if "cpus" in row else "" for row in rows]
     kinds = [
-        f"{row['device']}, {row['cpus']} threads, jax {row['versions']['jax']}" for row in rows
+        f"{row['device']}, {its_threads}jax {row['versions']['jax']}"
+        for row, its_threads in zip(rows, threads, strict=True)
     ]
     return "; ".join(dict.fromkeys(kinds))
 

@@ -40,8 +40,9 @@ def take_turns(steps: Mapping[str, Step], rounds: int, rest: float = REST) -> di
 
 
 def timing(seconds: list[float]) -> dict[str, Any]:
-    """The median of the rounds, and all of them."""
-    return {"seconds": statistics.median(seconds), "rounds": seconds}
+    """The median of the rounds, the fastest and the slowest, and all of them."""
+    spread = [min(seconds), max(seconds)]
+    return {"seconds": statistics.median(seconds), "spread": spread, "rounds": seconds}
 
 
 def in_own_process(file: str, *arguments: object) -> str:
@@ -53,10 +54,15 @@ def in_own_process(file: str, *arguments: object) -> str:
 
 def risen_megabytes(step: Step) -> float:
     """How far this process's resident set rises in a call, above what stood before (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    restart_peak()
     before = resident_kilobytes("VmRSS")
     step()
     return (resident_kilobytes("VmHWM") - before) / 1024
+
+
+def restart_peak() -> None:
+    """Let the peak of the resident set, VmHWM, begin again from what is resident now (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_kilobytes(field: str) -> int:

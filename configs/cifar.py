@@ -10,6 +10,10 @@ full   ResNet-18 with a CIFAR stem, batch 512, 100 epochs, bfloat16, one recent 
        jitter 0.4/0.4/0.4/0.1 at p 0.8, grayscale p 0.1, no blur, head 512-1024-128 without batch
        norm. It reports 83.2 % kNN (k=10) and 85.6 % linear, mean of 3 seeds, in 20 minutes on an
        A100, in float32 and with the views forwarded separately. Not yet measured here.
+fast   the same for 500 epochs at LR 0.03 x batch / 256, as published there: 90.3 % kNN (k=10), mean
+       of 3 seeds, in 99 minutes on an A100 in float32. What should be faster here is bfloat16 and
+       data that lives on the device; the recipe is unchanged. It has not run on a GPU yet: no time
+       or accuracy of ours is known, and no shorter recipe has been tried.
 cpu    a ResNet of three stages on two CPU cores, about 12 minutes. Its accuracies are in the
        README, from benchmarks/results/cifar_cpu.json.
 smoke  seconds: the plumbing, no learning to speak of.
@@ -19,9 +23,10 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config(preset: str = "full") -> ConfigDict:
-    """`preset` is "full", "cpu" or "smoke"."""
-    if preset not in ("full", "cpu", "smoke"):
-        raise ValueError(f"preset {preset!r} is unknown; configs/cifar.py has full, cpu and smoke")
+    """`preset` is "full", "fast", "cpu" or "smoke"."""
+    presets = {"full": lambda config: None, "fast": _fast, "cpu": _cpu, "smoke": shrink}
+    if preset not in presets:
+        raise ValueError(f"preset {preset!r} is unknown; configs/cifar.py has {', '.join(presets)}")
     config = ConfigDict()
     config.data = ConfigDict(
         {
@@ -77,8 +82,16 @@ def get_config(preset: str = "full") -> ConfigDict:
     config.eval = ConfigDict(
         {"every_steps": 970, "batch_size": 1000, "labels_per_class": 10, "figures": True}
     )
-    {"full": lambda config: None, "cpu": _cpu, "smoke": shrink}[preset](config)
+    presets[preset](config)
     return config
+
+
+def _fast(config: ConfigDict) -> None:
+    """The published recipe whose kNN passes 90 %."""
+    config.optimizer.learning_rate = 0.03
+    config.train.epochs = 500.0
+    config.checkpoint.every_steps = 4850
+    config.eval.every_steps = 4850
 
 
 def _cpu(config: ConfigDict) -> None:

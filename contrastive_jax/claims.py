@@ -32,8 +32,8 @@ def sample(values: Sequence[float]) -> Sample:
     Raises:
       ValueError: no value, or one that is not finite.
 
-    >>> sample([0.1, 0.3])
-    Sample(mean=0.2, error=0.1, n=2)
+    >>> sample([0.0, 0.5])
+    Sample(mean=0.25, error=0.25, n=2)
     """
     n = len(values)
     if n == 0 or not all(math.isfinite(value) for value in values):

@@ -26,7 +26,17 @@ class CheckpointError(RunError):
 
 
 class NonFiniteError(RunError):
-    """Training produced a NaN or an infinity."""
+    """Training produced a NaN or an infinity, in one of `steps`."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, steps: range = range(0)):
+        super().__init__(message)
+        self.steps = steps
+
+
+class OutOfMemoryError(RunError):
+    """The devices or the host have too little memory for this batch and model."""
 
     exit_code = 5
 
@@ -35,3 +45,9 @@ class WorkdirBusyError(RunError):
     """Another run holds the workdir."""
 
     exit_code = 6
+
+
+class PeerError(RunError):
+    """Another process of the run died or never came; JAX's own runtime ends with 134 as well."""
+
+    exit_code = 134

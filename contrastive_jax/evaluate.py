@@ -54,6 +54,7 @@ def extract(
     *,
     batch_size: int,
     shard: Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]] | None = None,
+    out_sharding: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """The encoder's outputs for a whole set of images, in order, as float32 on the host.
@@ -67,6 +68,8 @@ def extract(
       image: [N, H, W, C] uint8.
       batch_size: B, images in one call, over all devices.
       shard: puts a host batch on the devices; default: on the default device.
+      out_sharding: of what `embed` returns; the compiler's choice by default. Where several
+        processes hold a batch it has to be replicated.
       progress: called with (images done, images in all) after each batch.
 
     Returns:
@@ -84,7 +87,7 @@ def extract(
     """
     if len(image) == 0 or batch_size < 1:
         raise ValueError(f"need images and batch_size >= 1, got {len(image)} and {batch_size}")
-    compiled, place = jax.jit(embed), shard or jax.device_put
+    compiled, place = jax.jit(embed, out_shardings=out_sharding), shard or jax.device_put
     parts: list[dict[str, np.ndarray]] = []
     pending = None
     for start in range(0, len(image), batch_size):

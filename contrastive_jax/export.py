@@ -86,8 +86,8 @@ def from_torch(tensors: Mapping[str, np.ndarray], encoder: Any, image_shape: Any
     >>> encoder = resnet.make(depth=10, width=0.0625, stages=1)
     >>> variables = encoder.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
     >>> again = from_torch(to_torch(variables), encoder, (8, 8, 3))
-    >>> jax.tree.all(jax.tree.map(jnp.array_equal, variables, again))
-    Array(True, dtype=bool)
+    >>> bool(jax.tree.all(jax.tree.map(jnp.array_equal, variables, again)))
+    True
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     wanted = jax.eval_shape(

@@ -12,6 +12,7 @@ from jax.scipy.special import entr, logsumexp
 
 from contrastive_jax.types import Metrics
 
+_NO_LENGTH = 1e-30  # a row without a larger entry counts as zero
 _NO_SPREAD = 1e-12  # total variance of unit vectors below which only rounding is left
 _ROWS_AT_ONCE = 256
 
@@ -249,8 +250,12 @@ def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Ar
     """
     _check_rows(z_ND)
     label_N = np.asarray(label_N)
-    if label_N.shape != z_ND.shape[:1] or label_N.min() < 0:
-        raise ValueError(f"expected a class >= 0 for each of {z_ND.shape}, got {label_N.shape}")
+    integers = np.issubdtype(label_N.dtype, np.integer)
+    if label_N.shape != z_ND.shape[:1] or not integers or label_N.min() < 0:
+        raise ValueError(
+            f"expected an integer class >= 0 for each row of {z_ND.shape}, "
+            f"got {label_N.dtype} {label_N.shape}"
+        )
     _, place_N, count_C = np.unique(label_N, return_inverse=True, return_counts=True)
     sum_CD = jax.ops.segment_sum(_unit(z_ND), place_N, num_segments=len(count_C))
     mean_CD = sum_CD / count_C[:, None].astype(np.float32)
@@ -339,6 +344,8 @@ def _unit_rows(z_BVD: jax.Array) -> jax.Array:
 
 def _unit(z: jax.Array) -> jax.Array:
     z = z.astype(jnp.float32)
+    peak = jnp.max(jnp.abs(z), axis=-1, keepdims=True)
+    z = z / jnp.where(peak > _NO_LENGTH, peak, 1.0)  # keeps the squares within float32
     square = jnp.sum(z**2, axis=-1, keepdims=True)
     return jnp.where(square > 0, z * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 

@@ -90,5 +90,8 @@ def place(value: Any, target: Any) -> jax.Array:
     if getattr(target, "weak_type", False):
         weak = jnp.full(target.shape, np.zeros([], target.dtype).item())
         value = weak.at[...].set(value) if weak.dtype == target.dtype else value
-    committed = getattr(target, "committed", True)
-    return jax.device_put(value, target.sharding if committed else None)
+    sharding = target.sharding if getattr(target, "committed", True) else None
+    if sharding is None or sharding.is_fully_addressable:
+        return jax.device_put(value, sharding)
+    # device_put would compile a comparison between the processes for each shape
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])

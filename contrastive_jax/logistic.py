@@ -24,6 +24,7 @@ from contrastive_jax.evaluate import check_finite, check_labels
 from contrastive_jax.lbfgs import Stop, minimise
 
 _TOLERANCE = 3e-4
+_CONSTANT = 1e-30  # a feature that varies less does not vary
 _TILE_ROWS = 2048
 _LANES = 9  # strengths that share a pass: enough to fill a matmul, few enough to end together
 _TOGETHER = 2**24  # numbers in the features of the draws that are fitted at once
@@ -89,7 +90,8 @@ def predict(probe: LinearProbe, x_NF: np.ndarray) -> np.ndarray:
     array([0, 0, 1, 1])
     """
     weight_FC = probe.weight / probe.std[:, None]
-    return (x_NF @ weight_FC + (probe.bias - probe.mean @ weight_FC)).argmax(axis=1)
+    # From the mean, so that a large constant feature adds no rounding.
+    return ((x_NF - probe.mean) @ weight_FC + probe.bias).argmax(axis=1)
 
 
 def fit_grid(
@@ -249,7 +251,11 @@ def standardise(x_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Features of mean 0 and deviation 1, [N, F], and the mean and deviation [F] they had."""
     x_NF = x_NF.astype(jnp.float32)
     shifted_NF = x_NF - x_NF[:1]  # makes a constant feature exactly zero
-    mean_1F, std_1F = (f(shifted_NF, axis=0, keepdims=True) for f in (jnp.mean, jnp.std))
+    mean_1F = jnp.mean(shifted_NF, axis=0, keepdims=True)
+    peak_1F = jnp.max(jnp.abs(shifted_NF), axis=0, keepdims=True)
+    extreme = (peak_1F > 1e15) | (peak_1F < 1e-15)  # whose squares may leave float32
+    scale_1F = jnp.where(extreme & (peak_1F > _CONSTANT), peak_1F, 1.0)
+    std_1F = jnp.std(shifted_NF / scale_1F, axis=0, keepdims=True) * scale_1F
     std_1F = jnp.where(std_1F > 0, std_1F, 1.0)
     return (shifted_NF - mean_1F) / std_1F, (x_NF[:1] + mean_1F)[0], std_1F[0]
 

@@ -77,12 +77,13 @@ def require_finite(metrics: Mapping[str, Any], step: int, previous_step: int | N
     bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
     if not bad:
         return
-    first = 0 if previous_step is None else previous_step + 1
-    steps = f"step {step}" if first >= step else f"steps {first} to {step}"
+    first = min(1 if previous_step is None else previous_step + 1, step)
+    steps = f"step {step}" if first == step else f"steps {first} to {step}"
     more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
     raise NonFiniteError(
         f"Training is not finite: {', '.join(bad[:4])}{more}, begun in {steps}.\n"
-        "Lower the learning rate, lengthen the warm-up or raise the temperature."
+        "Lower the learning rate, lengthen the warm-up or raise the temperature.",
+        range(first, step + 1),
     )
 
 

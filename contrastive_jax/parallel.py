@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -53,7 +54,36 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     x = np.asarray(x)
-    return jax.make_array_from_callback(x.shape, sharding, lambda rows: x[rows])
+    own = sharding.addressable_devices_indices_map(x.shape)
+    parts = [jax.device_put(x[rows], device) for device, rows in own.items()]
+    return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
+
+
+def local_copy(tree: Any) -> Any:
+    """This process's own copy of replicated arrays: what it can work on without the others."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def any_process(mesh: Mesh, local: Callable[[], bool]) -> Callable[[], bool]:
+    """A function that all processes call in step, and that tells all when `local()` is true in one.
+
+    It tells of the call before, which is known by now: the device is not waited for.
+
+    >>> stop = any_process(make_mesh(), lambda: True)
+    >>> stop()
+    True
+    """
+    if jax.process_count() == 1:
+        return local
+    reduce = jax.jit(jnp.any, out_shardings=replicated(mesh))
+    pending: list[jax.Array] = []
+
+    def agreed() -> bool:
+        own = np.full(len(mesh.local_devices), local())
+        pending.append(reduce(jax.make_array_from_process_local_data(batched(mesh), own)))
+        return len(pending) > 1 and bool(jax.device_get(pending.pop(0)))
+
+    return agreed
 
 
 def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -> Callable:

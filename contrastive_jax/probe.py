@@ -127,7 +127,7 @@ def ridge_probe(
 
     >>> x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     >>> y = (x[:, 0] > 0).astype(np.int32)
-    >>> ridge_probe(x[:150], y[:150], x[150:], y[150:], n_classes=2).accuracy >= 0.9
+    >>> ridge_probe(x[:150], y[:150], x[150:], y[150:], n_classes=2, l2_grid=(0.1,)).accuracy >= 0.9
     True
     """
     fit = partial(fit_ridge, n_classes=n_classes)

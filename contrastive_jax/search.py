@@ -148,6 +148,10 @@ def _nearest(
 
 def _similarity(query_QD: jax.Array, bank_SD: jax.Array, metric: str) -> jax.Array:
     query_QD, bank_SD = query_QD.astype(jnp.float32), bank_SD.astype(jnp.float32)
+    scale_Q, scale_S = _scale(query_QD), _scale(bank_SD)
+    if metric == "euclidean":  # distances have one scale
+        scale_Q = scale_S = jnp.maximum(jnp.max(scale_Q), jnp.max(scale_S))
+    query_QD, bank_SD = query_QD / scale_Q, bank_SD / scale_S
     norm_Q, norm_S = jnp.linalg.norm(query_QD, axis=1), jnp.linalg.norm(bank_SD, axis=1)
     if metric == "cosine":
         query_QD = query_QD / jnp.where(norm_Q > 0, norm_Q, 1.0)[:, None]
@@ -157,14 +161,23 @@ def _similarity(query_QD: jax.Array, bank_SD: jax.Array, metric: str) -> jax.Arr
     if metric == "cosine":
         return dot_QS
     square_QS = norm_Q[:, None] ** 2 + norm_S[None, :] ** 2 - 2 * dot_QS
-    return -jnp.sqrt(jnp.maximum(square_QS, 0.0))
+    return -jnp.sqrt(jnp.maximum(square_QS, 0.0)) * scale_Q
+
+
+def _scale(x_ND: jax.Array) -> jax.Array:
+    """[N, 1] of 1, but the largest entry of a row whose squares would leave float32."""
+    peak_N1 = jnp.max(jnp.abs(x_ND), axis=1, keepdims=True)
+    extreme = (peak_N1 > 1e15) | ((peak_N1 < 1e-15) & (peak_N1 > 1e-30))
+    return jnp.where(extreme, peak_N1, 1.0)
 
 
 def check_finite(name: str, features_NF: np.ndarray) -> None:
     """Raises ValueError unless the features are a matrix of finite numbers."""
     if features_NF.ndim != 2:
         raise ValueError(f"{name}: expected features [N, F], got {features_NF.shape}; flatten them")
-    bad = np.flatnonzero(~np.isfinite(features_NF).all(axis=1))
+    with np.errstate(over="ignore"):  # float32 is what is computed with
+        finite_NF = np.isfinite(features_NF.astype(np.float32, copy=False))
+    bad = np.flatnonzero(~finite_NF.all(axis=1))
     if len(bad):
         raise ValueError(f"{name}: {len(bad)} rows are not finite, the first is row {bad[0]}")
 

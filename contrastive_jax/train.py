@@ -69,7 +69,8 @@ def stream_key(seed: int, stream: int) -> jax.Array:
 
 def batch_spec(feed: Feed) -> Any:
     """Shapes and dtypes of a batch of this feed, without making one."""
-    return jax.eval_shape(feed.assemble, dict(feed.resident), dict(feed.batch_at(0)))
+    sent = feed.batch_at(0) if feed.spec is None else feed.spec
+    return jax.eval_shape(feed.assemble, dict(feed.resident), dict(sent))
 
 
 def make_init(
@@ -118,7 +119,8 @@ def make_train_step(
         (total, out), grads = loss_and_grad(state.params, state.model_state, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"total_loss": total, "grad_norm": optax.tree.norm(grads), **out.metrics}
+        norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+        metrics = {"total_loss": total, **norms, **out.metrics}
         return TrainState(state.step + 1, params, out.model_state, opt_state), metrics
 
     return train_step
@@ -177,12 +179,13 @@ def run(
       NonFiniteError: a metric became NaN or infinite. The last checkpoint is from before that.
       CheckpointError: a checkpoint could not be written.
     """
-    key = parallel.put_replicated(stream_key(plan.seed, AUGMENT_STREAM), mesh)
+    root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
+    key = jax.jit(root, out_shardings=parallel.replicated(mesh))()
     resident = parallel.put_replicated(dict(feed.resident), mesh)
     step = int(jax.device_get(state.step))
     log = _LateLog(write, step)
     started = compiled_at = time.perf_counter()
-    train_step = None
+    train_step = running = None
 
     while step < plan.steps:
         with jax.transfer_guard("disallow"):
@@ -192,6 +195,9 @@ def run(
                 train_step = jitted.lower(state, resident, sent, key).compile()  # type: ignore
                 compiled_at = time.perf_counter()
             state, metrics = train_step(state, resident, sent, key)
+        if not resident:  # streamed batches are large: one in use and one on its way are enough
+            jax.block_until_ready(running)
+            running = metrics
         step += 1
         log.flush()
         on_step(step)

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-Batch = Mapping[str, jax.Array]  # "image" [B,H,W,C] uint8, "label" [B] int32, "index" [B] int32
+# "image" [B,H,W,C] uint8, or [B,V,H,W,C] where the views were cut on the host; "label" [B] int32;
+# "index" [B] int32
+Batch = Mapping[str, jax.Array]
 Params = Any  # a pytree of float32 arrays, trained by the optimizer
 ModelState = Any  # a pytree that is carried but not trained: batch statistics, EMA weights, a queue
 Metrics = dict[str, jax.Array]  # scalars
@@ -59,12 +61,25 @@ class Feed(NamedTuple):
 
     `resident` stays on the device for the whole run ({} when the data is streamed),
     `batch_at(step)` is the host arrays that the step needs, and `assemble(resident, sent)` makes
-    the batch of them inside the compiled step.
+    the batch of them inside the compiled step. Where a batch costs work on the host, `spec` is the
+    shapes and dtypes of one, and `close()` ends the processes that read; `batch_at` may be called
+    again after it.
     """
 
     resident: Batch
     batch_at: Callable[[int], Mapping[str, Any]]
     assemble: Callable[[Batch, Batch], Batch]
+    spec: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    close: Callable[[], None] = lambda: None
+
+
+class Crops(NamedTuple):
+    """The random resized crops of an example, where the host cuts them."""
+
+    n_views: int
+    size: int  # their side, in pixels
+    scale: tuple[float, float]  # area before resizing, as a fraction of the image
+    ratio: tuple[float, float]  # width / height before resizing
 
 
 class TrainState(NamedTuple):

@@ -91,7 +91,7 @@ def _take(descriptor: int, file: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise WorkdirBusyError(
-            f"Another run holds {file.parent}: {_holder(file)}.\n"
+            f"Another run holds {file.parent}: {holder(file.parent)}.\n"
             "Wait for it or stop it, or pass another --workdir."
         ) from None
     except OSError as error:
@@ -99,19 +99,21 @@ def _take(descriptor: int, file: Path) -> None:
             f"{file.parent} is on a file system without locks ({_reason(error)}).\n"
             "Pass a --workdir on a local disk."
         ) from error
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "start": _now()}
+    signed = {"pid": os.getpid(), "host": socket.gethostname(), "start": _now()}
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+    os.pwrite(descriptor, json.dumps(signed).encode(), 0)
+    os.fsync(descriptor)  # for the other hosts of a shared file system
 
 
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
-def _holder(file: Path) -> str:
+def holder(path: str | os.PathLike[str]) -> str:
+    """Who holds this workdir, or held it last, as its lock says."""
     try:
-        holder = json.loads(file.read_text())
-        return f"pid {holder['pid']} on {holder['host']}, since {holder['start']}"
+        signed = json.loads((Path(path) / ".lock").read_text())
+        return f"pid {signed['pid']} on {signed['host']}, since {signed['start']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has the lock but has not yet signed
         return "its pid is not known yet"
 

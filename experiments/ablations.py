@@ -135,7 +135,7 @@ def _jobs(
     for seed in page.seeds:
         seeded = grid.override(config, {"train.seed": run.plan.seed + seed}, cell.name)
         plan = run.plan._replace(seed=run.plan.seed + seed)
-        feed = data.feed(run.dataset.train, run.dataset.batch_size, plan.seed)
+        feed = data.train_feed(run.dataset, plan.seed, run.views.crops)
         own = folder / "runs" / _slug(cell.name) / f"seed{seed}"
         jobs.append(Job(cell, seed, seeded, run._replace(plan=plan, feed=feed), own))
     return jobs

@@ -127,6 +127,11 @@ def finetune(
 
 def _schedule(run: Any, examples: data.Examples, epochs: float) -> tuple[Any, train.Plan]:
     """Batches of the run's size, or the largest that the devices divide where there are fewer."""
+    if run.dataset.stream is not None:
+        raise ConfigError(
+            "The protocols sgd and finetune keep their images on the device, and data.streaming "
+            "leaves them on disk; choose other --protocols."
+        )
     devices = run.mesh.devices.size
     batch_size = min(run.dataset.batch_size, len(examples.label) // devices * devices)
     if batch_size == 0:

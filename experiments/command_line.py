@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -26,9 +26,12 @@ class Command(NamedTuple):
     overrides: Mapping[str, Any]
     strings: Mapping[str, str | None]  # the experiment's own flags
     pages: Mapping[str, ConfigDict | None]  # further configs that it takes, None where not given
+    switches: Mapping[str, bool]
 
 
-def exit_with(main: Callable[[Sequence[str]], int]) -> None:
+def exit_with(
+    main: Callable[[Sequence[str]], int], leave: Callable[[int], NoReturn] = sys.exit
+) -> None:
     """Run `main` on the command line; turn what a person can mend into a short message."""
     try:
         code = main(sys.argv)
@@ -44,7 +47,7 @@ def exit_with(main: Callable[[Sequence[str]], int]) -> None:
         print(f"error: {error}\nMend that and run the same command again.", file=sys.stderr)
         code = CheckpointError.exit_code
     sys.stdout.flush()
-    sys.exit(code)
+    leave(code)
 
 
 def _short(error: Exception) -> str:
@@ -56,10 +59,16 @@ def parse(
     usage: str,
     strings: Mapping[str, str] | None = None,
     pages: Sequence[str] = (),
+    switches: Mapping[str, str] | None = None,
 ) -> Command:
-    """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and `strings`.
+    """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and further flags.
 
-    Each name of `pages` is a flag like --config, with overrides of its own.
+    Args:
+      argv: the command line.
+      usage: what --help prints.
+      strings: flags with a value, and what they mean.
+      pages: flags like --config, each with overrides of its own.
+      switches: flags without a value.
 
     Raises:
       ConfigError: for anything that is not understood, naming it.
@@ -72,6 +81,8 @@ def parse(
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     for name, text in (strings or {}).items():
         flags.DEFINE_string(name, None, text, flag_values=values)
+    for name, text in (switches or {}).items():
+        flags.DEFINE_boolean(name, False, text, flag_values=values)
     for name in pages:
         config_flags.DEFINE_config_file(name, None, "", flag_values=values, lock_config=True)
     stray = _parse(values, argv, ("config", *pages))
@@ -88,6 +99,7 @@ def parse(
         overrides,
         {name: values[name].value for name in (strings or {})},
         {name: values[name].value for name in pages},
+        {name: values[name].value for name in (switches or {})},
     )
 
 

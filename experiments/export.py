@@ -56,7 +56,7 @@ def _about(run: launch.Run, folder: Path, step: int) -> dict[str, Any]:
         "step": step,
         "data": {
             "name": dataset.name,
-            "train_images": len(dataset.train.image),
+            "train_images": dataset.n_train,
             "test_images": len(dataset.test.image),
             "classes": list(dataset.class_names),
         },

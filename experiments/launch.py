@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,23 +16,16 @@ from ml_collections import ConfigDict
 
 import contrastive_jax
 from contrastive_jax import augment, data, metrics, optim, parallel, train, workdir
-from contrastive_jax.checkpoint import Checkpointer
+from contrastive_jax.checkpoint import Checkpointer, digest
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
-from experiments import command_line, console, scoring
+from experiments import command_line, console, processes, resuming, scoring
 from experiments.command_line import keywords
 from experiments.stopping import STOPPED, StopRequested, StopSignal
+from experiments.trouble import culprits_kept, memory_explained
 
-# What may change between two starts of one run: its length, and how it is watched and scored.
-RESUMABLE = (
-    "train.steps",
-    "train.epochs",
-    "train.log_every",
-    "checkpoint.",
-    "eval.",
-    "data.data_dir",
-)
+SWITCHES = {"strict_resume": "a damaged newest checkpoint is an error"}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -54,6 +47,10 @@ SHARED_SECTIONS: command_line.Sections = {
 }
 
 
+Sinks = tuple[Callable[[int, Mapping[str, float]], None], Callable[[int], None]]
+_NOWHERE: Sinks = (lambda step, row: None, lambda step: None)  # of all processes but the first
+
+
 class Run(NamedTuple):
     """Everything a config stands for, before any device has worked."""
 
@@ -71,19 +68,19 @@ class Run(NamedTuple):
 
 def main(experiment: Experiment) -> None:
     """Run the experiment that the command line asks for; never returns."""
-    command_line.exit_with(lambda argv: _main(experiment, argv))
+    command_line.exit_with(lambda argv: _main(experiment, argv), processes.leave)
 
 
 def _main(experiment: Experiment, argv: Sequence[str]) -> int:
     signals = StopSignal()
     signals.install()
-    command = command_line.parse(argv, experiment.usage)
+    usage = experiment.usage
+    command = command_line.parse(argv, usage, processes.FLAGS, switches=SWITCHES)
     command_line.check(command.config, {**SHARED_SECTIONS, **experiment.sections})
-    folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
     set_up_jax()
     try:
-        with workdir.lock(folder):
-            return _finish(experiment, command, folder, signals, argv)
+        with processes.joined(command.strings), ExitStack() as stack:
+            return _finish(experiment, command, signals, argv, stack)
     except StopRequested as stop:
         print(f"{stop}: stopped; run the same command again to go on.", file=sys.stderr)
         return STOPPED
@@ -92,17 +89,27 @@ def _main(experiment: Experiment, argv: Sequence[str]) -> int:
 def _finish(
     experiment: Experiment,
     command: command_line.Command,
-    folder: Path,
     signals: StopSignal,
     argv: Sequence[str],
+    stack: ExitStack,
 ) -> int:
-    finished = saved_summary(folder, command.config)
+    with processes.agreed() as facts:
+        facts.update(command_line.leaves(json.loads(command.config.to_json())))
+        facts.pop("data.data_dir", None)  # a host may keep it elsewhere; what it holds is compared
+        facts |= {"code": processes.code_digest, **versions(), **command.switches}
+        folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
+        if processes.is_first():  # the others work in its folder
+            stack.enter_context(workdir.lock(folder))
+        finished = saved_summary(folder, command.config)
     if finished is not None:
         print(f"{folder} is complete:\n{console.table(finished['evaluations'])}")
         return 0
-    run = build(experiment, command.config)
-    words = {"name": command.name, "command": command_text(argv)}
-    summary = train_and_score(run, command.config, folder, signals, **words)
+    with processes.agreed() as facts:
+        run = build(experiment, command.config)
+        facts["data"] = lambda: processes.data_digest(run.dataset)
+    words = {"name": command.name, "command": command_text(argv), **command.switches}
+    with memory_explained(run.dataset.batch_size, run.mesh.devices.size):
+        summary = train_and_score(run, command.config, folder, signals, **words)
     if summary is None:
         return STOPPED
     print(console.table(summary["evaluations"]))
@@ -111,7 +118,14 @@ def _finish(
 
 
 def train_and_score(
-    run: Run, config: ConfigDict, folder: Path, signals: StopSignal, *, name: str, command: str
+    run: Run,
+    config: ConfigDict,
+    folder: Path,
+    signals: StopSignal,
+    *,
+    name: str,
+    command: str,
+    strict_resume: bool = False,
 ) -> dict[str, Any] | None:
     """Do what is missing of a run in its folder: train from its last checkpoint on, then score.
 
@@ -122,31 +136,38 @@ def train_and_score(
       signals: asked after each step.
       name: of the run, for its banner.
       command: what a person typed.
+      strict_resume: a damaged newest checkpoint is an error.
 
     Returns:
       The summary that was written, or None if the run was stopped on request and saved.
     """
     resolved = json.loads(config.to_json())
     with ExitStack() as stack:
-        checkpointer = stack.enter_context(
-            Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
-        )
         abstract = train.abstract_state(run.objective, run.optimizer, run.feed, run.mesh)
-        restored = checkpointer.restore(abstract)
-        for line in restored.skipped if restored else ():
-            print(f"warning: {line}", file=sys.stderr)
-        start = restored.step if restored else 0
+        with processes.agreed() as facts:
+            checkpointer = stack.enter_context(
+                Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
+            )
+            restored = resuming.restore(
+                checkpointer, abstract, folder, resolved, strict=strict_resume
+            )
+            start = restored.step if restored else 0
+            facts |= {"step to start from": start, "holder of the workdir": workdir.holder(folder)}
         state = restored.state if restored else fresh_state(run)
         description = {"config": resolved, "command": command, "versions": versions()}
-        workdir.write_json(folder / "config.json", description)
+        if processes.is_first():
+            workdir.write_json(folder / "config.json", description)
         console.banner(_facts(run, state, folder, start, name))
         finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
         checkpointer.wait()
+    sha256 = digest(finished.state)
+    print(f"step {finished.step}, state sha256 {sha256}", flush=True)
     if finished.step < run.plan.steps:
         print(f"stopped after step {finished.step}, saved; run the same command again to go on.")
         return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
     origin = provenance(config, finished.step, {**seconds, "training_began_at_step": start})
+    origin["state_sha256"] = sha256
     return scoring.score(run, finished.state, fresh_state(run), folder, origin)
 
 
@@ -170,7 +191,7 @@ def build(
     experiment.build(config, mesh, 2)  # its checks come before the data is read
     settings = scoring.settings(**command_line.as_kwargs(config, "eval"))
     dataset = load(**command_line.as_kwargs(config, "data"))
-    steps_per_epoch = len(dataset.train.image) // dataset.batch_size
+    steps_per_epoch = dataset.n_train // dataset.batch_size
     plan = train.plan(**command_line.as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
     optimizer, schedule = optim.make(
         **command_line.as_kwargs(config, "optimizer"),
@@ -179,9 +200,9 @@ def build(
         steps_per_epoch=steps_per_epoch,
     )
     objective = experiment.build(config, mesh, len(dataset.class_names))
-    feed = data.feed(dataset.train, dataset.batch_size, plan.seed)
-    init = train.make_init(objective, optimizer, feed, mesh)
     views = experiment.views(config)
+    feed = data.train_feed(dataset, plan.seed, views.crops)
+    init = train.make_init(objective, optimizer, feed, mesh)
     return Run(dataset, mesh, objective, views, optimizer, schedule, feed, init, plan, settings)
 
 
@@ -223,6 +244,34 @@ def _train(
     signals: StopSignal,
     stack: ExitStack,
 ) -> train.Finished:
+    stack.callback(run.feed.close)
+    first = processes.is_first()
+    write, show_step = _sinks(run, start, folder, stack) if first else _NOWHERE
+
+    def on_step(step: int) -> None:
+        finish_first()
+        show_step(step)
+
+    culprits = culprits_kept(run.feed, folder / "nonfinite.json") if first else nullcontext()
+    with culprits, signals.deferred() as finish_first:
+        return train.run(
+            run.objective,
+            run.optimizer,
+            run.feed,
+            state,
+            plan=run.plan,
+            mesh=run.mesh,
+            write=write,
+            checkpointer=checkpointer,
+            meta={"config": resolved, "machine": resuming.machine()},
+            evaluators=scoring.evaluators(run),
+            on_step=on_step,
+            stop=parallel.any_process(run.mesh, lambda: signals.requested),
+        )
+
+
+def _sinks(run: Run, start: int, folder: Path, stack: ExitStack) -> Sinks:
+    """Where rows and steps go: metrics.jsonl, TensorBoard, the terminal."""
     resume = start or None
     rows = stack.enter_context(metrics.JsonlWriter(folder / "metrics.jsonl", resume))
     events = stack.enter_context(metrics.TensorBoardWriter(folder / "tensorboard", resume))
@@ -235,40 +284,7 @@ def _train(
         events.write(step, row)
         progress.on_row(step, row)
 
-    with signals.deferred():
-        return train.run(
-            run.objective,
-            run.optimizer,
-            run.feed,
-            state,
-            plan=run.plan,
-            mesh=run.mesh,
-            write=write,
-            checkpointer=checkpointer,
-            meta={"config": resolved},
-            evaluators=scoring.evaluators(run),
-            on_step=progress.on_step,
-            stop=lambda: signals.requested,
-        )
-
-
-def _refuse_another_config(folder: Path, resolved: Mapping[str, Any]) -> None:
-    """A workdir belongs to one config, but for what a resumed run may change."""
-    path = folder / "config.json"
-    if not path.exists():
-        return
-    before = dict(command_line.leaves(workdir.read_json(path)["config"]))
-    now = dict(command_line.leaves(resolved))
-    changed = [
-        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(RESUMABLE) and "[" not in key
-    ]
-    if changed:
-        raise ConfigError(
-            f"{folder} holds a run of another config: {'; '.join(changed[:3])}.\n"
-            "Pass another --workdir, or the config that it was started with."
-        )
+    return write, progress.on_step
 
 
 def fingerprint(resolved: Mapping[str, Any]) -> str:
@@ -283,7 +299,7 @@ def saved_summary(folder: Path, config: ConfigDict) -> dict[str, Any] | None:
       ConfigError: the folder holds a run of another config.
     """
     resolved = json.loads(config.to_json())
-    _refuse_another_config(folder, resolved)
+    resuming.refuse_another_config(folder, resolved)
     path = folder / "results" / "summary.json"
     summary = workdir.read_json(path) if path.exists() else None
     return summary if summary and summary["config_sha256"] == fingerprint(resolved) else None
@@ -325,8 +341,9 @@ def _facts(run: Run, state: TrainState, folder: Path, start: int, name: str) -> 
     return {
         "contrastive_jax": f"{contrastive_jax.__version__}, jax {jax.__version__}",
         "devices": f"{len(devices)} x {devices[0].device_kind}, mesh (data={len(devices)})",
+        **processes.facts(),
         "config": f"{name}, seed {run.plan.seed}",
-        "data": f"{run.dataset.name}: {len(run.dataset.train.image):,} train and "
+        "data": f"{run.dataset.name}: {run.dataset.n_train:,} train and "
         f"{len(run.dataset.test.image):,} test images of {shape}",
         "batch": f"{batch} images, {batch // len(devices)} a device",
         "parameters": f"{count:,}",

@@ -5,6 +5,9 @@ python -m experiments.moco --config configs/ablations/moco.py:cpu --workdir DIR
 --config FILE[:preset]         a config with a section `moco` in place of `loss`
 --config.section.key=value     change one value of it
 --workdir DIR                  where the run lives (default: runs/NAME); the same command resumes it
+--strict_resume                a damaged newest checkpoint is an error, not passed over
+--coordinator HOST:PORT --num_processes N --process_id I     one of N processes that train together;
+                               on Slurm and Cloud TPU they find each other
 """
 
 from ml_collections import ConfigDict

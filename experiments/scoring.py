@@ -18,6 +18,7 @@ from experiments import pictures, transformations
 
 Features = dict[str, np.ndarray]  # layer -> [N, F]
 VALIDATION_BANK, VALIDATION_QUERIES = 5000, 1000
+PIXEL_SIDE = 32  # images of at least twice this are shrunk before their pixels are a baseline
 
 
 class Settings(NamedTuple):
@@ -115,6 +116,7 @@ def extract(run: Any, state: TrainState, image: np.ndarray) -> Features:
         image,
         batch_size=batch_size,
         shard=lambda batch: parallel.put_batch(batch, run.mesh),
+        out_sharding=parallel.replicated(run.mesh),  # each process has all of them
     )
 
 
@@ -129,23 +131,29 @@ def score(
 ) -> dict[str, Any]:
     """Score a run, draw it, and write results/NAME.json.
 
+    All processes take part in embedding the images; what follows is the work of the first.
+
     Args:
       run: the `launch.Run` that was trained.
       trained, untrained: its last state and its first.
       folder: the workdir.
       provenance: what the summary says of how the run came about.
       name: of the JSON file.
+
+    Returns:
+      What was written; in a process that is not the first, no evaluations.
     """
     started = time.perf_counter()
     for subfolder in ("results", "figures"):
         (folder / subfolder).mkdir(exist_ok=True)
     bank, test = data.labelled(run.dataset.train), run.dataset.test
     rows: list[dict[str, Any]] = []
-    kept: dict[str, tuple[Features, ...]] = {}
     images = bank.image, test.image
-    for representation, layers in representations(run, trained, untrained, *images):
+    kept = dict(representations(run, trained, untrained, *images))
+    if jax.process_index() > 0:
+        return {"evaluations": rows}
+    for representation, layers in kept.items():
         print(f"scoring: {representation}", flush=True)
-        kept[representation] = layers
         for layer in layers[0]:
             split = (layers[0][layer], bank.label), (layers[1][layer], test.label)
             names = {"representation": representation, "layer": layer}
@@ -154,7 +162,7 @@ def score(
     rows += _transformation_rows(run, trained, bank.image, test.image)
     evaluated = time.perf_counter() - started
     if run.eval.figures:
-        pictures.draw(run, trained, folder, rows, kept["trained"])
+        pictures.draw(run, parallel.local_copy(trained), folder, rows, kept["trained"])
     summary = {
         "evaluations": rows,
         "health": _health(kept["trained"][1]),
@@ -178,7 +186,19 @@ def representations(
 
 
 def _pixels(image: np.ndarray) -> Features:
-    return {"pixels": image.reshape(len(image), -1).astype(np.float32) / 255}
+    """The images as vectors; large ones as means over squares, about 32 to a side."""
+    step = max(image.shape[1] // PIXEL_SIDE, 1)
+    parts = [_means(image[i : i + 1024], step) for i in range(0, len(image), 1024)]
+    layer = "pixels" if step == 1 else f"pixels, means of {step}x{step}"
+    return {layer: np.concatenate(parts)}
+
+
+def _means(image: np.ndarray, step: int) -> np.ndarray:
+    n, height, width, channels = image.shape
+    down, across = height // step, width // step
+    image = image[:, : down * step, : across * step].astype(np.float32)
+    squares = image.reshape(n, down, step, across, step, channels)
+    return squares.mean(axis=(2, 4)).reshape(n, -1) / 255
 
 
 def _probe_rows(

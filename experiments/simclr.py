@@ -6,6 +6,9 @@ python -m experiments.simclr --config configs/cifar.py:cpu --config.data.data_di
 --config FILE[:preset]         a page of configs/
 --config.section.key=value     change one value of it
 --workdir DIR                  where the run lives (default: runs/NAME); the same command resumes it
+--strict_resume                a damaged newest checkpoint is an error, not passed over
+--coordinator HOST:PORT --num_processes N --process_id I     one of N processes that train together;
+                               on Slurm and Cloud TPU they find each other
 """
 
 from ml_collections import ConfigDict

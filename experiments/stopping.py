@@ -1,14 +1,18 @@
 """Ctrl-C and SIGTERM: the first finishes the step and saves, the second leaves at once."""
 
 import os
+import select
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPED = 75  # saved on request: run the same command again
+STOPPED = 75  # stopped on request: run the same command again
 ABANDONED = 130
+GRACE_SECONDS = 25  # preempted machines are gone 30 seconds after their SIGTERM
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(BaseException):
@@ -16,7 +20,11 @@ class StopRequested(BaseException):
 
 
 class StopSignal:
-    """Inside `deferred()` a first signal only sets `requested`; elsewhere it raises at once."""
+    """Inside `deferred()` a first signal only sets `requested`; elsewhere it raises at once.
+
+    Python runs no handler while the main thread is inside a compilation. A thread that sees the
+    signals themselves leaves at the second one, or when the first was not heard in GRACE_SECONDS.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -24,8 +32,12 @@ class StopSignal:
 
     def install(self) -> None:
         """Take over SIGINT and SIGTERM."""
-        signal.signal(signal.SIGINT, self._receive)
-        signal.signal(signal.SIGTERM, self._receive)
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
+        arrivals, arrived = os.pipe()
+        os.set_blocking(arrived, False)
+        signal.set_wakeup_fd(arrived, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(arrivals,), daemon=True).start()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -37,11 +49,35 @@ class StopSignal:
             raise StopRequested(name)
         print(f"\n{name}: finishing this step and saving; again to quit now.", file=sys.stderr)
 
+    def _watch(self, arrivals: int) -> None:
+        _next_of(arrivals)
+        if not select.select([arrivals], [], [], GRACE_SECONDS)[0] and not self.requested:
+            _leave(f"no answer in {GRACE_SECONDS} s (compiling?), leaving.", STOPPED)
+        _next_of(arrivals)
+        os._exit(ABANDONED)
+
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Let the block finish what it is doing; it has to ask `requested` itself."""
-        self._defer = True
+    def deferred(self) -> Iterator[Callable[[], None]]:
+        """From the first call of what this yields, let the block finish what it is doing.
+
+        The block has to ask `requested` itself.
+        """
+
+        def begin() -> None:
+            self._defer = True
+
         try:
-            yield
+            yield begin
         finally:
             self._defer = False
+
+
+def _next_of(arrivals: int) -> None:
+    while os.read(arrivals, 1)[0] not in SIGNALS:
+        pass
+
+
+def _leave(why: str, code: int) -> None:
+    text = f"\n{why} The last checkpoint stands: run the same command again.\n"
+    os.write(2, text.encode())  # not through a stream that the main thread may have locked
+    os._exit(code)

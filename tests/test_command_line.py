@@ -23,6 +23,7 @@ def _in_the_repository(monkeypatch):
     yield
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
+    signal.set_wakeup_fd(-1)
 
 
 @pytest.fixture

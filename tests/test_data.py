@@ -302,7 +302,7 @@ def prepared(tmp_path_factory):
             pixels = np.full((8 + i, 10, 3), 8 * i, np.uint8)
             yield i, {"image": encoded(pixels), "label": i % 3 if label is None else label}
 
-    class Photos(tfds.core.GeneratorBasedBuilder):
+    class Photos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.10.0")
 
         def _info(self):

@@ -26,10 +26,18 @@ ONLY_IN = {  # a library -> the rooms that may import it at all
     "flax": {"encoders", "objectives"},
     "orbax": {"checkpoint"},
     "jax.sharding": {"parallel"},
-    "absl": set(),
+    "absl": {"data"},  # grain asks it for settings
     "ml_collections": set(),
 }
-ONLY_INSIDE_FUNCTIONS = ("tensorflow_datasets", "matplotlib", "sklearn", "PIL", "tensorboardX")
+ONLY_INSIDE_FUNCTIONS = (
+    "tensorflow_datasets",
+    "matplotlib",
+    "sklearn",
+    "PIL",
+    "tensorboardX",
+    "grain",
+    "absl",
+)
 
 
 def library_files() -> list[Path]:

@@ -1,5 +1,6 @@
 """The README is true: its tree, its code, its numbers, its commands."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -20,7 +21,7 @@ def test_the_tree_has_one_line_for_each_file():
     tree = section("The file tree").split("```")[1]
     listed = {line.split()[0] for line in tree.strip().splitlines() if not line.startswith(" ")}
     tracked = subprocess.run(
-        ["git", "ls-files", "*.py", "*.txt", "*.toml", "*.html", ".ci/run", "LICENSE"],
+        ["git", "ls-files", "*.py", "*.txt", "*.toml", "*.html", "*.sh", ".ci/run", "LICENSE"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -41,10 +42,9 @@ def _benchmarks(monkeypatch):
 
 
 @pytest.mark.usefixtures("_benchmarks")
-def test_the_results_are_those_of_the_files_they_name():
-    import record
-
-    assert record.table() in section("Results")
+@pytest.mark.parametrize(("script", "title"), [("record", "Results"), ("table", "Performance")])
+def test_the_tables_are_those_of_the_files_they_name(script, title):
+    assert importlib.import_module(script).table() in section(title)
 
 
 @pytest.mark.usefixtures("_benchmarks")

@@ -8,8 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+
+from experiments import launch
 
 ROOT = Path(__file__).parents[1]
 STEPS = 12
@@ -99,6 +102,19 @@ def _accuracies(workdir: Path) -> dict[tuple, float]:
     rows = json.loads((workdir / "results" / "summary.json").read_text())["evaluations"]
     key = lambda row: (row["representation"], row["layer"], row["protocol"]["name"])  # noqa: E731
     return {(*key(row), row["protocol"].get("k")): row["accuracy"] for row in rows}
+
+
+@pytest.mark.parametrize("chosen", [None, "/chosen/by/the/user"])
+def test_compiled_programs_are_kept_in_the_users_cache_folder(chosen, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        launch.set_up_jax()
+        kept = jax.config.jax_compilation_cache_dir
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert kept == (chosen or str(tmp_path / "contrastive_jax" / "xla"))
 
 
 def test_another_config_in_the_same_workdir_is_refused(straight):

@@ -1,6 +1,7 @@
 """The loop and the objective: one trace, exact across devices, bit-equal after a resume."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,55 @@ def test_a_step_is_traced_once(examples):
         state, _ = step(state, resident, parallel.put_batch(feed.batch_at(i), mesh), key)
     assert len(traces) == 1
     assert int(state.step) == int(state.model_state["seen"]) == 4
+
+
+READS = ("__array__", "__float__", "__int__", "__bool__", "__index__", "item", "tolist")
+
+
+def test_the_loop_sends_four_bytes_an_image_and_reads_only_rows_that_are_logged(
+    examples, monkeypatch
+):
+    reads, sent, reads_after = [], [], []
+    array = type(jnp.zeros(()))
+    for name in READS:
+        read = getattr(array, name)
+        monkeypatch.setattr(array, name, lambda *a, r=read, **k: (reads.append(1), r(*a, **k))[1])
+    put = parallel.put_batch
+
+    def counted_put(host_batch, mesh):
+        sent.append(sum(x.nbytes for x in host_batch.values()))
+        return put(host_batch, mesh)
+
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    feed = data.feed(examples, BATCH, seed=0)
+    objective, optimizer = line_objective(), optax.sgd(0.1)
+    state = train.make_init(objective, optimizer, feed, mesh)(0)
+    monkeypatch.setattr(parallel, "put_batch", counted_put)
+    train.run(
+        objective,
+        optimizer,
+        feed,
+        state,
+        plan=train.Plan(9, seed=0, log_every=4),
+        mesh=mesh,
+        write=lambda step, row: None,
+        on_step=lambda step: reads_after.append(len(reads)),
+    )
+    assert sent == [4 * BATCH] * 9
+    read_in = [i + 2 for i, (a, b) in enumerate(itertools.pairwise(reads_after)) if b > a]
+    assert read_in == [2, 5, 9]  # one step after steps 1, 4 and 8 were logged
+
+
+def test_a_step_calls_nothing_on_the_host(examples):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    feed = data.feed(examples, BATCH, seed=0)
+    objective, optimizer = simclr_objective(mesh), optax.sgd(0.1)
+    state = train.abstract_state(objective, optimizer, feed, mesh)
+    step = train.make_train_step(objective, optimizer, feed, mesh)
+    arguments = (state, dict(feed.resident), dict(feed.batch_at(0)), jax.random.key(0))
+    text = step.trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.convolution" in text
+    assert not any(word in text for word in ("callback", "infeed", "outfeed", "send", "recv"))
 
 
 def test_abstract_state_is_that_of_a_real_one(examples):

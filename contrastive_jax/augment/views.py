@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax.augment import colour, geometry, texture
+from contrastive_jax.types import Crops
 
 # What an operator folds into the key of its view. New operators take new numbers: a changed number
 # changes every run that uses the operator.
@@ -61,10 +62,15 @@ class Views(NamedTuple):
     `train(key, image_BHWC, index_B)` is the random views [B, V, size, size, C] float32 in [0, 1] of
     the examples whose numbers in the dataset are `index_B` (int32). `evaluate(image_BHWC)` is
     [B, size, size, C] float32, the images resized, with nothing random.
+
+    Images too large to be sent whole are cut on the host, as `crops` says; both functions then take
+    [B, V, size, size, C] uint8, one crop a view, `train` to go on from and `evaluate` to show the
+    first of. `crops` is None where a setting needs the whole image.
     """
 
     train: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     evaluate: Callable[[jax.Array], jax.Array]
+    crops: Crops | None
 
 
 def make_views(size: int, **settings) -> Views:
@@ -92,20 +98,45 @@ def make_views(size: int, **settings) -> Views:
     """
     chosen = Augmentation(**settings)
     _check_settings(size, chosen)
+    crops = _host_crops(size, chosen)
 
     def train(key: jax.Array, image_BHWC: jax.Array, index_B: jax.Array) -> jax.Array:
-        _check_batch(image_BHWC, index_B, chosen)
+        _check_batch(image_BHWC, index_B, chosen, crops)
+        make = _views if image_BHWC.ndim == 4 else _views_of_crops
 
         def views_of(image: jax.Array, index: jax.Array) -> jax.Array:
-            return _views(chosen, size, jax.random.fold_in(key, index), image)
+            return make(chosen, size, jax.random.fold_in(key, index), image)
 
         return jax.vmap(views_of)(_to_float(image_BHWC), index_B)
 
     def evaluate(image_BHWC: jax.Array) -> jax.Array:
-        _check_images(image_BHWC)
-        return jax.vmap(lambda image: _resize(image, size))(_to_float(image_BHWC))
+        _check_images(image_BHWC, crops)
+        plain_BHWC = image_BHWC if image_BHWC.ndim == 4 else image_BHWC[:, 0]
+        return jax.vmap(lambda image: _resize(image, size))(_to_float(plain_BHWC))
 
-    return Views(train, evaluate)
+    return Views(train, evaluate, crops)
+
+
+def _host_crops(size: int, settings: Augmentation) -> Crops | None:
+    """What the host can cut in place of the operator `crop`."""
+    s = settings
+    if s.base_crop_probability > 0 or s.crop_probability < 1 or s.one_branch:
+        return None
+    (smallest, largest), (narrowest, widest) = s.crop_scale, s.crop_ratio  # may come as lists
+    return Crops(s.n_views, size, (smallest, largest), (narrowest, widest))
+
+
+def _views_of_crops(
+    settings: Augmentation, size: int, key: jax.Array, crop_VHWC: jax.Array
+) -> jax.Array:
+    """All views of one example whose crops were cut before; the other operators as in `_views`."""
+    operators = _operators(settings, size)
+    finish = lambda view_key, crop: _apply(operators, view_key, crop)  # noqa: E731
+    return jax.vmap(finish)(_view_keys(key, len(crop_VHWC)), crop_VHWC)
+
+
+def _view_keys(key: jax.Array, n_views: int) -> jax.Array:
+    return jax.vmap(lambda view: jax.random.fold_in(key, view))(jnp.arange(n_views))
 
 
 def _views(settings: Augmentation, size: int, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -116,8 +147,7 @@ def _views(settings: Augmentation, size: int, key: jax.Array, image: jax.Array) 
     plain = _resize(image, size)
     operators = [(_CROP, settings.crop_probability, _crop(settings, size, image))]
     operators += _operators(settings, size)
-    n_random = settings.n_views - settings.one_branch
-    keys = jax.vmap(lambda view: jax.random.fold_in(key, view))(jnp.arange(n_random))
+    keys = _view_keys(key, settings.n_views - settings.one_branch)
     views = jax.vmap(lambda view_key: _apply(operators, view_key, plain))(keys)
     return jnp.concatenate([views, plain[None]]) if settings.one_branch else views
 
@@ -244,16 +274,21 @@ def _check_count(name: str, value: int, least: int) -> None:
         raise ValueError(f"augment: {name}={value!r} is too small; use a whole number >= {least}")
 
 
-def _check_images(image_BHWC: jax.Array) -> None:
-    if image_BHWC.ndim != 4 or image_BHWC.dtype != jnp.uint8:
-        raise ValueError(
-            f"images are {image_BHWC.dtype}{list(image_BHWC.shape)}; give uint8 [B, H, W, C]"
-        )
+def _check_images(image_BHWC: jax.Array, crops: Crops | None) -> None:
+    shape, dtype = image_BHWC.shape, image_BHWC.dtype
+    if dtype == jnp.uint8 and len(shape) == 4:
+        return
+    side = crops and (crops.n_views, crops.size, crops.size)
+    if dtype != jnp.uint8 or len(shape) != 5 or shape[1:4] != side:
+        ways = "uint8 [B, H, W, C]" + (f" or crops uint8 [B, {str(side)[1:-1]}, C]" if side else "")
+        raise ValueError(f"images are {dtype}{list(shape)}; give {ways}")
 
 
-def _check_batch(image_BHWC: jax.Array, index_B: jax.Array, settings: Augmentation) -> None:
-    _check_images(image_BHWC)
-    batch, _, _, channels = image_BHWC.shape
+def _check_batch(
+    image_BHWC: jax.Array, index_B: jax.Array, settings: Augmentation, crops: Crops | None
+) -> None:
+    _check_images(image_BHWC, crops)
+    batch, channels = image_BHWC.shape[0], image_BHWC.shape[-1]
     if index_B.shape != (batch,) or not jnp.issubdtype(index_B.dtype, jnp.integer):
         raise ValueError(
             f"index is {index_B.dtype}{list(index_B.shape)} and image is "

@@ -1,16 +1,21 @@
-"""Datasets as arrays in memory, and batches as a function of (seed, step).
+"""Datasets in memory or streamed from disk, and batches as a function of (seed, step).
 
 Three sources: `digits` (real handwritten digits that ship with scikit-learn, no network), `tfds`
 (any image classification set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an
-.npz of your own). Nothing here downloads: `python -m experiments.prepare` does, once.
+.npz of your own). Sets of `tfds` too large for memory are streamed. Nothing here downloads:
+`python -m experiments.prepare` does, once.
 """
+
+from typing import cast
 
 import numpy as np
 
+from contrastive_jax.data.ahead import stream_feed
 from contrastive_jax.data.examples import (
     UNLABELLED,
     Dataset,
     Examples,
+    Stream,
     check_batch_size,
     check_split,
     feed,
@@ -19,9 +24,22 @@ from contrastive_jax.data.examples import (
 from contrastive_jax.data.failures import PathLike
 from contrastive_jax.data.local import load_digits, load_npz
 from contrastive_jax.data.prepared import PREPARABLE, load_tfds
+from contrastive_jax.data.streamed import load_streamed
 from contrastive_jax.errors import DataError
+from contrastive_jax.types import Crops, Feed
 
-__all__ = ["PREPARABLE", "SOURCES", "UNLABELLED", "Dataset", "Examples", "feed", "labelled", "load"]
+__all__ = [
+    "PREPARABLE",
+    "SOURCES",
+    "UNLABELLED",
+    "Dataset",
+    "Examples",
+    "Stream",
+    "feed",
+    "labelled",
+    "load",
+    "train_feed",
+]
 
 SOURCES = ("digits", "tfds", "arrays")
 
@@ -37,8 +55,11 @@ def load(
     image_size: int | None = None,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    streaming: bool = False,
+    workers: int = 0,
+    bank: int | None = None,
 ) -> Dataset:
-    """Load a dataset into memory and check it; never touches the network.
+    """Load a dataset into memory, or open it for streaming, and check it; never uses the network.
 
     `digits` is 1,797 images of 8x8x1, with 0..16 scaled to 0..255. The last 50 of each class in
     the order of the file are the 500 test images: mostly by writers whom the other 1,297 lack.
@@ -56,6 +77,11 @@ def load(
       image_size: tfds images are resized to this short side in pixels (bicubic, antialiased) and
         centre-cropped to a square. Required where a set's images vary in size.
       limit_train, limit_test: keep at most this many images, the first ones.
+      streaming: leave the images of tfds on disk. Training decodes each in every epoch and cuts its
+        views on the host; evaluation decodes the centre of each (7/8 of the short side, resized to
+        image_size) when it comes to it.
+      workers: processes that decode for training; 0 decodes in threads of this one.
+      bank: evaluate with at most this many training images, drawn once, where streamed.
 
     Raises:
       ValueError: for arguments that cannot be meant.
@@ -67,8 +93,14 @@ def load(
       ((1297, 8, 8, 1), (500, 8, 8, 1), 10)
     """
     splits, limits = (train_split, test_split), (limit_train, limit_test)
-    _check_sizes(image_size=image_size, limit_train=limit_train, limit_test=limit_test)
-    if source == "tfds":
+    sizes = {"limit_train": limit_train, "limit_test": limit_test, "bank": bank}
+    _check_sizes(image_size=image_size, **sizes)
+    _check_streaming(streaming, source, image_size, workers, bank)
+    stream = None
+    if streaming:
+        size = cast(int, image_size)  # checked above
+        loaded, stream = load_streamed(name, data_dir, splits, size, limits, workers, bank)
+    elif source == "tfds":
         loaded = load_tfds(name, data_dir, splits, image_size, limits)
     elif source in SOURCES:
         _check_whole(source, splits, image_size)
@@ -83,9 +115,32 @@ def load(
             f"{title}: images of train are {train.image.shape[1:]} but of test "
             f"{test.image.shape[1:]}\nGive both the same height, width and channels"
         )
-    train, test = _first(train, limit_train), _first(test, limit_test)
-    check_batch_size(batch_size, len(train.image))
-    return Dataset(title, train, test, class_names, batch_size)
+    if stream is None:
+        train, test = _first(train, limit_train), _first(test, limit_test)
+    dataset = Dataset(title, train, test, class_names, batch_size, stream)
+    check_batch_size(batch_size, dataset.n_train)
+    return dataset
+
+
+def train_feed(dataset: Dataset, seed: int, crops: Crops | None = None) -> Feed:
+    """The batches that a dataset is trained on: gathered on the device, or streamed from disk.
+
+    Args:
+      dataset: of `load`.
+      seed: of the order, and of the crops of a streamed set.
+      crops: what the host cuts of a streamed set; `augment.make_views` says it.
+
+    Raises:
+      ValueError: for a seed out of range, or a streamed set whose views the host cannot cut.
+
+    Example:
+      >>> batches = train_feed(load("digits", batch_size=256), seed=0)
+      >>> batches.batch_at(3)["index"].shape
+      (256,)
+    """
+    if dataset.stream is None:
+        return feed(dataset.train, dataset.batch_size, seed)
+    return stream_feed(dataset.stream, dataset.batch_size, seed, crops)
 
 
 def _first(examples: Examples, limit: int | None) -> Examples:
@@ -96,6 +151,20 @@ def _check_sizes(**sizes: int | None) -> None:
     for name, size in sizes.items():
         if size is not None and size < 1:
             raise ValueError(f"{name} is {size}; it must be 1 or more, or None")
+
+
+def _check_streaming(
+    streaming: bool, source: str, image_size: int | None, workers: int, bank: int | None
+) -> None:
+    if not 0 <= workers < 1000:
+        raise ValueError(f"workers is {workers}; give 0 (threads) or the number of processes")
+    if not streaming and (workers or bank is not None):
+        raise ValueError(f"workers={workers} and bank={bank} are for streaming=True only")
+    if streaming and (source != "tfds" or image_size is None):
+        raise ValueError(
+            f"streaming=True needs source 'tfds' and image_size, but got {source!r}, {image_size}\n"
+            "image_size is the side in pixels at which evaluation sees an image"
+        )
 
 
 def _check_whole(source: str, splits: tuple[str, str], image_size: int | None) -> None:

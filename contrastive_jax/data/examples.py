@@ -1,4 +1,4 @@
-"""Labelled images in memory, what they must satisfy, and batches of them by index."""
+"""Labelled images, what they must satisfy, and batches of them by index."""
 
 import functools
 from typing import NamedTuple, cast
@@ -19,14 +19,33 @@ class Examples(NamedTuple):
     label: np.ndarray  # [N] int32
 
 
+class Stream(NamedTuple):
+    """A training split that stays on disk, by what a process needs to read it."""
+
+    folder: str  # of the prepared set
+    split: str
+    mode: str  # Pillow's name of the pixels
+    n: int  # images, the first ones of the split
+    workers: int  # processes that decode; 0 for threads of this one
+
+
 class Dataset(NamedTuple):
-    """A training and a test split in memory, with the batch size that training uses."""
+    """A training and a test split, with the batch size that training uses.
+
+    Where the training split is streamed, `train` is the labelled part of it that evaluation uses.
+    """
 
     name: str
     train: Examples
     test: Examples
     class_names: tuple[str, ...]
     batch_size: int
+    stream: Stream | None = None
+
+    @property
+    def n_train(self) -> int:
+        """Images that training sees in an epoch, but for those of a last incomplete batch."""
+        return len(self.train.image) if self.stream is None else self.stream.n
 
 
 def labelled(examples: Examples) -> Examples:
@@ -75,24 +94,42 @@ def feed(examples: Examples, batch_size: int, seed: int) -> Feed:
       True
     """
     n = len(examples.image)
-    check_batch_size(batch_size, n)
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; it must be 0 or more")
-
-    @functools.lru_cache(maxsize=2)  # two, for a loop that looks one batch ahead
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(n).astype(np.int32)
+    check_feed(batch_size, n, seed)
 
     def batch_at(step: int) -> dict[str, np.ndarray]:
-        epoch, batch = divmod(int(step), n // batch_size)
-        return {"index": order(epoch)[batch * batch_size :][:batch_size].copy()}
+        return {"index": batch_rows(int(step), n, batch_size, seed)}
 
     return Feed(cast(Batch, examples._asdict()), batch_at, _gather)
+
+
+def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
+    """Which of n examples are the batch of a step: [B] int32.
+
+    >>> sorted(np.concatenate([batch_rows(step, 6, 2, seed=0) for step in range(3)]).tolist())
+    [0, 1, 2, 3, 4, 5]
+    """
+    epoch, batch = divmod(step, n // batch_size)
+    return _order(seed, epoch, n)[batch * batch_size :][:batch_size].copy()
+
+
+@functools.lru_cache(maxsize=2)  # two, for a loop that looks one batch ahead
+def _order(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(n).astype(np.int32)
 
 
 def _gather(resident: Batch, sent: Batch) -> dict[str, jax.Array]:
     rows = {name: values[sent["index"]] for name, values in resident.items()}
     return {**rows, "index": sent["index"]}
+
+
+def check_feed(batch_size: int, n: int, seed: int) -> None:
+    """Raise ValueError unless 1 <= batch_size <= n and seed >= 0.
+
+    >>> check_feed(256, 1297, seed=0)
+    """
+    check_batch_size(batch_size, n)
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must be 0 or more")
 
 
 def check_batch_size(batch_size: int, n: int) -> None:

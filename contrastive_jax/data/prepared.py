@@ -3,20 +3,20 @@
 Only the prepared folder is read (`tfds.builder_from_directory`): no code of the set, no network.
 """
 
-import contextlib
-import io
+import functools
 import logging
 import os
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from contrastive_jax.data import crops
 from contrastive_jax.data.examples import Examples
 from contrastive_jax.data.failures import WITHOUT_DOWNLOAD, PathLike, first_line, needs
 from contrastive_jax.errors import DataError
@@ -24,9 +24,16 @@ from contrastive_jax.errors import DataError
 PREPARABLE = ("cifar10", "cifar100")  # what `python -m experiments.prepare` can write
 _SET_NAME = re.compile(r"\w[\w-]*(/\w[\w.+-]*)?(:\d+\.\d+\.\d+)?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by channels
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF")  # what TFDS stores; fewer parsers see foreign bytes
 _ROWS_PER_READ = 128
+
+
+class Prepared(NamedTuple):
+    """A prepared set that was found, its metadata read."""
+
+    name: str
+    builder: Any  # of tensorflow_datasets
+    class_names: tuple[str, ...]
+    mode: str  # Pillow's name of its pixels
 
 
 def load_tfds(
@@ -37,6 +44,20 @@ def load_tfds(
     limits: tuple[int | None, int | None],
 ) -> tuple[str, Examples, Examples, tuple[str, ...]]:
     """Title, train, test and class names of a prepared set."""
+    found = open_prepared(name, data_dir)
+    train, test = (
+        _read_split(found.builder, split, limit, found.mode, image_size)
+        for split, limit in zip(splits, limits, strict=True)
+    )
+    return found.name, train, test, found.class_names
+
+
+def open_prepared(name: str | None, data_dir: PathLike | None) -> Prepared:
+    """Find a set by name below the data folder and read what it says of itself.
+
+    Raises:
+      ValueError: for a name that cannot be one. DataError: for a set that is not there.
+    """
     if name is None or not _SET_NAME.fullmatch(name):
         raise ValueError(
             f"source 'tfds' needs the name of a set, got {name!r}\n"
@@ -51,14 +72,10 @@ def load_tfds(
     try:
         builder: Any = tfds.builder_from_directory(str(folder))
         class_names = tuple(builder.info.features["label"].names)
-        mode = _MODES[builder.info.features["image"].shape[-1]]
+        mode = crops.MODES[builder.info.features["image"].shape[-1]]
     except Exception as error:  # absent, truncated or foreign metadata: many types
         raise _unreadable("images and labels", folder, error) from error
-    train, test = (
-        _read_split(builder, split, limit, mode, image_size)
-        for split, limit in zip(splits, limits, strict=True)
-    )
-    return name, train, test, class_names
+    return Prepared(name, builder, class_names, mode)
 
 
 def find_prepared(name: str, root: Path) -> Path:
@@ -88,7 +105,7 @@ def _read_split(
     builder: Any, split: str, limit: int | None, mode: str, image_size: int | None
 ) -> Examples:
     """Decode one split, chunk by chunk, into the rows of one array."""
-    source = _open_split(builder, split)
+    source = open_split(builder, split)
     n = min(len(source), limit or len(source))
     height, width, channels = builder.info.features["image"].shape
     if image_size:
@@ -100,35 +117,56 @@ def _read_split(
         )
     examples = Examples(np.empty((n, height, width, channels), np.uint8), np.empty(n, np.int32))
 
+    def take(row: int, record: Any) -> None:
+        pixels = crops.cut_square(record["image"], mode, image_size)
+        if pixels.shape != (height, width, channels):
+            raise ValueError(f"image of {pixels.shape}, not {(height, width, channels)}")
+        examples.image[row], examples.label[row] = pixels, record["label"]
+
     def read(rows: range) -> None:
-        for row, record in zip(rows, source.__getitems__(rows), strict=True):
-            pixels = _decode(record["image"], mode, image_size)
-            if pixels.shape != (height, width, channels):
-                raise ValueError(f"image of {pixels.shape}, not {(height, width, channels)}")
-            examples.image[row], examples.label[row] = pixels, record["label"]
+        read_rows(source, rows, take, split, builder.data_dir)
 
-    def read_or_name_the_row(rows: range) -> None:
-        try:
-            read(rows)
-        except Exception as error:  # Riegeli, protobuf and Pillow raise many types
-            where = f"example {_first_failing(read, rows)} of split {split!r}"
-            raise _unreadable(where, builder.data_dir, error) from error
-
-    chunks = [range(n)[start : start + _ROWS_PER_READ] for start in range(0, n, _ROWS_PER_READ)]
-    _run_all(read_or_name_the_row, chunks, builder.info.name, threaded=image_size is not None)
+    # Threads pay for large images only; small ones are bound by the interpreter lock.
+    run_all(read, chunks_of(range(n), _ROWS_PER_READ), builder.info.name, image_size is not None)
     return examples
 
 
-def _first_failing(read: Callable[[range], None], rows: range) -> int:
+def read_rows(
+    source: Any,
+    rows: Sequence[int] | np.ndarray,
+    take: Callable[[int, Any], None],
+    split: str,
+    folder: PathLike,
+) -> None:
+    """Call `take(row, record)` for some rows of an open split, read at once.
+
+    Raises:
+      DataError: names the row that could not be read or taken.
+    """
+    rows = [int(row) for row in rows]
+    try:
+        for row, record in zip(rows, source.__getitems__(rows), strict=True):
+            take(row, record)
+    except Exception as error:  # Riegeli, protobuf and Pillow raise many types
+        where = f"example {_first_failing(source, rows, take)} of split {split!r}"
+        raise _unreadable(where, folder, error) from error
+
+
+def _first_failing(source: Any, rows: list[int], take: Callable[[int, Any], None]) -> int:
     for row in rows:
         try:
-            read(range(row, row + 1))
+            take(row, source.__getitems__([row])[0])
         except Exception:
             return row
-    return rows.start
+    return rows[0]
 
 
-def _open_split(builder: Any, split: str) -> Any:
+def open_split(builder: Any, split: str) -> Any:
+    """Random access to the records of a split, images still encoded.
+
+    Raises:
+      DataError: for a split that is not there, or not stored as ArrayRecord.
+    """
     import tensorflow_datasets as tfds
 
     try:
@@ -149,50 +187,49 @@ def _open_split(builder: Any, split: str) -> Any:
         ) from error
 
 
-def _decode(encoded: bytes, mode: str, size: int | None) -> np.ndarray:
-    from PIL import Image
+@functools.lru_cache(maxsize=8)
+def split_at(folder: str, split: str) -> Any:
+    """A split by its folder, opened once in a process."""
+    import tensorflow_datasets as tfds
 
-    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
-        pixels = image if image.mode == mode else image.convert(mode)
-        if size and image.size != (size, size):
-            short = min(image.size)
-            left, top = (image.width - short) / 2, (image.height - short) / 2
-            square = (left, top, left + short, top + short)
-            pixels = pixels.resize((size, size), Image.Resampling.BICUBIC, box=square)
-        array = np.asarray(pixels)
-    return array[..., None] if mode == "L" else array
+    keep_reader_quiet()
+    return open_split(tfds.builder_from_directory(folder), split)
 
 
-def _run_all(
-    work: Callable[[range], None], chunks: list[range], title: str, threaded: bool
+def chunks_of(rows: Any, size: int) -> list[Any]:
+    """A sequence in slices of at most `size`.
+
+    >>> chunks_of(range(5), 2)
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def run_all(
+    work: Callable[[Any], None], chunks: Sequence[Any], title: str, threaded: bool = True
 ) -> None:
-    """Threads pay for large images only; small ones are bound by the interpreter lock."""
+    """Do some work on each chunk of rows, with a progress bar where that takes a while."""
     from PIL import Image
     from tqdm import tqdm
 
+    keep_reader_quiet()
     workers = (os.cpu_count() or 1) if threaded else 1
     total = sum(map(len, chunks))
     bar = tqdm(desc=title, total=total, unit=" images", disable=None, leave=False, delay=1)
-    with bar, _quiet_reader(), warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+    with bar, warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         # Pillow only warns of an image above 89 million pixels, a decompression bomb: refuse it.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for chunk, _ in zip(chunks, pool.map(work, chunks), strict=True):
             bar.update(len(chunk))
 
 
-@contextlib.contextmanager
-def _quiet_reader() -> Iterator[None]:
-    """ArrayRecord logs a group size above 1 as an error; for reading in order it is harmless."""
+def keep_reader_quiet() -> None:
+    """ArrayRecord logs a group size above 1 as an error, which costs random access a little."""
+    logging.getLogger("absl").addFilter(_says_something_else)
 
-    def keep(record: logging.LogRecord) -> bool:
-        return "group size" not in str(record.msg)
 
-    logger = logging.getLogger("absl")
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
+def _says_something_else(record: logging.LogRecord) -> bool:
+    return "group size" not in str(record.msg)
 
 
 def _how_to_prepare(name: str, root: PathLike) -> str:

@@ -15,6 +15,10 @@ wrappers.py       matryoshka, learned_temperature
 What ranks or describes a batch as a whole (cosent, angle, uniformity, barlow_twins, vicreg,
 spread_out) is one number. How sums over pairs are computed: pairs.py (the three forms), tiles.py
 (what a loss tells them), sweep.py (one device), blockwise.py (custom gradient, ring).
+
+From finite embeddings of any size a loss and its gradients are finite. Where rows are normalised,
+one without an entry above 1e-30 counts as zero; where they are taken as they come, one with an
+entry beyond 1e15 (vicreg: 1e8) is shrunk to that, since its square would leave float32.
 """
 
 from contrastive_jax.losses.batch_triplet import (

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 _TINY = 1e-37  # below this a float32 may already have been flushed to zero
+_SHORTEST = 1e-30  # a direction has a gradient of 1 / length: shorter rows count as zero
+_LARGEST = 1e15  # the square of it, summed over any number of features, is a float32
 
 
 def unit(x: jax.Array) -> jax.Array:
@@ -16,9 +18,16 @@ def unit(x: jax.Array) -> jax.Array:
     # Dividing by the largest entry first keeps the squares from over- and underflowing; the
     # result does not depend on it, so its gradient is rightly left out.
     peak = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    x = x / jnp.where(peak > _TINY, peak, 1.0)
+    x = x / jnp.where(peak > _SHORTEST, peak, 1.0)
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * lax.rsqrt(jnp.where(square > _TINY, square, 1.0))
+
+
+def bounded(x: jax.Array, largest: float = _LARGEST) -> jax.Array:
+    """Rows in float32; where an entry is beyond the largest the row is shrunk to it, not NaN."""
+    x = x.astype(jnp.float32)
+    peak = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0))
+    return x * jnp.where(peak > largest, largest / peak, 1.0)
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
@@ -29,7 +38,7 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 
 def euclidean(x: jax.Array, y: jax.Array) -> jax.Array:
     """Distance along the last axis, in float32; its gradient at distance zero is zero."""
-    gap = x.astype(jnp.float32) - y.astype(jnp.float32)
+    gap = bounded(x) - bounded(y)
     return safe_sqrt(jnp.sum(gap * gap, axis=-1))
 
 
@@ -69,6 +78,8 @@ def check_embedding(name: str, x: jax.Array, dims: str) -> None:
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name} has dtype {x.dtype}, expected a float dtype: cast it.")
+    if 0 in (x.shape[0], x.shape[-1]):
+        raise ValueError(f"{name} has shape {x.shape}: pass at least one row and one feature.")
 
 
 def check_shapes(name: str, x: jax.Array, other_name: str, shape: tuple[int, ...]) -> None:
@@ -85,12 +96,17 @@ def check_labels(name: str, labels: jax.Array, other_name: str, batch: int) -> N
         raise ValueError(f"{name} has dtype {labels.dtype}, expected integers: cast to int32.")
 
 
-def check_positive(name: str, value: Any) -> None:
-    """A traced value is trusted to be positive: only numbers are checked."""
+def check_positive(name: str, value: Any, *, or_zero: bool = False) -> None:
+    """A traced value is trusted to be positive: it is not known yet."""
     if jnp.ndim(value) != 0:
         raise ValueError(f"{name} has shape {jnp.shape(value)}, expected a scalar: index it.")
-    if not isinstance(value, jax.Array) and not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value}, expected a finite number above 0: raise it.")
+    try:
+        number = float(value)
+    except jax.errors.ConcretizationTypeError:
+        return
+    least = "of at least" if or_zero else "above"
+    if not (0 < number < math.inf or (or_zero and number == 0)):
+        raise ValueError(f"{name} is {value}, expected a finite number {least} 0: raise it.")
 
 
 def check_block_size(block_size: int | None) -> None:

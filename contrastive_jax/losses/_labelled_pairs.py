@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses._common import (
+    bounded,
     check_embedding,
     check_labels,
     check_option,
@@ -29,7 +30,7 @@ def distances(
 ) -> LabelledPairs:
     check_option("distance", kind, ("euclidean", "squared", "cosine"))
     _check(x_ND, labels_N)
-    x_ND = unit(x_ND) if kind == "cosine" else x_ND.astype(jnp.float32)
+    x_ND = unit(x_ND) if kind == "cosine" else bounded(x_ND)
     x_MD = gather(x_ND, axis_name)
     if kind == "cosine":
         return _labelled(1.0 - x_ND @ x_MD.T, labels_N, axis_name)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from contrastive_jax.losses._common import (
+    bounded,
     check_embedding,
     check_positive,
     check_shapes,
@@ -159,7 +160,8 @@ def vicreg(
     """
     _check_two(x_BD, y_BD)
     check_positive("epsilon", epsilon)
-    x, y = gather((x_BD.astype(jnp.float32), y_BD.astype(jnp.float32)), axis_name)
+    # Squares of covariances are fourth powers of the embedding.
+    x, y = gather((bounded(x_BD, 1e8), bounded(y_BD, 1e8)), axis_name)
     _check_rows("x_BD", x, 2)
     v_x, c_x = _variance_and_covariance(x, epsilon)
     v_y, c_y = _variance_and_covariance(y, epsilon)

@@ -1,4 +1,7 @@
-"""Losses on distances with a margin: contrastive pairs and triplets. Embeddings are taken as is."""
+"""Losses on distances with a margin: contrastive pairs and triplets. Embeddings are taken as is.
+
+But for a row with an entry beyond 1e15, whose square would leave float32: it is shrunk to that.
+"""
 
 from typing import NamedTuple
 
@@ -7,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from contrastive_jax.losses._common import (
+    bounded,
     check_embedding,
     check_option,
     check_positive,
@@ -202,5 +206,5 @@ def _distance(x: jax.Array, y: jax.Array, kind: str) -> jax.Array:
         return euclidean(x, y)
     if kind == "cosine":
         return 1.0 - jnp.sum(unit(x) * unit(y), axis=-1)
-    gap = x.astype(jnp.float32) - y.astype(jnp.float32)
+    gap = bounded(x) - bounded(y)
     return jnp.sum(gap * gap, axis=-1)

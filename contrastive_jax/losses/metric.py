@@ -180,7 +180,8 @@ def ranked_list(
       float32 [N], one loss per anchor.
 
     Raises:
-      ValueError: wrong rank or dtype, labels that do not fit, boundary or margin <= 0.
+      ValueError: wrong rank or dtype, labels that do not fit, boundary or margin <= 0,
+        temperature < 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -194,6 +195,7 @@ def ranked_list(
     """
     check_positive("boundary", boundary)
     check_positive("margin", margin)
+    check_positive("temperature", temperature, or_zero=True)
     s, positive, negative = cosines(x_ND, labels_N, axis_name)
     d = _chord(s)
     outside = jnp.maximum(0.0, d - (boundary - margin))

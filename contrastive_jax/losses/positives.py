@@ -3,7 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses._common import check_positive, check_shapes, gather, softplus, unit
+from contrastive_jax.losses._common import (
+    bounded,
+    check_positive,
+    check_shapes,
+    gather,
+    softplus,
+    unit,
+)
 from contrastive_jax.losses._similarity import Ids, check_pairs, other_keys, scaled
 from contrastive_jax.losses.pairs import over_keys
 from contrastive_jax.losses.tiles import Terms, similarities
@@ -138,7 +145,7 @@ def n_pair(
     NeurIPS 2016, section 3.2.
     """
     ids = check_pairs(anchor_BD, positive_BD, 1.0, None, axis_name, block_size)
-    anchor, positive = anchor_BD.astype(jnp.float32), positive_BD.astype(jnp.float32)
+    anchor, positive = bounded(anchor_BD), bounded(positive_BD)
     own = jnp.sum(anchor * positive, axis=-1)
     return _against_other_pairs(anchor, positive, own, ids, axis_name, block_size)
 
@@ -185,7 +192,7 @@ def angular(
     if degrees >= 90:
         raise ValueError(f"degrees is {degrees}, expected an angle below 90: lower it.")
     steepness = jnp.tan(jnp.deg2rad(jnp.float32(degrees))) ** 2
-    anchor, positive = anchor_BD.astype(jnp.float32), positive_BD.astype(jnp.float32)
+    anchor, positive = bounded(anchor_BD), bounded(positive_BD)
     away = 4.0 * steepness * (anchor + positive)
     own = 2.0 * (1.0 + steepness) * jnp.sum(anchor * positive, axis=-1)
     return _against_other_pairs(away, positive, own, ids, axis_name, block_size)

@@ -26,7 +26,7 @@ def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       Mined [N].
 
     Raises:
-      ValueError: shapes that do not fit.
+      ValueError: shapes or dtypes that do not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,7 +55,7 @@ def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       Mined [N].
 
     Raises:
-      ValueError: shapes that do not fit.
+      ValueError: shapes or dtypes that do not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,7 +85,7 @@ def semi_hard_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       Mined [N, N], valid at positive pairs (i, p) that have such a negative.
 
     Raises:
-      ValueError: shapes that do not fit.
+      ValueError: shapes or dtypes that do not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -135,7 +135,7 @@ def distance_weighted_negative(
       Mined [N].
 
     Raises:
-      ValueError: shapes that do not fit, dim below 3.
+      ValueError: shapes or dtypes that do not fit, dim below 3.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -161,12 +161,18 @@ def distance_weighted_negative(
 
 
 def _pairs(distance_NN: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if labels_N.ndim != 1 or not jnp.issubdtype(labels_N.dtype, jnp.integer):
+        raise ValueError(
+            f"labels_N is {labels_N.dtype} {labels_N.shape}, expected integers [N]: cast it."
+        )
     N = len(labels_N)
-    if distance_NN.shape != (N, N):
+    if distance_NN.shape != (N, N) or N == 0:
         raise ValueError(
             f"distance_NN has shape {distance_NN.shape}, but labels_N asks for {(N, N)}: "
             "pass all distances of the labelled batch."
         )
+    if not jnp.issubdtype(distance_NN.dtype, jnp.floating):
+        raise ValueError(f"distance_NN has dtype {distance_NN.dtype}, expected floats: cast it.")
     same = labels_N[:, None] == labels_N[None, :]
     return same & ~jnp.eye(N, dtype=bool), ~same
 

@@ -53,7 +53,8 @@ def mine_corpus(
       Negatives [Q, K].
 
     Raises:
-      ValueError: shapes that do not fit, ranks that hold fewer than K, block_size < 1.
+      ValueError: shapes or dtypes that do not fit, an empty corpus, ranks that hold fewer than K,
+        block_size < 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -68,7 +69,10 @@ def mine_corpus(
     (arXiv:2407.15831).
     """
     first, last = (0, 4 * n_negatives) if ranks is None else ranks
-    _check_corpus(query_QD, corpus_MD, positives_QP, n_negatives, (first, last), block_size)
+    _check_corpus(query_QD, corpus_MD, n_negatives, (first, last), block_size)
+    _check_rows("positives_QP", positives_QP, len(query_QD))
+    if excluded_QE is not None:
+        _check_rows("excluded_QE", excluded_QE, len(query_QD))
     banned = (
         positives_QP if excluded_QE is None else jnp.concatenate([positives_QP, excluded_QE], 1)
     )
@@ -139,7 +143,6 @@ def report(negatives: Negatives, *, near_duplicate: float = 0.95) -> dict[str, f
 def _check_corpus(
     query_QD: jax.Array,
     corpus_MD: jax.Array,
-    positives_QP: jax.Array,
     n_negatives: int,
     ranks: tuple[int, int],
     block_size: int,
@@ -148,15 +151,21 @@ def _check_corpus(
         raise ValueError(
             f"Queries {query_QD.shape} and corpus {corpus_MD.shape}: expected [Q,D] and [M,D]."
         )
-    if positives_QP.ndim != 2 or len(positives_QP) != len(query_QD):
-        raise ValueError(
-            f"positives_QP has shape {positives_QP.shape}, expected ({len(query_QD)}, P): "
-            "one row a query, padded with -1."
-        )
+    if len(corpus_MD) == 0:
+        raise ValueError("The corpus is empty: pass at least one row.")
     if not 0 <= ranks[0] <= ranks[1] - n_negatives or n_negatives < 1 or block_size < 1:
         raise ValueError(
             f"{n_negatives} negatives of ranks {ranks} in blocks of {block_size}: "
             "widen the ranks; all must be at least 1."
+        )
+
+
+def _check_rows(name: str, rows_QP: jax.Array, queries: int) -> None:
+    integers = jnp.issubdtype(rows_QP.dtype, jnp.integer)
+    if rows_QP.ndim != 2 or len(rows_QP) != queries or not integers:
+        raise ValueError(
+            f"{name} has shape {rows_QP.shape}, expected ({queries}, P) of integers, "
+            f"not {rows_QP.dtype}: one row a query, padded with -1."
         )
 
 
@@ -183,7 +192,8 @@ def _top(
         block = lax.dynamic_slice_in_dim(corpus_MD, shifted, size)
         row = shifted + jnp.arange(size)
         score = jnp.matmul(query_QD, block.T, preferred_element_type=jnp.float32)
-        score = jnp.where((row < start)[None, :], -jnp.inf, score)
+        # Sums of infinities are no numbers, and no candidates.
+        score = jnp.where((row < start)[None, :] | jnp.isnan(score), -jnp.inf, score)
         place = jnp.where(banned_QE >= 0, banned_QE - shifted, size)
         place = jnp.where((place < 0) | (place > size), size, place)
         score = jnp.pad(score, ((0, 0), (0, 1)), constant_values=-jnp.inf)

@@ -1,0 +1,147 @@
+"""Kill a run of the digits again and again: it has to end as if nothing had happened.
+
+    python benchmarks/kill_test.py --kills 50
+
+A straight run of the config, then the same command killed by SIGKILL at random moments, half of
+them while a checkpoint is being written, until the kills are used up; then it may finish. Its last
+state has to be bit-equal to the straight run's, and metrics.jsonl must hold each step once, with
+the same numbers. Writes benchmarks/results/kill_test.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+COMMAND = (
+    "--config=configs/digits.py",
+    "--config.train.log_every=1",
+    "--config.checkpoint.every_steps=5",
+    "--config.eval.figures=False",
+    "--config.eval.labels_per_class=0",
+)
+
+
+class Run(NamedTuple):
+    """A folder and what is trained in it."""
+
+    folder: Path
+    words: tuple[str, ...]
+
+    def start(self) -> subprocess.Popen:
+        command = [sys.executable, "-m", "experiments.simclr", *COMMAND, *self.words]
+        with open(self.folder.with_suffix(".log"), "a") as log:
+            return subprocess.Popen(
+                [*command, f"--workdir={self.folder}"], cwd=ROOT, stdout=log, stderr=log
+            )
+
+    def rows(self) -> list[dict[str, Any]]:
+        file = self.folder / "metrics.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def steps(self) -> int:
+        return len(self.rows())
+
+    def saving(self) -> bool:
+        """Whether a step is on disk and not yet committed."""
+        folders = (self.folder / "checkpoints").glob("[0-9]*")
+        return any(not (folder / "commit_success.txt").exists() for folder in folders)
+
+    def outcome(self) -> dict[str, Any]:
+        summary = json.loads((self.folder / "results" / "summary.json").read_text())
+        return {"state_sha256": summary["state_sha256"], "step": summary["step"]}
+
+
+def finish(process: subprocess.Popen) -> None:
+    """Wait for a run that has to end well."""
+    if process.wait() != 0:
+        raise SystemExit(f"a run ended with exit code {process.returncode}; see its log")
+
+
+def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> bool:
+    """Wait until something is so; False when the process ended before."""
+    while not condition():
+        if process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def kill(run: Run, rng: random.Random, steps: int) -> dict[str, Any]:
+    """Start, let it make some progress, kill it; where it stood."""
+    target = min(run.steps() + rng.randint(1, 7), steps - 1)
+    process = run.start()
+    alive = wait_for(process, lambda: run.steps() >= target)
+    if alive and rng.random() < 0.5:
+        wait_for(process, run.saving)
+        time.sleep(rng.random() * 0.01)
+    else:
+        time.sleep(rng.random() * 0.05)
+    in_flight = run.saving()
+    process.send_signal(signal.SIGKILL)
+    code = process.wait()
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit(f"a run ended with exit code {code}; see {run.folder}.log")
+    return {"step": run.steps(), "during_a_save": in_flight, "killed": code != 0}
+
+
+def compare(straight: Run, struck: Run) -> dict[str, bool]:
+    """What has to hold of the two when both are over."""
+    steps = [row["step"] for row in struck.rows()]
+    return {
+        "state_is_bit_equal": struck.outcome() == straight.outcome(),
+        "each_step_once": steps == list(range(1, len(steps) + 1)),
+        "metrics_are_equal": struck.rows() == straight.rows(),
+    }
+
+
+def main() -> None:
+    """Run both, compare, write the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=400, help="of training")
+    parser.add_argument("--out", type=Path, default=RESULTS / "kill_test.json")
+    arguments = parser.parse_args()
+    place, rng = Path(tempfile.mkdtemp()), random.Random(arguments.seed)
+    words = (f"--config.train.steps={arguments.steps}",)
+    straight, struck = Run(place / "straight", words), Run(place / "struck", words)
+    finish(straight.start())
+    kills: list[dict[str, Any]] = []
+    while len(kills) < arguments.kills:
+        kills.append(kill(struck, rng, arguments.steps))
+        print(f"kill {len(kills)} of {arguments.kills}: {kills[-1]}", flush=True)
+        if not kills[-1]["killed"]:  # it came to its end first: begin another run
+            shutil.rmtree(struck.folder)
+            kills.pop()
+    finish(struck.start())
+    result = {
+        "kills": len(kills),
+        "during_a_save": sum(strike["during_a_save"] for strike in kills),
+        "steps": arguments.steps,
+        "seed": arguments.seed,
+        **compare(straight, struck),
+        "at": kills,
+        "cpus": os.cpu_count(),
+    }
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print({name: value for name, value in result.items() if name != "at"})
+    if not all(compare(straight, struck).values()):
+        raise SystemExit(f"not as the straight run: {place}")
+    shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()

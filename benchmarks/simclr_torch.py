@@ -1,0 +1,158 @@
+"""The PyTorch contenders of `train_step.py`: a plain loop, and lightly's with its loader.
+
+Both: the network of torch_resnet.py, channels-last, fused SGD with momentum. On a GPU the network
+and the views are compiled by torch.compile, and bfloat16 means autocast.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch_resnet
+import torch_views
+from torch.nn import functional
+from work import Contender
+
+PLAIN = (
+    "gather from uint8 on the device, two views in batched tensor operations, encoder, head, "
+    "NT-Xent, gradients, SGD"
+)
+LIGHTLY = (
+    "PIL images through lightly's SimCLRTransform in a DataLoader, encoder, SimCLRProjectionHead, "
+    "lightly's NTXentLoss, gradients, SGD"
+)
+
+
+def plain(config: Any, images: np.ndarray) -> Contender:
+    """A plain loop on tensors that are already on the device."""
+    device, augment = _device(), config.augment.to_dict()
+    resident = torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).contiguous().to(device)
+    head = torch_resnet.head(torch_resnet.features(**config.encoder), **config.head)
+    views = _compiled(functools.partial(torch_views.batched, augment=augment))
+    order = _order(len(images), config.data.batch_size, device)
+
+    def batch() -> torch.Tensor:
+        """The first views, then the second ones."""
+        return views(resident[next(order)].repeat(2, 1, 1, 1))
+
+    loss = functools.partial(nt_xent, temperature=config.loss.temperature)
+    parts = functools.partial(_parts, batch, source="gather and augment")
+    return _contender(config, head, batch, loss, parts, PLAIN)
+
+
+def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
+    """A loop in the manner of lightly's examples, with its transform, head and loss."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+
+    augment, device = config.augment.to_dict(), _device()
+    loader = torch_views.loader(images, augment, "lightly", config.data.batch_size, workers)
+    sizes = (config.head.hidden_dim, config.head.output_dim, config.head.layers)
+    inputs = torch_resnet.features(**config.encoder)
+    head = SimCLRProjectionHead(inputs, *sizes, batch_norm=config.head.batch_norm)
+    criterion = NTXentLoss(temperature=config.loss.temperature)
+    batches = _forever(loader)
+
+    def batch() -> torch.Tensor:
+        return torch.cat(next(batches)).to(device, non_blocking=True)
+
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        return criterion(*z.chunk(2))
+
+    def parts(*_: Any) -> dict[str, Any]:
+        """The network is that of the plain loop; what differs is where batches come from."""
+        return {"loader": batch}
+
+    return _contender(config, head, batch, loss, parts, LIGHTLY)
+
+
+def _contender(
+    config: Any, head: torch.nn.Module, batch: Any, loss: Any, parts: Any, includes: str
+) -> Contender:
+    device = _device()
+    encoder = torch_resnet.encoder(**config.encoder)
+    count = {
+        "encoder": torch_resnet.parameters(encoder),
+        "head": torch_resnet.parameters(head),
+    }
+    network = torch.nn.Sequential(encoder, head).to(device, memory_format=torch.channels_last)
+    settings = config.optimizer
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        settings.learning_rate,
+        settings.momentum,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    compiled = _compiled(network)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        x = x.to(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, config.encoder.dtype == "bfloat16"):
+            return compiled(x).float()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(forward(batch())).backward()
+        optimizer.step()
+
+    parts = functools.partial(parts, forward, loss, optimizer)
+    return Contender(step, _wait, parts, count, includes)
+
+
+def _parts(batch: Any, forward: Any, loss: Any, optimizer: Any, source: str) -> dict[str, Any]:
+    """Each part of the step alone, on what the part before it gave."""
+    x = batch()
+    z = forward(x).detach().requires_grad_()
+
+    def backward() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        forward(x).backward(z.detach())
+
+    parts = {
+        source: batch,
+        "forward": lambda: forward(x),
+        "forward and backward": backward,
+        "loss": lambda: torch.autograd.grad(loss(z), z),
+        "optimiser": optimizer.step,
+    }
+    return {name: functools.partial(_finish, part) for name, part in parts.items()}
+
+
+def nt_xent(z: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Of the first views followed by the second ones."""
+    z = functional.normalize(z, dim=1)
+    logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+    n = len(z) // 2
+    return functional.cross_entropy(logits, torch.arange(2 * n, device=z.device).roll(n))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _compiled(function: Any) -> Any:
+    return torch.compile(function) if torch.cuda.is_available() else function
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _finish(part: Any) -> None:
+    part()
+    _wait()
+
+
+def _order(n: int, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
+    while True:
+        shuffled = torch.randperm(n, device=device)
+        yield from shuffled[: n - n % batch_size].split(batch_size)
+
+
+def _forever(loader: Any) -> Iterator[list[torch.Tensor]]:
+    while True:
+        yield from loader

@@ -1,0 +1,158 @@
+"""How long one waits: the import of the library, and the first step of the digits, cold and warm.
+
+    python benchmarks/startup.py
+    python benchmarks/startup.py --smoke --out /tmp/startup.json    # a try
+
+Imports are timed in fresh processes that take turns: JAX alone, and what is imported beyond it.
+The first step is that of `python -m experiments.simclr --config configs/digits.py`, done through
+the launcher's own functions in a fresh process: cold with an empty folder of compiled programs,
+warm with what the cold start left there. The operating system's file cache is warm in both.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import harness
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+LIBRARY = (
+    "augment checkpoint data evaluate grad_cache health losses metrics mining objectives.simclr "
+    "encoders.resnet encoders.heads optim parallel probe queue train workdir"
+)
+IMPORTS = {
+    "jax": "import jax, jax.numpy",
+    "contrastive_jax.losses": "import jax, jax.numpy; from contrastive_jax import losses",
+    "contrastive_jax, all of it": "import jax, jax.numpy, "
+    + ", ".join(f"contrastive_jax.{name}" for name in LIBRARY.split()),
+    "experiments.simclr": "import jax, jax.numpy, experiments.simclr",
+}
+TIMED = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+BEGAN = "CONTRASTIVE_JAX_BENCHMARK_BEGAN"
+
+
+def import_rows(rounds: int) -> list[dict[str, Any]]:
+    """Seconds of each import, and what it adds to that of JAX."""
+    seconds: dict[str, list[float]] = {name: [] for name in IMPORTS}
+    for round_number in range(rounds + 1):
+        for name, statement in IMPORTS.items():
+            taken = fresh_import(statement)
+            if round_number > 0:  # the first round fills the file cache
+                seconds[name].append(taken)
+    jax_alone = statistics.median(seconds["jax"])
+    return [
+        {"import": name, **harness.timing(s), "beyond_jax": statistics.median(s) - jax_alone}
+        for name, s in seconds.items()
+    ]
+
+
+def fresh_import(statement: str) -> float:
+    command = [sys.executable, "-c", TIMED.format(statement)]
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=harness.ROOT)
+    return float(out.stdout.split()[-1])
+
+
+def first_step_rows(rounds: int) -> list[dict[str, Any]]:
+    """Cold and warm starts in turn, each pair with a cache folder of its own."""
+    starts: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            for seen in starts.values():
+                environment = {**os.environ, "XDG_CACHE_HOME": cache, BEGAN: repr(time.time())}
+                environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+                command = [sys.executable, __file__, "--first_step"]
+                out = subprocess.run(
+                    command, stdout=subprocess.PIPE, text=True, check=True, env=environment
+                )
+                seen.append(json.loads(out.stdout.splitlines()[-1]))
+    return [
+        {
+            "start": name,
+            "seconds": {phase: statistics.median(s[phase] for s in seen) for phase in seen[0]},
+            "rounds": seen,
+        }
+        for name, seen in starts.items()
+    ]
+
+
+def first_step() -> dict[str, float]:
+    """The phases up to the first step of the digits, in this process."""
+    began, marks = float(os.environ[BEGAN]), [("process", time.time())]
+
+    from configs import digits
+    from contrastive_jax import train
+    from experiments import launch, simclr
+
+    marks.append(("imports", time.time()))
+    launch.set_up_jax()
+    run = launch.build(simclr.EXPERIMENT, digits.get_config())
+    marks.append(("data and objects", time.time()))
+    state = launch.fresh_state(run)
+    marks.append(("initial state", time.time()))
+    finished = train.run(
+        run.objective,
+        run.optimizer,
+        run.feed,
+        state,
+        plan=run.plan._replace(steps=1),
+        mesh=run.mesh,
+        write=lambda step, row: None,
+    )
+    end = time.time()
+    phases, previous = {}, began
+    for name, mark in marks:
+        phases[name], previous = mark - previous, mark
+    phases["compile the step"] = finished.compile_seconds
+    phases["the step"] = end - previous - finished.compile_seconds
+    imported = marks[1][1]
+    return {**phases, "from run start": end - imported, "from process start": end - began}
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    result = {
+        **harness.circumstances(PACKAGES),
+        "protocol": {
+            "imports": "median seconds in fresh processes, in turn; the first round is left out",
+            "first_step": "configs/digits.py through the launcher's functions, median of rounds",
+            "cold": "an empty folder of compiled programs; warm: the same folder again",
+            "from run start": "without the imports and the start of Python",
+            "rounds": args.rounds,
+            "import_rounds": args.import_rounds,
+        },
+        "imports": import_rows(args.import_rounds),
+        "first_step": first_step_rows(args.rounds),
+    }
+    for row in result["imports"]:
+        print("{import:28s} {seconds:7.3f} s, {beyond_jax:7.3f} s beyond jax".format(**row))
+    for row in result["first_step"]:
+        phases = ", ".join(f"{name} {s:.2f}" for name, s in row["seconds"].items())
+        print(f"first step, {row['start']}: {phases}")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of a cold and a warm start")
+    parser.add_argument("--import_rounds", type=int, default=9)
+    parser.add_argument("--smoke", action="store_true", help="less than a minute")
+    parser.add_argument("--out", type=Path, default=harness.RESULTS / "startup_cpu.json")
+    parser.add_argument("--first_step", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.smoke:
+        args.rounds = args.import_rounds = 1
+    sys.path.insert(0, str(harness.ROOT))
+    if args.first_step:
+        print(json.dumps(first_step()))
+    else:
+        harness.write(args.out, run(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Images cut on the host: encoded bytes to square crops, random or central, with Pillow."""
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from contrastive_jax.types import Crops
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names of pixels, by channels
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF")  # what TFDS stores; fewer parsers see foreign bytes
+_TRIES = 10
+UNIFORMS = 2 * _TRIES + 2  # numbers that a box takes
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+
+
+def crop_box(
+    uniform: Sequence[float],
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Box:
+    """The box of a random resized crop, the same function of its uniform numbers as on the device.
+
+    Args:
+      uniform: `UNIFORMS` numbers in [0, 1): the areas of ten tries, their ratios, the place.
+      height, width: of the image, in pixels.
+      scale: smallest and largest area, as fractions of the image's area.
+      ratio: smallest and largest width / height.
+
+    >>> crop_box([0.5] * UNIFORMS, 32, 64, scale=(0.5, 0.5), ratio=(2.0, 2.0))
+    (10, 5, 55, 28)
+
+    As `augment.geometry.sample_crop_box`, after Szegedy et al., "Going deeper with convolutions",
+    section 6.
+    """
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    for share, place in zip(uniform[:_TRIES], uniform[_TRIES:], strict=False):
+        side = math.sqrt(height * width * (scale[0] + (scale[1] - scale[0]) * share))
+        root_ratio = math.exp(0.5 * (log_low + (log_high - log_low) * place))
+        box_width, box_height = round(side * root_ratio), round(side / root_ratio)
+        if 1 <= box_width <= width and 1 <= box_height <= height:
+            top = math.floor(uniform[-2] * (height - box_height + 1))
+            left = math.floor(uniform[-1] * (width - box_width + 1))
+            return left, top, left + box_width, top + box_height
+    return _central_box(height, width, ratio)
+
+
+def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
+    """The largest central box whose ratio is allowed."""
+    box_height, box_width = height, width
+    if width / height < ratio[0]:
+        box_height = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        box_width = round(height * ratio[1])
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return left, top, left + box_width, top + box_height
+
+
+def cut_views(
+    encoded: bytes, mode: str, crops: Crops, seed: int, epoch: int, index: int
+) -> np.ndarray:
+    """The random crops of one example: [V, size, size, C] uint8, bilinear and antialiased.
+
+    A crop is a function of (seed, epoch, index, view) alone. Its box is drawn in the pixels of the
+    stored image. Where all boxes leave at least twice the pixels that are wanted, a JPEG is decoded
+    at 1/2, 1/4 or 1/8 of its size.
+
+    Args:
+      encoded: a JPEG, PNG, BMP or GIF.
+      mode: of the pixels, a value of `MODES`.
+      crops: how many, how large, from which boxes.
+      seed, epoch, index: of the run, of the pass over the data, of the example.
+
+    Raises:
+      Exception: what Pillow raises for bytes that are no image.
+    """
+    with _opened(encoded) as image:
+        width, height = image.size
+        boxes = [
+            crop_box(_uniform(seed, epoch, index, view), height, width, crops.scale, crops.ratio)
+            for view in range(crops.n_views)
+        ]
+        shrink = _decode_smaller(image, boxes, crops.size)
+        pixels = image if image.mode == mode else image.convert(mode)
+        views = [_crop(pixels, box, crops.size, shrink) for box in boxes]
+    return np.stack(views)
+
+
+def cut_square(encoded: bytes, mode: str, size: int | None, share: float = 1.0) -> np.ndarray:
+    """The central square of an image at a size, or the image as it is: [H, W, C] uint8, bicubic.
+
+    Args:
+      encoded: a JPEG, PNG, BMP or GIF.
+      mode: of the pixels, a value of `MODES`.
+      size: side of the result, in pixels, or None for the whole image as it is stored.
+      share: side of the square, as a fraction of the image's short side.
+    """
+    from PIL import Image
+
+    with _opened(encoded) as image:
+        pixels = image if image.mode == mode else image.convert(mode)
+        if size is None or (share == 1 and image.size == (size, size)):
+            return _as_array(pixels)
+        side = share * min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        square = (left, top, left + side, top + side)
+        return _as_array(pixels.resize((size, size), Image.Resampling.BICUBIC, box=square))
+
+
+@contextlib.contextmanager
+def _opened(encoded: bytes) -> Iterator[Any]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        yield image
+
+
+def _uniform(seed: int, epoch: int, index: int, view: int) -> list[float]:
+    source = np.random.SeedSequence(seed, spawn_key=(epoch, index, view))
+    return np.random.default_rng(source).random(UNIFORMS).tolist()
+
+
+def _decode_smaller(image: Any, boxes: Sequence[Box], size: int) -> int:
+    """Tell the JPEG decoder to shrink by a power of two; returns by which."""
+    side = min(min(right - left, bottom - top) for left, top, right, bottom in boxes)
+    shrink = next((power for power in (8, 4, 2) if side >= 2 * size * power), 1)
+    whole = image.size
+    if shrink > 1 and image.format == "JPEG":
+        image.draft(None, (whole[0] // shrink, whole[1] // shrink))
+    return shrink if image.size != whole else 1
+
+
+def _crop(pixels: Any, box: Box, size: int, shrink: int) -> np.ndarray:
+    """Of the box's pixels alone, as on the device; a shrunk box may begin within a pixel."""
+    from PIL import Image
+
+    left, top, right, bottom = (edge / shrink for edge in box)
+    x, y = math.floor(left), math.floor(top)
+    part = pixels.crop((x, y, math.ceil(right), math.ceil(bottom)))
+    inside = (left - x, top - y, right - x, bottom - y)
+    return _as_array(part.resize((size, size), Image.Resampling.BILINEAR, box=inside))
+
+
+def _as_array(pixels: Any) -> np.ndarray:
+    array = np.asarray(pixels)
+    return array[..., None] if array.ndim == 2 else array

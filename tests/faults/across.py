@@ -1,0 +1,70 @@
+"""What processes compute together: a loss around the ring, its gradient, a shared stop.
+
+python -m tests.faults.across --coordinator=HOST:PORT --num_processes=2 --process_id=0
+"""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from contrastive_jax import losses, parallel
+from experiments import processes
+
+B, V, D = 8, 2, 6
+DENSE = functools.partial(losses.nt_xent, temperature=0.5)
+RING = functools.partial(losses.nt_xent, temperature=0.5, block_size=4)
+
+
+def check() -> None:
+    """Each process compares what all computed with what it computes alone."""
+    mesh = parallel.make_mesh()
+    x_BVF = np.random.default_rng(0).normal(size=(B, V, D)).astype(np.float32)
+    weights = np.random.default_rng(1).normal(size=(D, D)).astype(np.float32)
+    x = parallel.put_batch({"x": x_BVF}, mesh)["x"]
+    for shard in x.addressable_shards:  # its share of the global batch, by index
+        np.testing.assert_array_equal(shard.data, x_BVF[shard.index])
+    assert len(x.addressable_shards) == jax.local_device_count() < mesh.devices.size
+    w = parallel.put_replicated(weights, mesh)
+    local = parallel.local_copy({"w": w})["w"]
+    assert local.is_fully_addressable
+    together = jax.jit(_value_and_grad(parallel.shard_loss(RING, mesh)))(w, x)
+    alone = jax.jit(_value_and_grad(DENSE))(weights, x_BVF)
+    for got, want in zip(jax.device_get(together), jax.device_get(alone), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
+    _check_stop(mesh)
+
+
+def _value_and_grad(loss):
+    def mean(w, x_BVF):
+        return loss(x_BVF @ w).mean()
+
+    return jax.value_and_grad(mean)
+
+
+def _check_stop(mesh) -> None:
+    """All hear at the same call that one process wants to stop: at the call after it did."""
+    calls: list[int] = []
+
+    def last_wants() -> bool:
+        calls.append(len(calls))
+        return jax.process_index() == jax.process_count() - 1 and len(calls) >= 3
+
+    stop = parallel.any_process(mesh, last_wants)
+    assert [stop() for _ in range(5)] == [False, False, False, True, True]
+
+
+def main(argv: list[str]) -> int:
+    """Join, compare, print that it is equal."""
+    flags = dict(word.removeprefix("--").split("=", 1) for word in argv[1:])
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    with processes.joined(flags):
+        check()
+        print("equal", jnp.int32(jax.device_count()), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    processes.leave(main(sys.argv))

@@ -1,0 +1,226 @@
+"""The house broken on purpose, one way for each row: its tests have to fail then.
+
+python -m pytest tests/faults --sabotaged
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrastive_jax import checkpoint, data, leaves, metrics, parallel, workdir
+from contrastive_jax.data import local, prepared
+from contrastive_jax.errors import ConfigError
+from experiments import launch, prepare, processes, resuming, stopping
+
+_undo: list[Callable[[], None]] = []
+
+
+def apply(name: str) -> None:
+    """Break the house in this process; the empty name does nothing."""
+    if name:
+        BREAKS[name]()
+
+
+def mend() -> None:
+    """Take back what `apply` did."""
+    while _undo:
+        _undo.pop()()
+
+
+def patch(where: Any, name: str, value: Any) -> None:
+    """Replace an attribute until `mend`."""
+    before = getattr(where, name)
+    _undo.append(lambda: setattr(where, name, before))
+    setattr(where, name, value)
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    """In place of something that matters."""
+
+
+def _forget_optimizer() -> None:
+    restore = checkpoint.Checkpointer.restore
+
+    def forgetful(self: Any, *args: Any, **kwargs: Any) -> Any:
+        restored = restore(self, *args, **kwargs)
+        if restored is None:
+            return None
+        import jax
+
+        blank = jax.tree.map(lambda x: x * 0, restored.state.opt_state)
+        return restored._replace(state=restored.state._replace(opt_state=blank))
+
+    patch(checkpoint.Checkpointer, "restore", forgetful)
+
+
+def _no_sigterm() -> None:
+    patch(stopping, "SIGNALS", stopping.SIGNALS[:1])
+
+
+def _no_fallback() -> None:
+    first_good = checkpoint.Checkpointer._first_good
+
+    def newest_only(self: Any, candidates: Any, targets: Any) -> Any:
+        return first_good(self, candidates[:1], targets)
+
+    patch(checkpoint.Checkpointer, "_first_good", newest_only)
+
+
+def _no_checksum() -> None:
+    unpack = leaves.unpack
+
+    def trusting(stored: Any, index: Any, targets: Any) -> Any:
+        def actual(entry: dict[str, Any]) -> int:
+            return zlib.crc32(np.asarray(stored)[entry["start"] :][: entry["size"]].tobytes())
+
+        index = {name: {**entry, "crc32": actual(entry)} for name, entry in index.items()}
+        return unpack(stored, index, targets)
+
+    patch(checkpoint, "unpack", trusting)
+
+
+def _no_commit_mark() -> None:
+    patch(checkpoint.ocp.options, "AtomicityOptions", nothing)
+
+
+def _newest_by_time() -> None:
+    steps = checkpoint.Checkpointer.steps
+
+    def by_time(self: Any) -> list[int]:
+        age = lambda step: os.path.getmtime(self._directory / str(step))  # noqa: E731
+        return sorted(steps(self), key=age)
+
+    patch(checkpoint.Checkpointer, "steps", by_time)
+
+
+def _refuse_no_file() -> None:
+    patch(workdir, "prepare", lambda path: Path(path))
+
+
+def _pickles() -> None:
+    load = np.load
+    patch(local.np, "load", lambda *args, **kwargs: load(*args, **{**kwargs, "allow_pickle": True}))
+
+
+def _loss_alone() -> None:
+    require = metrics.require_finite
+
+    def careless(values: Any, *args: Any) -> None:
+        require({name: value for name, value in values.items() if "loss" in name}, *args)
+
+    patch(metrics, "require_finite", careless)
+
+
+def _bare_norms() -> None:
+    from contrastive_jax.losses import _similarity, softmax
+
+    bare = lambda x: x / (x**2).sum(-1, keepdims=True) ** 0.5  # noqa: E731
+    patch(softmax, "unit", bare)
+    patch(_similarity, "unit", bare)
+
+
+def _no_label_check() -> None:
+    patch(data, "check_split", nothing)
+
+
+def _wrong_error(where: Any, name: str) -> Callable[[], None]:
+    return lambda: patch(where, name, lambda *args: ValueError("something is wrong"))
+
+
+def _sink_that_stops_the_run() -> None:
+    def drop(self: Any, error: Exception) -> None:
+        raise error
+
+    patch(metrics.TensorBoardWriter, "_drop", drop)
+
+
+def _lock_by_existence() -> None:
+    @contextlib.contextmanager
+    def lock(folder: Path) -> Any:
+        try:
+            (folder / ".pid").touch(exist_ok=False)
+        except FileExistsError:
+            raise workdir.WorkdirBusyError("taken") from None
+        yield
+        (folder / ".pid").unlink()
+
+    patch(workdir, "lock", lock)
+
+
+def _never_strict() -> None:
+    restore = checkpoint.Checkpointer.restore
+
+    def lenient(self: Any, abstract: Any, **settings: Any) -> Any:
+        return restore(self, abstract, **{**settings, "strict": False})
+
+    patch(checkpoint.Checkpointer, "restore", lenient)
+
+
+def _replace(where: Any, name: str, value: Any = nothing) -> Callable[[], None]:
+    return lambda: patch(where, name, value)
+
+
+def _swallow_save_errors() -> None:
+    finish = checkpoint.Checkpointer._finish
+
+    def silent(self: Any) -> None:
+        with contextlib.suppress(checkpoint.CheckpointError):
+            finish(self)
+
+    patch(checkpoint.Checkpointer, "_finish", silent)
+    logging.disable()
+
+
+BREAKS: dict[str, Callable[[], None]] = {
+    "metrics.jsonl is not rewound": _replace(metrics, "_rewind", lambda path, step: -1),
+    "the optimizer's state is not restored": _forget_optimizer,
+    "SIGTERM is not caught": _no_sigterm,
+    "no thread watches for signals": _replace(stopping.StopSignal, "_watch"),
+    "a second signal leaves with 1": _replace(stopping, "ABANDONED", 1),
+    "failed saves are not reported": _swallow_save_errors,
+    "errors of the disk exit with 1": _replace(checkpoint.CheckpointError, "exit_code", 1),
+    "the workdir is not tried": _refuse_no_file,
+    "no step but the newest is tried": _no_fallback,
+    "damaged steps are deleted": _replace(
+        checkpoint, "_set_aside", lambda folder, step: shutil.rmtree(folder / str(step))
+    ),
+    "checksums are not compared": _no_checksum,
+    "steps need no commit mark": _no_commit_mark,
+    "remains are not removed": _replace(checkpoint, "_remove_uncommitted"),
+    "the workdir is not locked": _replace(workdir, "lock", contextlib.nullcontext),
+    "a killed run leaves its lock": _lock_by_existence,
+    "--strict_resume is not heeded": _never_strict,
+    "configs are not compared": _replace(resuming, "_changes", lambda *args: ([], [])),
+    "shapes are not compared": _replace(checkpoint, "_require_same_architecture"),
+    "another machine is not mentioned": _replace(resuming, "_machine_notes", lambda *args: []),
+    "metrics may be NaN": _replace(metrics, "require_finite"),
+    "only the loss has to be finite": _loss_alone,
+    "labels are not checked": _no_label_check,
+    "errors of records are passed on as they are": _wrong_error(prepared, "_unreadable"),
+    "missing data is an error like others": _wrong_error(prepared, "DataError"),
+    "config errors exit with 1": _replace(ConfigError, "exit_code", 1),
+    "norms are not safe at zero": _bare_norms,
+    "batches are not checked": _replace(launch, "check_batch"),
+    "pickles are loaded": _pickles,
+    "archive members need not be files": _replace(prepare, "_content", lambda tar, member: b""),
+    "the newest step is the youngest folder": _newest_by_time,
+    "a broken sink stops the run": _sink_that_stops_the_run,
+    "nothing waits for the last save": _replace(checkpoint.Checkpointer, "__exit__"),
+    "memory errors are passed on as they are": _replace(
+        launch, "memory_explained", lambda *args: contextlib.nullcontext()
+    ),
+    "processes do not hear of each other's signals": _replace(
+        parallel, "any_process", lambda mesh, local: local
+    ),
+    "a dead process is not missed": _replace(processes, "HEARTBEAT_SECONDS", 86400),
+    "the start is not watched": _replace(processes, "_give_up"),
+    "no address is told": _replace(processes, "_place", lambda wanted: "A process"),
+    "processes need not agree": _replace(processes, "_compare"),
+}

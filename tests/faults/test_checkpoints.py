@@ -1,0 +1,127 @@
+"""A checkpoint that rots on disk is never trained from, and never thrown away."""
+
+import json
+import shutil
+
+import jax
+import pytest
+
+from contrastive_jax.checkpoint import Checkpointer
+from contrastive_jax.errors import CheckpointError
+from tests.faults.commands import assert_short_error
+from tests.faults.rows import row
+
+START = ("leave_before_training",)  # exit code 75: the start went well
+
+
+def data_file(step_folder):
+    """The file that holds the array data."""
+    files = [file for file in step_folder.glob("state/**/d/*") if file.is_file()]
+    return max(files, key=lambda file: file.stat().st_size)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def remove(file):
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+def garble(file):
+    file.write_bytes(b"\x80\x04." + bytes(range(256)))
+
+
+def flip(file, position=0.5):
+    content = bytearray(file.read_bytes())
+    content[int(position * len(content))] ^= 255
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "data cut": lambda folder: cut(data_file(folder)),
+    "data emptied": lambda folder: empty(data_file(folder)),
+    "data removed": lambda folder: remove(data_file(folder)),
+    "index cut": lambda folder: cut(folder / "state" / "manifest.ocdbt"),
+    "metadata removed": lambda folder: remove(folder / "state" / "_METADATA"),
+    "metadata garbled": lambda folder: garble(folder / "state" / "_METADATA"),
+    "manifest cut": lambda folder: cut(folder / "manifest" / "metadata"),
+    "manifest removed": lambda folder: remove(folder / "manifest"),
+    "arrays removed": lambda folder: remove(folder / "state"),
+}
+
+
+@row(9, broken="no step but the newest is tried")
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damaged_checkpoint_is_passed_over_and_kept(lab, what):
+    workdir = lab.copy()
+    DAMAGE[what](workdir / "checkpoints" / "9")
+    ended = lab.run(workdir, faults=START)
+    assert ended.code == 75, ended
+    assert "warning: step 9: " in ended.err
+    assert "warning: resuming from step 6, the newest good one" in ended.err
+    assert "resumed from step 6" in ended.out
+    assert (workdir / "checkpoints" / "9").is_dir()
+
+
+@row(9, broken="damaged steps are deleted")
+def test_training_goes_on_over_a_damaged_checkpoint(lab):
+    workdir = lab.copy()
+    DAMAGE["data cut"](workdir / "checkpoints" / "9")
+    lab.finishes_like_the_straight_run(workdir, 6)
+    assert (workdir / "checkpoints" / "bad-9").is_dir()
+
+
+@row(9, broken="--strict_resume is not heeded")
+def test_strict_resume_stops_at_a_damaged_checkpoint(lab):
+    workdir = lab.copy()
+    DAMAGE["data cut"](workdir / "checkpoints" / "9")
+    ended = lab.run(workdir, "--strict_resume", faults=START)
+    assert_short_error(ended, 4, "step 9: ", "Nothing was deleted")
+    assert (workdir / "checkpoints" / "9").is_dir()
+
+
+@row(9, broken="no step but the newest is tried")
+def test_no_checkpoint_that_can_be_trusted(lab):
+    workdir = lab.copy()
+    for step in ("3", "6", "9"):
+        DAMAGE["manifest cut"](workdir / "checkpoints" / step)
+    ended = lab.run(workdir, faults=START)
+    assert_short_error(ended, 4, "step 9: ", "step 3: ", "Nothing was deleted")
+
+
+@row(10, broken="checksums are not compared")
+def test_a_flipped_byte_is_seen_by_the_command(lab):
+    workdir = lab.copy()
+    flip(data_file(workdir / "checkpoints" / "9"))
+    ended = lab.run(workdir, faults=START)
+    assert ended.code == 75, ended
+    assert "warning: step 9: " in ended.err
+    assert "resumed from step 6" in ended.out
+
+
+@row(10, broken="checksums are not compared")
+def test_a_flipped_byte_is_detected_at_each_of_100_positions(lab):
+    folder = lab.copy() / "checkpoints"
+    manifest = json.loads((folder / "9" / "manifest" / "metadata").read_text())
+    abstract = {
+        name: jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
+        for name, leaf in manifest["content"]["leaves"].items()
+    }
+    file = data_file(folder / "9")
+    whole = file.read_bytes()
+    detected = 0
+    with Checkpointer(folder) as checkpointer:
+        for position in range(100):
+            flip(file, (position + 0.5) / 100)
+            try:
+                checkpointer.restore(abstract, step=9)
+            except CheckpointError:
+                detected += 1
+            file.write_bytes(whole)
+        restored = checkpointer.restore(abstract, step=9)
+    assert (detected, restored.step) == (100, 9)

@@ -1,0 +1,90 @@
+"""Killed, asked to stop, asked twice: nothing is lost but the steps since the last checkpoint."""
+
+import signal
+import time
+
+import pytest
+
+from tests.faults.commands import committed, rows
+from tests.faults.rows import row
+
+
+@row(1, broken="metrics.jsonl is not rewound")
+@pytest.mark.parametrize("step", [2, 7, 11])
+def test_kill_9_at_a_step(lab, step):
+    workdir = lab.place / "run"
+    assert lab.run(workdir, faults=(f"kill:{step}", "unscored")).code == -signal.SIGKILL
+    assert max(committed(workdir), default=0) <= step
+    lab.finishes_like_the_straight_run(workdir, None)
+
+
+@row(1, broken="the optimizer's state is not restored")
+@pytest.mark.parametrize("milliseconds", [0, 10, 40, 160])
+def test_kill_9_during_a_save(lab, milliseconds):
+    workdir = lab.place / "run"
+    ended = lab.run(workdir, faults=(f"kill_in_save:6+{milliseconds}", "unscored"))
+    assert ended.code == -signal.SIGKILL
+    assert max(committed(workdir)) in (3, 6)
+    lab.finishes_like_the_straight_run(workdir, max(committed(workdir)))
+
+
+@row(2, broken="SIGTERM is not caught")
+def test_sigterm_saves_and_exits_with_75(lab):
+    workdir = lab.place / "run"
+    ended = lab.run(workdir, faults=("terminate:5", "unscored"))
+    assert ended.code == 75, ended
+    assert "SIGTERM: finishing this step and saving" in ended.err
+    assert "run the same command again" in ended.out
+    assert max(committed(workdir)) == 5
+    assert rows(workdir)[-1] in (4, 5)
+    lab.finishes_like_the_straight_run(workdir, 5)
+
+
+@row(4, broken="no thread watches for signals")
+def test_sigterm_that_nothing_hears_leaves_after_the_grace_time(lab):
+    running = lab.start(lab.copy(), faults=("compiling", "impatient"))
+    running.until(lambda: "compiling" in running.log.read_text())
+    running.process.terminate()
+    ended = running.end(120)
+    assert ended.code == 75, ended
+    assert "no answer in 1 s" in ended.err
+    assert committed(lab.place / "copy") == [3, 6, 9]
+
+
+@row(4, broken="no thread watches for signals")
+def test_second_sigterm_that_nothing_hears_leaves_at_once(lab):
+    running = lab.start(lab.copy(), faults=("compiling",))
+    running.until(lambda: "compiling" in running.log.read_text())
+    running.process.terminate()
+    time.sleep(2)  # two signals that wait together are one
+    running.process.terminate()
+    assert running.end(120).code == 130
+    assert committed(lab.place / "copy") == [3, 6, 9]
+
+
+@row(5, broken="the optimizer's state is not restored")
+def test_ctrl_c_once_is_like_sigterm(lab):
+    workdir = lab.place / "run"
+    ended = lab.run(workdir, faults=("interrupt:4", "unscored"))
+    assert ended.code == 75, ended
+    assert "SIGINT: finishing this step and saving; again to quit now." in ended.err
+    lab.finishes_like_the_straight_run(workdir, 4)
+
+
+@row(5, broken="a second signal leaves with 1")
+def test_ctrl_c_twice_leaves_at_once_with_130(lab):
+    workdir = lab.place / "run"
+    ended = lab.run(workdir, faults=("interrupt_twice:8", "unscored"))
+    assert ended.code == 130, ended
+    assert max(committed(workdir)) in (3, 6)
+    lab.finishes_like_the_straight_run(workdir, max(committed(workdir)))
+
+
+@row(31, broken="nothing waits for the last save")
+def test_an_error_right_after_a_save_began_is_seen_and_the_save_completed(lab):
+    workdir = lab.place / "run"
+    ended = lab.run(workdir, faults=("raises:6", "unscored"))
+    assert ended.code == 1
+    assert "ZeroDivisionError: struck" in ended.err
+    assert max(committed(workdir)) == 6
+    lab.finishes_like_the_straight_run(workdir, 6)

@@ -1,0 +1,75 @@
+"""The benchmarks' arithmetic: the clock that stops for evaluation, FLOP, equal work, the table."""
+
+import doctest
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def module(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module
+
+
+def test_evaluation_takes_no_time_on_the_clock(module):
+    timed = module("time_to_accuracy")
+    assert doctest.testmod(timed).failed == 0
+    points = timed.curve([timed.Look(1, 3.0, 8.0, 0.1), timed.Look(2, 9.0, 9.5, 0.3)], 1.0)
+    assert [p["seconds"] for p in points] == [2.0, 3.0]
+    assert timed.reached(points, 0.3) == 3.0
+    assert timed.reached(points, 0.31) is None
+
+
+def test_flops_of_a_step_are_those_of_the_published_network(module):
+    work = module("work")
+    chosen = work.config("resnet18", 128, "float32")
+    # ResNet-18 with a CIFAR stem is 0.556 G multiplications a view, the head 0.7 M.
+    views = 2 * 128
+    assert work.step_flops(chosen) / (3 * 2 * views) == pytest.approx(0.556e9, rel=0.005)
+
+
+def test_a_claim_without_a_file_is_not_measured(module, tmp_path):
+    table = module("table")
+    rows = table.table(tmp_path).splitlines()[2:]
+    assert len(rows) == len(table.CLAIMS)
+    assert all("| not measured |" in row for row in rows)
+
+
+def test_a_row_compares_with_the_best_of_its_peers(module, tmp_path):
+    table = module("table")
+    rates = {"contrastive_jax": 300.0, "torch": 600.0, "lightly, 0 workers": 20.0}
+    rows = [
+        {"work": "cpu", "contender": name, "images_per_second": rate}
+        for name, rate in {**rates, "lightly, 2 workers": 100.0}.items()
+    ]
+    (tmp_path / "steps.json").write_text(json.dumps({"rows": rows}))
+    claims = table.step_claims("CPU", "steps.json", "cpu", "a net", 1.0)[:2]
+    torch, lightly = (table.cells(claim, tmp_path)[1:6] for claim in claims)
+    assert torch == ["300 img/s", "torch: 600 img/s", "0.50", "1.0", table.TRIED]
+    assert lightly == ["300 img/s", "lightly, 2 workers: 100 img/s", "3.00", "1.3", "reached"]
+    absent = table.step_claims("CPU", "steps.json", "resnet18", "a net", 1.0)
+    assert all(table.cells(claim, tmp_path)[5] == "not measured" for claim in absent[:1])
+
+
+def test_an_accuracy_counts_only_if_the_last_step_has_it(module):
+    table = module("table")
+    result = {"protocol": {"target": 0.9}, "median_last_seconds": 300.0}
+    ratios = [
+        table.quick_accuracy(600.0)({**result, "median_last_accuracy": found}).ratio
+        for found in (0.899, 0.9)
+    ]
+    assert ratios == [0.0, 2.0]
+
+
+def test_writing_the_table_changes_nothing_else(module):
+    table = module("table")
+    page = f"before\n{table.MARKS[0]}\n| old |\n\n{table.MARKS[1]}after\n"
+    written = table.put_into(page, "| new |")
+    assert written == page.replace("old", "new")
+    assert table.put_into(written, "| new |") == written

@@ -1,7 +1,12 @@
 """Stricter than production: 8 simulated devices, no implicit rank promotion."""
 
+import signal
+from pathlib import Path
+
 import jax
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -11,3 +16,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def key() -> jax.Array:
     """A fresh root key; split or fold it, never reuse it."""
     return jax.random.key(0)
+
+
+@pytest.fixture
+def in_the_repository(monkeypatch):
+    """Commands run from its root; the signals that they take over are given back."""
+    monkeypatch.chdir(ROOT)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+    signal.set_wakeup_fd(-1)

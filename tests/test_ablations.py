@@ -1,7 +1,6 @@
 """The ablation runner: refused early, finished after a stop, the same table; whole pages."""
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +39,7 @@ def claim(results):
 """
 
 
-@pytest.fixture(autouse=True)
-def _in_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    numbers = (signal.SIGINT, signal.SIGTERM)  # the runner takes them over
-    handlers = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, handlers, strict=True):
-        signal.signal(number, handler)
-    signal.set_wakeup_fd(-1)
+pytestmark = pytest.mark.usefixtures("in_the_repository")
 
 
 @pytest.fixture

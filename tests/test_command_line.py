@@ -1,6 +1,5 @@
 """Bad input gets three lines at most, exit code 2, and no compilation."""
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,7 @@ SECTIONS = {**launch.SHARED_SECTIONS, **EXPERIMENT.sections}
 CONFIG = "--config=configs/digits.py:smoke"
 
 
-@pytest.fixture(autouse=True)
-def _in_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    numbers = (signal.SIGINT, signal.SIGTERM)  # the launcher takes them over
-    handlers = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, handlers, strict=True):
-        signal.signal(number, handler)
-    signal.set_wakeup_fd(-1)
+pytestmark = pytest.mark.usefixtures("in_the_repository")
 
 
 @pytest.fixture

@@ -99,27 +99,30 @@ run() {
 again() {  # COMMAND: it goes on from its last checkpoint
   (($#)) || fail "again needs a command"
   local restarts=0 code child="" stopping=""
-  trap 'stopping=1; [[ $child ]] && kill -TERM "$child" 2>/dev/null' TERM INT
+  trap 'stopping=1; [[ ! $child ]] || kill -TERM "$child" 2>/dev/null || true' TERM INT
   while true; do
     "$@" &
     child=$!
-    while true; do  # a signal ends a wait early
-      code=0
-      wait "$child" || code=$?
-      kill -0 "$child" 2>/dev/null || break
+    [[ ! $stopping ]] || kill -TERM "$child" 2>/dev/null || true  # it came before the number
+    while kill -0 "$child" 2>/dev/null; do
+      wait "$child" || true  # a signal ends this early
     done
+    code=0
+    wait "$child" || code=$?
     case $code in
       75 | 134 | 137) ;;  # stopped and saved; another worker died; killed
       *) return "$code" ;;
     esac
-    [[ $stopping ]] && return "$code"
+    [[ ! $stopping ]] || return "$code"
     if ((restarts == MAX_RESTARTS)); then
       echo "gave up after $restarts restarts" >&2
       return "$code"
     fi
     restarts=$((restarts + 1))
     echo "exit code $code: restart $restarts of $MAX_RESTARTS in $PAUSE s" >&2
+    child=""
     sleep "$PAUSE"
+    [[ ! $stopping ]] || return "$code"
   done
 }
 

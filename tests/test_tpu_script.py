@@ -5,6 +5,8 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -128,18 +130,42 @@ def test_a_command_is_run_again_after_75_134_and_137_and_at_most_so_often(
     assert (tmp_path / "starts").read_text().count("\n") == starts
 
 
-def test_stopping_ends_the_command_and_its_restarts(tmp_path):
-    saves = 'trap "exit 75" TERM; echo started; while true; do sleep 0.02; done'
-    loop = subprocess.Popen(
-        ["bash", "scripts/tpu.sh", "again", "bash", "-c", saves],
-        cwd=ROOT,
-        env={**os.environ, "PAUSE": "0"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert loop.stdout is not None
-    assert loop.stdout.readline() == "started\n"
-    loop.send_signal(signal.SIGTERM)
-    rest, _ = loop.communicate(timeout=60)
+@pytest.mark.parametrize("moment", range(10))
+def test_stopping_ends_the_command_and_its_restarts(tmp_path, moment):
+    """At any moment: the script may not yet know the number of what has already started."""
+    saves = "trap 'exit 75' TERM; echo started; while true; do sleep 0.02; done"
+    with script("again", "bash", "-c", saves, PAUSE="0") as loop:
+        assert loop.stdout.readline() == "started\n"
+        time.sleep(moment * 0.002)
+        loop.send_signal(signal.SIGTERM)
+        rest, _ = loop.communicate(timeout=60)
     assert loop.returncode == 75
     assert rest == ""
+
+
+def test_stopping_between_two_starts_ends_the_restarts(tmp_path):
+    with script("again", *counting(tmp_path, "75 0"), PAUSE="0.5") as loop:
+        assert "restart 1" in loop.stderr.readline()
+        loop.send_signal(signal.SIGTERM)
+        loop.communicate(timeout=60)
+    assert loop.returncode == 75
+    assert (tmp_path / "starts").read_text().count("\n") == 1
+
+
+@contextmanager
+def script(*words: str, **variables: str) -> Iterator[subprocess.Popen]:
+    """scripts/tpu.sh under way; nothing of it is left behind when a test fails."""
+    with subprocess.Popen(
+        ["bash", "scripts/tpu.sh", *words],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as started:
+        try:
+            yield started
+        except BaseException:
+            os.killpg(started.pid, signal.SIGKILL)
+            raise

@@ -14,6 +14,7 @@ ALLOWED = {
     "checkpoint": BASE | {"leaves"},
     "export": BASE | {"encoders", "augment", "workdir"},
     "objectives": BASE | {"encoders", "losses", "augment", "parallel", "health", "queue"},
+    "workdir": BASE | {"lease"},
     "train": BASE | {"metrics", "checkpoint", "parallel"},
     "evaluate": BASE | {"search", "metrics", "checkpoint", "parallel", "health"},
     "retrieval": BASE | {"evaluate", "search", "statistics"},

@@ -11,7 +11,6 @@ the same numbers. Writes benchmarks/results/kill_test.json.
 import argparse
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -23,8 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+import harness
+
+ROOT = harness.ROOT
+RESULTS = harness.RESULTS
+VERSIONS = ("jax", "orbax-checkpoint")
 COMMAND = (
     "--config=configs/digits.py",
     "--config.train.log_every=1",
@@ -143,10 +145,10 @@ def main() -> None:
         "steps": arguments.steps,
         "seed": arguments.seed,
         **compare(straight, struck),
+        **harness.circumstances(VERSIONS),
         "at": kills,
-        "cpus": os.cpu_count(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    harness.write(arguments.out, result)
     print({name: value for name, value in result.items() if name != "at"})
     if not all(compare(straight, struck).values()):
         raise SystemExit(f"not as the straight run: {place}")

@@ -1,6 +1,7 @@
 """The one training loop. It knows objectives, optimizers and feeds, and no method in particular."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -121,7 +122,13 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         metrics = {"total_loss": total, **norms, **out.metrics}
-        return TrainState(state.step + 1, params, out.model_state, opt_state), metrics
+        model_state = out.model_state
+        if isinstance(opt_state, optax.ApplyIfFiniteState):  # it may have left this step out
+            in_a_row, total_left_out = opt_state.notfinite_count, opt_state.total_notfinite
+            before_or_after = functools.partial(jnp.where, in_a_row > 0)
+            model_state = jax.tree.map(before_or_after, state.model_state, out.model_state)
+            metrics |= {"skipped": total_left_out, "skipped_in_a_row": in_a_row}
+        return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
     return train_step
 
@@ -209,7 +216,7 @@ def run(
             log.hold(step, {**metrics, **measured})
         if checkpointer is not None and (last or checkpointer.due(step)):
             log.flush()
-            metrics_lib.require_finite(metrics, step, log.last_finite)
+            metrics_lib.require_finite(_of_the_state(metrics), step, log.last_finite)
             checkpointer.save(step, state, meta=dict(meta or {}), metrics=log.row_of(step))
         if last:
             break
@@ -218,6 +225,15 @@ def run(
     jax.block_until_ready(state)
     finished_at = time.perf_counter()
     return Finished(state, step, compiled_at - started, finished_at - compiled_at)
+
+
+def _of_the_state(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What has to be finite: of a step that was left out, its update only, which is zero.
+
+    When too many in a row were not finite the optimizer applies one: its update is not.
+    """
+    left_out = "skipped_in_a_row" in row and float(row["skipped_in_a_row"]) > 0
+    return {"update_norm": row["update_norm"]} if left_out else row
 
 
 class _LateLog:
@@ -239,9 +255,11 @@ class _LateLog:
         self._held = None
         row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         self._write(step, row)
-        metrics_lib.require_finite(row, step, self.last_finite)
+        metrics_lib.require_finite(_of_the_state(row), step, self.last_finite)
         self.last_finite, self._last_row = step, row
 
     def row_of(self, step: int) -> dict[str, float] | None:
-        """The row of this very step, None if it was not logged."""
-        return self._last_row if self.last_finite == step else None
+        """What is finite in the row of this very step, None if it was not logged."""
+        if self.last_finite != step:
+            return None
+        return {name: value for name, value in self._last_row.items() if math.isfinite(value)}

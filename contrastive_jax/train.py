@@ -18,6 +18,8 @@ from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
 
 # Every random stream has a root key of its own, folded from the seed by a constant.
 INIT_STREAM, AUGMENT_STREAM = 0, 1
+# What runs once need not run fast, and compiles several times as fast so, to the same bits.
+_RUN_ONCE = {"xla_backend_optimization_level": 1}
 
 
 class Plan(NamedTuple):
@@ -79,7 +81,9 @@ def make_init(
 ) -> Callable[[int], TrainState]:
     """A function from a seed to a fresh state, born replicated over the mesh; compiled once."""
     init = jax.jit(
-        _initializer(objective, optimizer, feed), out_shardings=parallel.replicated(mesh)
+        _initializer(objective, optimizer, feed),
+        out_shardings=parallel.replicated(mesh),
+        compiler_options=_RUN_ONCE if mesh.devices.flat[0].platform == "cpu" else None,
     )
     return lambda seed: init(stream_key(seed, INIT_STREAM))
 

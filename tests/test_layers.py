@@ -33,6 +33,7 @@ ONLY_IN = {  # a library -> the rooms that may import it at all
 ONLY_INSIDE_FUNCTIONS = (
     "tensorflow_datasets",
     "matplotlib",
+    "scipy",
     "sklearn",
     "PIL",
     "tensorboardX",

@@ -117,14 +117,14 @@ def curve(workdir: Path, name: str) -> list[float]:
     return [json.loads(line)[name] for line in lines]
 
 
-def scores(workdir: Path) -> dict[str, float]:
-    """Accuracies by protocol; the l2 of equally good ones is chosen by rounding."""
+def scores(workdir: Path) -> dict[tuple, float]:
+    """Accuracies by what was scored and how; rounding may choose between equally good l2."""
     rows = json.loads((workdir / "results" / "summary.json").read_text())["evaluations"]
-    protocols = [{k: v for k, v in row["protocol"].items() if k != "l2"} for row in rows]
-    return {
-        json.dumps([row["representation"], row["layer"], protocol]): row["accuracy"]
-        for row, protocol in zip(rows, protocols, strict=True)
-    }
+    found = {}
+    for row in rows:
+        how = row["protocol"]["name"], row["protocol"].get("k")
+        found[row["representation"], row["layer"], *how] = row["accuracy"]
+    return found
 
 
 def assert_goes_on_like(straight: Straight, team: Team, workdir: Path, step: int) -> None:

@@ -143,6 +143,12 @@ def many_probes(result: Result) -> Figures:
     return Figures(f"{ours:.1f} s", f"scikit-learn: {peer['seconds']:.0f} s{note}", result["ratio"])
 
 
+def seeds_at_once(result: Result) -> Figures:
+    """A step of several seeds in one program against a step of each in turn."""
+    turn, once = (row["seconds"] for row in result["rows"])
+    return Figures(f"{once:.3f} s", f"in turn: {turn:.3f} s", turn / once)
+
+
 def rows_of(result: Result, work: str) -> list[Result]:
     return [row for row in result["rows"] if row["work"] == work]
 
@@ -178,6 +184,7 @@ CLAIMS = [
     Claim("CPU: digits' first step, cold", "startup_cpu.json", quick_first_step("cold", 8.0), 1.0),
     Claim("CPU: digits' first step, warm", "startup_cpu.json", quick_first_step("warm", 3.0), 1.0),
     Claim("CPU: 45 logistic probes, 50,000 x 512", "probe_cpu.json", many_probes, 10.0),
+    Claim("CPU: a step of 3 seeds at once, digits", "seeds_at_once_cpu.json", seeds_at_once, None),
     *step_claims("GPU", STEP_GPU, "resnet18", "ResNet-18 at batch 512, bfloat16", 3.0),
     Claim("GPU: an epoch of two views, same step", STEP_GPU, quick_epoch("resnet18", 2.0), 1.0),
     Claim("GPU: both views' share of that step", STEP_GPU, cheap_views("resnet18", 0.1), 1.0),

@@ -154,6 +154,12 @@ def quick_crops(workers: bool) -> Callable[[Result], Figures | None]:
     return read
 
 
+def seeds_at_once(result: Result) -> Figures:
+    """A step of several seeds in one program against a step of each in turn."""
+    turn, once = (row["seconds"] for row in result["rows"])
+    return Figures(f"{once:.3f} s", f"in turn: {turn:.3f} s", turn / once)
+
+
 def rows_of(result: Result, work: str) -> list[Result]:
     return [row for row in result["rows"] if row["work"] == work]
 
@@ -191,6 +197,7 @@ CLAIMS = [
     Claim("CPU: decode and crop on one core", "host_input.json", quick_crops(False), None),
     Claim("CPU: the same with 2 workers", "host_input.json", quick_crops(True), None),
     Claim("CPU: 45 logistic probes, 50,000 x 512", "probe_cpu.json", many_probes, 10.0),
+    Claim("CPU: a step of 3 seeds at once, digits", "seeds_at_once_cpu.json", seeds_at_once, None),
     *step_claims("GPU", STEP_GPU, "resnet18", "ResNet-18 at batch 512, bfloat16", 3.0),
     Claim("GPU: an epoch of two views, same step", STEP_GPU, quick_epoch("resnet18", 2.0), 1.0),
     Claim("GPU: both views' share of that step", STEP_GPU, cheap_views("resnet18", 0.1), 1.0),

@@ -59,13 +59,16 @@ class Mean(NamedTuple):
         return self.total / self.count
 
 
-def require_finite(metrics: Mapping[str, Any], step: int, previous_step: int | None = None) -> None:
+def require_finite(
+    metrics: Mapping[str, Any], step: int, previous_step: int | None = None, of: str = ""
+) -> None:
     """Stop the run when a metric is NaN or infinite.
 
     Args:
         metrics: scalars by name.
         step: the step that the metrics belong to.
         previous_step: the last step that was checked and found finite, None for none.
+        of: which run, where several train at once.
 
     Raises:
         NonFiniteError: names each non-finite metric and the steps in which it began.
@@ -81,7 +84,8 @@ def require_finite(metrics: Mapping[str, Any], step: int, previous_step: int | N
     steps = f"step {step}" if first == step else f"steps {first} to {step}"
     more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
     raise NonFiniteError(
-        f"Training is not finite: {', '.join(bad[:4])}{more}, begun in {steps}.\n"
+        f"Training{of and f' of {of}'} is not finite: {', '.join(bad[:4])}{more}, "
+        f"begun in {steps}.\n"
         "Lower the learning rate, lengthen the warm-up or raise the temperature.",
         range(first, step + 1),
     )

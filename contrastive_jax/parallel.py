@@ -32,17 +32,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def batched(mesh: Mesh) -> NamedSharding:
-    """The sharding of what is split by examples along its first axis."""
-    return NamedSharding(mesh, P(AXIS))
+def batched(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """The sharding of what is split by examples along an axis, the first or another."""
+    return NamedSharding(mesh, P(*[None] * axis, AXIS))
 
 
-def put_batch(host_batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """Place host arrays of the global batch on the mesh, split along their first axis.
+def put_batch(host_batch: Mapping[str, Any], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
+    """Place host arrays of the global batch on the mesh, split along the axis of examples.
 
     Every process passes the whole array and keeps the rows of its own devices.
     """
-    return {name: _put(x, batched(mesh)) for name, x in host_batch.items()}
+    return {name: _put(x, batched(mesh, axis)) for name, x in host_batch.items()}
 
 
 def put_replicated(host_tree: Any, mesh: Mesh) -> Any:

@@ -1,8 +1,6 @@
-"""The one training loop. It knows objectives, optimizers and feeds, and no method in particular."""
+"""Training of one run: its length, its first state, its step. It knows no method in particular."""
 
 import functools
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from contrastive_jax import metrics as metrics_lib
 from contrastive_jax import parallel
 from contrastive_jax.checkpoint import Checkpointer
+from contrastive_jax.loop import Evaluator, Finished, Record, Trainee, loop
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
 
@@ -110,13 +108,11 @@ def _initializer(
     return init
 
 
-def make_train_step(
-    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
+def make_step(
+    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed
 ) -> Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, Metrics]]:
-    """One step as a compiled function of (state, resident arrays, sent arrays, key)."""
-    replicated = parallel.replicated(mesh)
+    """One step as a pure function of (state, resident arrays, sent arrays, key)."""
 
-    @functools.partial(jax.jit, donate_argnums=0, out_shardings=(replicated, replicated))
     def train_step(state, resident, sent, key):
         batch = feed.assemble(resident, sent)
         key = jax.random.fold_in(key, state.step)
@@ -137,20 +133,17 @@ def make_train_step(
     return train_step
 
 
-class Finished(NamedTuple):
-    """What a call of `run` leaves behind."""
-
-    state: TrainState
-    step: int
-    compile_seconds: float
-    train_seconds: float
+def make_train_step(
+    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
+) -> Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """`make_step` as a compiled function, which is given the state's buffers."""
+    return compiled(make_step(objective, optimizer, feed), mesh)
 
 
-class Evaluator(NamedTuple):
-    """`measure(state, step)` is called every `every` steps and adds its metrics to the row."""
-
-    every: int
-    measure: Callable[[TrainState, int], Mapping[str, Any]]
+def compiled(step: Callable[..., tuple[TrainState, Metrics]], mesh: Mesh) -> Callable[..., Any]:
+    """A step under `jax.jit`: the state is donated, what comes out is replicated."""
+    replicated = parallel.replicated(mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=(replicated, replicated))
 
 
 def run(
@@ -191,79 +184,14 @@ def run(
       CheckpointError: a checkpoint could not be written.
     """
     root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
-    key = jax.jit(root, out_shardings=parallel.replicated(mesh))()
-    resident = parallel.put_replicated(dict(feed.resident), mesh)
-    step = int(jax.device_get(state.step))
-    log = _LateLog(write, step)
-    started = compiled_at = time.perf_counter()
-    train_step = running = None
-
-    while step < plan.steps:
-        with jax.transfer_guard("disallow"):
-            sent = parallel.put_batch(feed.batch_at(step), mesh)
-            if train_step is None:  # compiled ahead, so that a second compilation is an error
-                jitted = make_train_step(objective, optimizer, feed, mesh)
-                train_step = jitted.lower(state, resident, sent, key).compile()  # type: ignore
-                compiled_at = time.perf_counter()
-            state, metrics = train_step(state, resident, sent, key)
-        if not resident:  # streamed batches are large: one in use and one on its way are enough
-            jax.block_until_ready(running)
-            running = metrics
-        step += 1
-        log.flush()
-        on_step(step)
-        last = step == plan.steps or stop()
-        done = step == plan.steps
-        due = [e for e in evaluators if done or step % e.every == 0]
-        if due or done or step == 1 or step % plan.log_every == 0:
-            measured = {k: v for e in due for k, v in e.measure(state, step).items()}
-            log.hold(step, {**metrics, **measured})
-        if checkpointer is not None and (last or checkpointer.due(step)):
-            log.flush()
-            metrics_lib.require_finite(_of_the_state(metrics), step, log.last_finite)
-            checkpointer.save(step, state, meta=dict(meta or {}), metrics=log.row_of(step))
-        if last:
-            break
-
-    log.flush()
-    jax.block_until_ready(state)
-    finished_at = time.perf_counter()
-    return Finished(state, step, compiled_at - started, finished_at - compiled_at)
-
-
-def _of_the_state(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What has to be finite: of a step that was left out, its update only, which is zero.
-
-    When too many in a row were not finite the optimizer applies one: its update is not.
-    """
-    left_out = "skipped_in_a_row" in row and float(row["skipped_in_a_row"]) > 0
-    return {"update_norm": row["update_norm"]} if left_out else row
-
-
-class _LateLog:
-    """Holds the metrics of one step until the next one runs, then checks and writes them."""
-
-    def __init__(self, write: Callable[[int, Mapping[str, Any]], None], step: int):
-        self._write = write
-        self._held: tuple[int, Mapping[str, Any]] | None = None
-        self.last_finite: int | None = step or None
-        self._last_row: dict[str, float] = {}
-
-    def hold(self, step: int, metrics: Mapping[str, Any]) -> None:
-        self._held = (step, metrics)
-
-    def flush(self) -> None:
-        if self._held is None:
-            return
-        step, metrics = self._held
-        self._held = None
-        row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
-        self._write(step, row)
-        metrics_lib.require_finite(_of_the_state(row), step, self.last_finite)
-        self.last_finite, self._last_row = step, row
-
-    def row_of(self, step: int) -> dict[str, float] | None:
-        """What is finite in the row of this very step, None if it was not logged."""
-        if self.last_finite != step:
-            return None
-        return {name: value for name, value in self._last_row.items() if math.isfinite(value)}
+    trainee = Trainee(
+        make_train_step(objective, optimizer, feed, mesh),
+        lambda step: parallel.put_batch(feed.batch_at(step), mesh),
+        parallel.put_replicated(dict(feed.resident), mesh),
+        jax.jit(root, out_shardings=parallel.replicated(mesh))(),
+        (Record(write, checkpointer, meta, evaluators),),
+        states=lambda state: (state,),
+        rows=lambda metrics: (metrics,),
+    )
+    start = int(jax.device_get(state.step))
+    return loop(trainee, state, start, plan.steps, plan.log_every, on_step=on_step, stop=stop)

@@ -6,6 +6,7 @@ python -m experiments.ablations --config configs/ablations/temperature.py:cpu --
 --config.section.key=value     change one value of its base config
 --workdir DIR                  where all of it lives; the same command does what is missing
 --only NAME|KEY=VALUE          only the cells of this name, or with this override
+--seeds_at_once N              train up to N seeds of a cell in one program (default: 1, in turn)
 --dry_run                      print the plan and an estimate of its time
 """
 
@@ -13,41 +14,20 @@ import functools
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from contrastive_jax import data, metrics, workdir
-from contrastive_jax.errors import RunError
-from experiments import collect, command_line, grid, launch, moco, simclr
+from contrastive_jax import data, workdir
+from contrastive_jax.errors import ConfigError
+from experiments import cell_runs, command_line, grid, launch, moco, simclr
+from experiments.cell_runs import Job, Plan, summary_of
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 
 EXPERIMENTS = {"simclr": simclr.EXPERIMENT, "moco": moco.EXPERIMENT}
-INCOMPLETE = 1  # some runs crashed twice
-
-
-class Job(NamedTuple):
-    """One run of the plan: a cell with a seed."""
-
-    cell: grid.Cell
-    seed: int
-    config: ConfigDict
-    run: launch.Run
-    folder: Path
-
-
-class Plan(NamedTuple):
-    """A checked ablation."""
-
-    title: str
-    grid: grid.Grid
-    jobs: tuple[Job, ...]  # all of them, in order
-    chosen: frozenset[str]  # the cells that --only leaves
-    folder: Path
-    command: str
+FLAGS = {"only": "a cell, or KEY=VALUE", "seeds_at_once": "how many"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     signals.install()
     dry_run = "--dry_run" in argv
     argv = [word for word in argv if word != "--dry_run"]
-    command = command_line.parse(argv, __doc__ or "", {"only": "a cell, or KEY=VALUE"})
+    command = command_line.parse(argv, __doc__ or "", FLAGS)
     folder = workdir.prepare(command.workdir or os.path.join("runs", "ablations", command.name))
     launch.set_up_jax()
     try:
@@ -65,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
             if dry_run:
                 print(describe(plan))
                 return 0
-            return execute(plan, signals)
+            return cell_runs.execute(plan, signals)
     except StopRequested as stop:
         print(f"{stop}: stopped; run the same command again to go on.", file=sys.stderr)
         return STOPPED
@@ -75,9 +55,11 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
     """Read the page and build every run of it, so that a bad one is refused before any begins.
 
     Raises:
-      ConfigError, ValueError: a grid or a config that cannot be run, or a folder of another one.
+      ConfigError, ValueError: a grid, a config or a flag that cannot be run, or a folder of another
+        one.
       DataError: no such data.
     """
+    seeds = seeds_at_once(command.strings["seeds_at_once"])
     path, preset = page_of(argv)
     page = grid.read(path, preset)
     if page.experiment not in EXPERIMENTS:
@@ -95,10 +77,39 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
         for job in _jobs(experiment, page, cell, cells[cell.name], folder, load)
     )
     for job in jobs:
+        _refuse_streamed(job, seeds)
         launch.saved_summary(job.folder, job.config)  # refuses a folder of another config
     names = frozenset(cell.name for cell in chosen)
     text = launch.command_text(argv)
-    return Plan(command.name, page, jobs, names, folder, text)
+    return Plan(command.name, page, jobs, names, folder, text, seeds)
+
+
+def seeds_at_once(text: str | None) -> int:
+    """How many seeds of a cell to train in one program, by the flag.
+
+    In turn is the default: on two CPU cores it was faster wherever it was measured, because a
+    convolution with filters of several seeds is a grouped one, which XLA computes slowly there. On
+    GPUs and TPUs it was not measured; `benchmarks/seeds_at_once.py` tells.
+
+    Raises:
+      ConfigError: no number of 1 or more.
+
+    >>> seeds_at_once(None), seeds_at_once("3")
+    (1, 3)
+    """
+    if text is None:
+        return 1
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--seeds_at_once is {text!r}; give how many, 1 (in turn) or more.")
+    return int(text)
+
+
+def _refuse_streamed(job: Job, seeds: int) -> None:
+    if seeds > 1 and job.run.dataset.stream is not None:
+        raise ConfigError(
+            f"--seeds_at_once is {seeds}, but the images of cell {job.cell.name!r} are streamed, "
+            "by one reader a run.\nLeave the flag out, or set data.streaming=False."
+        )
 
 
 def page_of(argv: Sequence[str]) -> tuple[str, str]:
@@ -147,7 +158,7 @@ def _slug(name: str) -> str:
 
 def describe(plan: Plan) -> str:
     """The plan, one line a run, and how long what is missing will take."""
-    finished = {job.folder: _summary(job) for job in plan.jobs}
+    finished = {job.folder: summary_of(job) for job in plan.jobs}
     chosen = [job for job in plan.jobs if job.cell.name in plan.chosen]
     seconds = estimate(plan, [s for s in finished.values() if s])
     lines = [
@@ -177,75 +188,6 @@ def estimate(plan: Plan, summaries: Sequence[dict[str, Any]]) -> Callable[[Job],
     a_view = sum(t["training"] for t in timed) / views
     beside = sum(t["compile"] + t["evaluation"] for t in timed) / len(timed)
     return lambda job: beside + a_view * job.run.plan.steps * job.run.dataset.batch_size
-
-
-def execute(plan: Plan, signals: StopSignal) -> int:
-    """Do what is missing, in order; then write what is known."""
-    chosen = [job for job in plan.jobs if job.cell.name in plan.chosen]
-    for number, job in enumerate(chosen, 1):
-        if _summary(job):
-            continue
-        print(f"\nrun {number} of {len(chosen)}: {job.cell.name}, seed {job.seed}", flush=True)
-        if not _with_retry(plan, job, signals):
-            return STOPPED
-        _write(plan, rows_of(plan))
-    rows = rows_of(plan)
-    print(_write(plan, rows))
-    collect.draw(plan.folder / "figure.png", plan.title, plan.grid, rows)
-    return INCOMPLETE if any(not _summary(job) for job in chosen) else 0
-
-
-def rows_of(plan: Plan) -> list[collect.Row]:
-    """The finished runs, in the order of the plan."""
-    rows = []
-    for job in plan.jobs:
-        summary = _summary(job)
-        if summary:
-            log = metrics.read_jsonl(job.folder / "metrics.jsonl")
-            rows.append(collect.row(plan.grid, job.cell, job.seed, summary, log))
-    return rows
-
-
-def _write(plan: Plan, rows: Sequence[collect.Row]) -> str:
-    return collect.write(plan.folder, plan.title, plan.grid, rows, crashes_of(plan))
-
-
-def crashes_of(plan: Plan) -> list[dict[str, Any]]:
-    """What crashed so far, in this start or an earlier one."""
-    path = plan.folder / "crashes.json"
-    return workdir.read_json(path) if path.exists() else []
-
-
-def _add_crash(plan: Plan, job: Job, error: Exception) -> None:
-    reason = (str(error).strip().splitlines() or [""])[0]
-    crash = {"cell": job.cell.name, "seed": job.seed}
-    crash["error"] = f"{type(error).__name__}: {reason}"[:300]
-    workdir.write_json(plan.folder / "crashes.json", [*crashes_of(plan), crash])
-
-
-def _with_retry(plan: Plan, job: Job, signals: StopSignal) -> bool:
-    """Run a job, once more if it crashes; False when a person asked to stop."""
-    for attempt in (1, 2):
-        try:
-            return _run(plan, job, signals)
-        except Exception as error:  # whatever it is, the other cells can go on
-            _add_crash(plan, job, error)
-            print(f"attempt {attempt} of {job.cell.name!r} crashed: {error}", file=sys.stderr)
-            if not isinstance(error, RunError):
-                traceback.print_exc()
-    return True
-
-
-def _run(plan: Plan, job: Job, signals: StopSignal) -> bool:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    words = {"name": f"{plan.title}: {job.cell.name}", "command": plan.command}
-    with workdir.lock(job.folder):
-        summary = launch.train_and_score(job.run, job.config, job.folder, signals, **words)
-    return summary is not None
-
-
-def _summary(job: Job) -> dict[str, Any] | None:
-    return launch.saved_summary(job.folder, job.config)
 
 
 if __name__ == "__main__":

@@ -141,34 +141,74 @@ def train_and_score(
     Returns:
       The summary that was written, or None if the run was stopped on request and saved.
     """
-    resolved = json.loads(config.to_json())
     with ExitStack() as stack:
-        abstract = train.abstract_state(run.objective, run.optimizer, run.feed, run.mesh)
-        with processes.agreed() as facts:
-            checkpointer = stack.enter_context(
-                Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
-            )
-            restored = resuming.restore(
-                checkpointer, abstract, folder, resolved, strict=strict_resume
-            )
-            start = restored.step if restored else 0
-            facts |= {"step to start from": start, "holder of the workdir": workdir.holder(folder)}
-        state = restored.state if restored else fresh_state(run)
-        description = {"config": resolved, "command": command, "versions": versions()}
-        if processes.is_first():
-            workdir.write_json(folder / "config.json", description)
-        console.banner(_facts(run, state, folder, start, name))
-        finished = _train(run, state, start, folder, checkpointer, resolved, signals, stack)
-        checkpointer.wait()
-    sha256 = digest(finished.state)
+        words = {"name": name, "command": command, "strict_resume": strict_resume}
+        begun = begin(run, config, folder, stack, **words)
+        finished = train_alone(begun, signals, stack)
+        begun.checkpointer.wait()
+    return conclude(begun, finished)
+
+
+class Begun(NamedTuple):
+    """A run in its folder, at the step that it goes on from."""
+
+    run: Run
+    config: ConfigDict
+    folder: Path
+    checkpointer: Checkpointer
+    state: TrainState
+    step: int
+
+
+def begin(
+    run: Run,
+    config: ConfigDict,
+    folder: Path,
+    stack: ExitStack,
+    *,
+    name: str,
+    command: str,
+    strict_resume: bool = False,
+) -> Begun:
+    """Read the last checkpoint of a run or make its first state, and say what is about to run.
+
+    Args: those of `train_and_score`, and `stack`, which closes the checkpointer.
+    """
+    resolved = json.loads(config.to_json())
+    abstract = train.abstract_state(run.objective, run.optimizer, run.feed, run.mesh)
+    with processes.agreed() as facts:
+        checkpointer = stack.enter_context(
+            Checkpointer(folder / "checkpoints", **command_line.as_kwargs(config, "checkpoint"))
+        )
+        restored = resuming.restore(checkpointer, abstract, folder, resolved, strict=strict_resume)
+        start = restored.step if restored else 0
+        facts |= {"step to start from": start, "holder of the workdir": workdir.holder(folder)}
+    state = restored.state if restored else fresh_state(run)
+    description = {"config": resolved, "command": command, "versions": versions()}
+    if processes.is_first():
+        workdir.write_json(folder / "config.json", description)
+    console.banner(_facts(run, state, folder, start, name))
+    return Begun(run, config, folder, checkpointer, state, start)
+
+
+def conclude(begun: Begun, finished: train.Finished, at_once: int = 1) -> dict[str, Any] | None:
+    """Score a run whose training has ended; None if it was stopped before its last step.
+
+    Args:
+      begun: of `begin`.
+      finished: what its training left.
+      at_once: seeds that trained together; the seconds are this one's share.
+    """
+    run, sha256 = begun.run, digest(finished.state)
     print(f"step {finished.step}, state sha256 {sha256}", flush=True)
     if finished.step < run.plan.steps:
         print(f"stopped after step {finished.step}, saved; run the same command again to go on.")
         return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
-    origin = provenance(config, finished.step, {**seconds, "training_began_at_step": start})
+    seconds |= {"training_began_at_step": begun.step, "seeds_at_once": at_once}
+    origin = provenance(begun.config, finished.step, seconds)
     origin["state_sha256"] = sha256
-    return scoring.score(run, finished.state, fresh_state(run), folder, origin)
+    return scoring.score(run, finished.state, fresh_state(run), begun.folder, origin)
 
 
 def build(
@@ -234,19 +274,12 @@ def fresh_state(run: Run) -> TrainState:
     return run.init(run.plan.seed)
 
 
-def _train(
-    run: Run,
-    state: TrainState,
-    start: int,
-    folder: Path,
-    checkpointer: Checkpointer,
-    resolved: Mapping[str, Any],
-    signals: StopSignal,
-    stack: ExitStack,
-) -> train.Finished:
+def train_alone(begun: Begun, signals: StopSignal, stack: ExitStack) -> train.Finished:
+    """Train a run from where it stands; `stack` closes what it writes to."""
+    run, folder = begun.run, begun.folder
     stack.callback(run.feed.close)
     first = processes.is_first()
-    write, show_step = _sinks(run, start, folder, stack) if first else _NOWHERE
+    write, show_step = _sinks(begun, stack) if first else _NOWHERE
 
     def on_step(step: int) -> None:
         finish_first()
@@ -258,33 +291,46 @@ def _train(
             run.objective,
             run.optimizer,
             run.feed,
-            state,
+            begun.state,
             plan=run.plan,
             mesh=run.mesh,
             write=write,
-            checkpointer=checkpointer,
-            meta={"config": resolved, "machine": resuming.machine()},
+            checkpointer=begun.checkpointer,
+            meta=meta(begun),
             evaluators=scoring.evaluators(run),
             on_step=on_step,
             stop=parallel.any_process(run.mesh, lambda: signals.requested),
         )
 
 
-def _sinks(run: Run, start: int, folder: Path, stack: ExitStack) -> Sinks:
+def meta(begun: Begun) -> dict[str, Any]:
+    """What a checkpoint says beside the state."""
+    return {"config": json.loads(begun.config.to_json()), "machine": resuming.machine()}
+
+
+def _sinks(begun: Begun, stack: ExitStack) -> Sinks:
     """Where rows and steps go: metrics.jsonl, TensorBoard, the terminal."""
-    resume = start or None
+    run = begun.run
+    progress = console.Progress(begun.step, run.plan.steps, run.dataset.batch_size)
+    stack.callback(progress.close)
+    return row_writer(begun, stack, progress.on_row), progress.on_step
+
+
+def row_writer(
+    begun: Begun, stack: ExitStack, show: Callable[[int, Mapping[str, float]], None]
+) -> Callable[[int, Mapping[str, float]], None]:
+    """A function that puts a row into the run's metrics.jsonl and TensorBoard, and shows it."""
+    folder, resume = begun.folder, begun.step or None
     rows = stack.enter_context(metrics.JsonlWriter(folder / "metrics.jsonl", resume))
     events = stack.enter_context(metrics.TensorBoardWriter(folder / "tensorboard", resume))
-    progress = console.Progress(start, run.plan.steps, run.dataset.batch_size)
-    stack.callback(progress.close)
 
     def write(step: int, row: Mapping[str, float]) -> None:
-        row = {**row, "learning_rate": float(run.schedule(step - 1))}
+        row = {**row, "learning_rate": float(begun.run.schedule(step - 1))}
         rows.write(step, row)
         events.write(step, row)
-        progress.on_row(step, row)
+        show(step, row)
 
-    return write, progress.on_step
+    return write
 
 
 def fingerprint(resolved: Mapping[str, Any]) -> str:

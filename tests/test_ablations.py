@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import parallel, workdir
-from experiments import ablations, collect, command_line, grid, launch
+from experiments import ablations, cell_runs, collect, command_line, grid, launch
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -182,7 +182,7 @@ def test_a_crash_is_tried_again_once_and_reported(page, run, pretend, tmp_path, 
     path = page("{'axes': {'loss.temperature': (0.1, 0.5)}}")
     words = f"--config={path}"
     code, _, _ = run(words, f"--workdir={tmp_path / 'out'}")
-    assert code == ablations.INCOMPLETE
+    assert code == cell_runs.INCOMPLETE
     assert tries == [(0.1, 0), (0.1, 0), (0.1, 1), (0.1, 1), (0.5, 0), (0.5, 1)]
     table = (tmp_path / "out" / "table.md").read_text()
     assert "seed 0: RuntimeError: the device is on fire (finished when tried again)" in table

@@ -20,8 +20,8 @@ PLAIN = (
     "NT-Xent, gradients, SGD"
 )
 LIGHTLY = (
-    "PIL images through lightly's SimCLRTransform in a DataLoader, encoder, SimCLRProjectionHead, "
-    "lightly's NTXentLoss, gradients, SGD"
+    "PIL images through lightly's SimCLRTransform in a DataLoader, encoder, head, lightly's "
+    "NTXentLoss, gradients, SGD"
 )
 
 
@@ -43,15 +43,15 @@ def plain(config: Any, images: np.ndarray) -> Contender:
 
 
 def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
-    """A loop in the manner of lightly's examples, with its transform, head and loss."""
+    """A loop in the manner of lightly's examples, with its transform and loss.
+
+    The head is the plain loop's: lightly's normalises the output too, which no contender else does.
+    """
     from lightly.loss import NTXentLoss
-    from lightly.models.modules import SimCLRProjectionHead
 
     augment, device = config.augment.to_dict(), _device()
     loader = torch_views.loader(images, augment, "lightly", config.data.batch_size, workers)
-    sizes = (config.head.hidden_dim, config.head.output_dim, config.head.layers)
-    inputs = torch_resnet.features(**config.encoder)
-    head = SimCLRProjectionHead(inputs, *sizes, batch_norm=config.head.batch_norm)
+    head = torch_resnet.head(torch_resnet.features(**config.encoder), **config.head)
     criterion = NTXentLoss(temperature=config.loss.temperature)
     batches = _forever(loader)
 

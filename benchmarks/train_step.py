@@ -111,8 +111,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     turn = settings(name, contender, str(path), round_number == 0, args)
                     line = harness.in_own_process(__file__, "--turn", json.dumps(turn))
                     turns.setdefault((name, contender), []).append(json.loads(line))
-    for name in args.works:
-        require_equal_networks(name, {c: turns[name, c][0]["parameters"] for c in names})
+                    print(f"{name}, round {round_number + 1}: {contender}", flush=True)
+                require_equal_networks(name, {c: turns[name, c][0]["parameters"] for c in names})
     rates = [t["gigaflops"] for name in args.works for t in turns.pop((name, CEILING))]
     rows = [row(*key, done, max(rates), args) for key, done in turns.items()]
     return {

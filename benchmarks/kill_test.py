@@ -9,8 +9,8 @@ the same numbers. Writes benchmarks/results/kill_test.json.
 """
 
 import argparse
+import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -22,8 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+import harness
+
+ROOT = harness.ROOT
+RESULTS = harness.RESULTS
+VERSIONS = ("jax", "orbax-checkpoint")
 COMMAND = (
     "--config=configs/digits.py",
     "--config.train.log_every=1",
@@ -54,10 +57,14 @@ class Run(NamedTuple):
     def steps(self) -> int:
         return len(self.rows())
 
-    def saving(self) -> bool:
-        """Whether a step is on disk and not yet committed."""
-        folders = (self.folder / "checkpoints").glob("[0-9]*")
-        return any(not (folder / "commit_success.txt").exists() for folder in folders)
+    def uncommitted(self) -> set[int]:
+        """The inodes of the folders of steps that are not yet committed, or never will be."""
+        found = set()
+        for folder in (self.folder / "checkpoints").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError):  # just renamed
+                if not (folder / "commit_success.txt").exists():
+                    found.add(folder.stat().st_ino)
+        return found
 
     def outcome(self) -> dict[str, Any]:
         summary = json.loads((self.folder / "results" / "summary.json").read_text())
@@ -82,14 +89,19 @@ def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> bool:
 def kill(run: Run, rng: random.Random, steps: int) -> dict[str, Any]:
     """Start, let it make some progress, kill it; where it stood."""
     target = min(run.steps() + rng.randint(1, 7), steps - 1)
+    left_over = run.uncommitted()
+
+    def saving() -> bool:
+        return bool(run.uncommitted() - left_over)
+
     process = run.start()
     alive = wait_for(process, lambda: run.steps() >= target)
     if alive and rng.random() < 0.5:
-        wait_for(process, run.saving)
+        wait_for(process, saving)
         time.sleep(rng.random() * 0.01)
     else:
         time.sleep(rng.random() * 0.05)
-    in_flight = run.saving()
+    in_flight = saving()
     process.send_signal(signal.SIGKILL)
     code = process.wait()
     if code not in (0, -signal.SIGKILL):
@@ -133,10 +145,10 @@ def main() -> None:
         "steps": arguments.steps,
         "seed": arguments.seed,
         **compare(straight, struck),
+        **harness.circumstances(VERSIONS),
         "at": kills,
-        "cpus": os.cpu_count(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    harness.write(arguments.out, result)
     print({name: value for name, value in result.items() if name != "at"})
     if not all(compare(straight, struck).values()):
         raise SystemExit(f"not as the straight run: {place}")

@@ -10,8 +10,6 @@ bit, and the next begins. Writes benchmarks/results/soak.json.
 
 import argparse
 import collections
-import json
-import os
 import random
 import shutil
 import signal
@@ -22,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kill_test import RESULTS, Run, compare, finish
+import harness
+from kill_test import RESULTS, VERSIONS, Run, compare, finish
 
 HOLDS = ("state_is_bit_equal", "each_step_once", "metrics_are_equal")
 # The fault -> the exit codes that it may lead to: 0 where it came too late, and that of the signal
@@ -140,10 +139,10 @@ def main() -> None:
         "faults": dict(faults),
         "steps": arguments.steps,
         "seed": arguments.seed,
-        "cpus": os.cpu_count(),
+        **harness.circumstances(VERSIONS),
         "each": runs,
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    harness.write(arguments.out, result)
     print({name: value for name, value in result.items() if name != "each"})
     if right != len(runs):
         raise SystemExit(f"not as the straight run: {place}")

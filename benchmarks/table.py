@@ -143,6 +143,17 @@ def many_probes(result: Result) -> Figures:
     return Figures(f"{ours:.1f} s", f"scikit-learn: {peer['seconds']:.0f} s{note}", result["ratio"])
 
 
+def quick_crops(workers: bool) -> Callable[[Result], Figures | None]:
+    """Images per second and core of the host's decoding and cropping, with workers or without."""
+
+    def read(result: Result) -> Figures | None:
+        rows = [row for row in result["rows"] if bool(row["workers"]) is workers]
+        rows = [{**row, "contender": row["name"]} for row in rows]
+        return best(rows, ("torch",), "images_per_second_per_core", "img/s a core")
+
+    return read
+
+
 def seeds_at_once(result: Result) -> Figures:
     """A step of several seeds in one program against a step of each in turn."""
     turn, once = (row["seconds"] for row in result["rows"])
@@ -183,6 +194,8 @@ CLAIMS = [
     Claim("CPU: import of the losses, beyond JAX's", "startup_cpu.json", quick_import, 1.0),
     Claim("CPU: digits' first step, cold", "startup_cpu.json", quick_first_step("cold", 8.0), 1.0),
     Claim("CPU: digits' first step, warm", "startup_cpu.json", quick_first_step("warm", 3.0), 1.0),
+    Claim("CPU: decode and crop on one core", "host_input.json", quick_crops(False), None),
+    Claim("CPU: the same with 2 workers", "host_input.json", quick_crops(True), None),
     Claim("CPU: 45 logistic probes, 50,000 x 512", "probe_cpu.json", many_probes, 10.0),
     Claim("CPU: a step of 3 seeds at once, digits", "seeds_at_once_cpu.json", seeds_at_once, None),
     *step_claims("GPU", STEP_GPU, "resnet18", "ResNet-18 at batch 512, bfloat16", 3.0),

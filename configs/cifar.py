@@ -36,6 +36,7 @@ def get_config(preset: str = "full") -> ConfigDict:
             "batch_size": 512,
             "limit_train": config_dict.placeholder(int),
             "limit_test": config_dict.placeholder(int),
+            "on_corrupt": "error",
         }
     )
     config.augment = ConfigDict(
@@ -71,6 +72,7 @@ def get_config(preset: str = "full") -> ConfigDict:
             "weight_decay": 5e-4,
             "decay_norm_and_bias": True,
             "warmup_epochs": 0.0,
+            "skip_nonfinite": 0,
         }
     )
     config.train = ConfigDict(

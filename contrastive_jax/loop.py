@@ -1,5 +1,6 @@
 """The one training loop, for a run alone or for several whose states are stacked."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -118,9 +119,18 @@ def _save(
     rows = trainee.rows(jax.device_get(dict(metrics)))
     states, logged = trainee.states(state), log.rows_of(step)
     for record, own, row, logged_row in zip(trainee.records, states, rows, logged, strict=True):
-        metrics_lib.require_finite(row, step, log.last_finite, record.name)
+        metrics_lib.require_finite(_of_the_state(row), step, log.last_finite, record.name)
         if record.checkpointer is not None:
             record.checkpointer.save(step, own, meta=dict(record.meta or {}), metrics=logged_row)
+
+
+def _of_the_state(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What has to be finite: of a step that was left out, its update only, which is zero.
+
+    When too many in a row were not finite the optimizer applies one: its update is not.
+    """
+    left_out = "skipped_in_a_row" in row and float(row["skipped_in_a_row"]) > 0
+    return {"update_norm": row["update_norm"]} if left_out else row
 
 
 class _LateLog:
@@ -154,9 +164,11 @@ class _LateLog:
         for record, row in zip(self._records, rows, strict=True):
             record.write(step, row)
         for record, row in zip(self._records, rows, strict=True):
-            metrics_lib.require_finite(row, step, self.last_finite, record.name)
+            metrics_lib.require_finite(_of_the_state(row), step, self.last_finite, record.name)
         self.last_finite, self._last_rows = step, rows
 
     def rows_of(self, step: int) -> Sequence[dict[str, float] | None]:
-        """Each run's row of this very step, None if it was not logged."""
-        return self._last_rows if self.last_finite == step else [None] * len(self._records)
+        """What is finite in each run's row of this very step, None if it was not logged."""
+        if self.last_finite != step:
+            return [None] * len(self._records)
+        return [{k: v for k, v in row.items() if math.isfinite(v)} for row in self._last_rows]

@@ -22,6 +22,7 @@ def make(
     weight_decay: float = 5e-4,
     decay_norm_and_bias: bool = False,
     warmup_epochs: float = 0.0,
+    skip_nonfinite: int = 0,
     *,
     batch_size: int,
     steps: int,
@@ -42,6 +43,8 @@ def make(
       weight_decay: its strength; on matrices and filters only, unless `decay_norm_and_bias`.
       decay_norm_and_bias: also decay norm scales and biases. LARS never adapts those.
       warmup_epochs: length of the warm-up in epochs.
+      skip_nonfinite: leave out the steps whose gradient is not finite, up to so many in a row:
+        `train` keeps their parameters, moments and batch statistics as they were. 0 stops at once.
       batch_size: the global batch, in examples.
       steps: the length of training.
       steps_per_epoch: steps in one epoch.
@@ -67,6 +70,8 @@ def make(
     for key, value in numbers.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"optimizer {key} is {value}; give a finite number of 0 or more")
+    if skip_nonfinite < 0:
+        raise ValueError(f"optimizer skip_nonfinite is {skip_nonfinite}; give 0 or more")
     if momentum >= 1:
         raise ValueError(f"optimizer momentum is {momentum}; give a number below 1")
     warmup = round(warmup_epochs * steps_per_epoch)
@@ -94,6 +99,8 @@ def make(
             optax.add_decayed_weights(weight_decay, mask=decayed),
             optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov),
         )
+    if skip_nonfinite:
+        optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
     return optimizer, schedule
 
 

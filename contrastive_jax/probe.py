@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from contrastive_jax.evaluate import Row, accuracy_row, stratified_split
 from contrastive_jax.logistic import LinearProbe, check_set, fit_draws, fit_grid, lane, predict
@@ -263,8 +262,10 @@ def few_label_row(
     result: FewLabelResult, *, representation: str, layer: str, split: str = "test"
 ) -> Row:
     """A few-label probe as a result; its interval is Student's t over draws, on one test set."""
+    from scipy.special import stdtrit  # Student's t by its quantile; scipy is slow to import
+
     draws = len(result.accuracies)
-    half = float(student_t.ppf(0.975, draws - 1)) * result.std / draws**0.5
+    half = float(stdtrit(draws - 1, 0.975)) * result.std / draws**0.5
     return {
         "representation": representation,
         "layer": layer,

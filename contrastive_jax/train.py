@@ -16,6 +16,8 @@ from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
 
 # Every random stream has a root key of its own, folded from the seed by a constant.
 INIT_STREAM, AUGMENT_STREAM = 0, 1
+# What runs once need not run fast, and compiles several times as fast so, to the same bits.
+_RUN_ONCE = {"xla_backend_optimization_level": 1}
 
 
 class Plan(NamedTuple):
@@ -77,7 +79,9 @@ def make_init(
 ) -> Callable[[int], TrainState]:
     """A function from a seed to a fresh state, born replicated over the mesh; compiled once."""
     init = jax.jit(
-        _initializer(objective, optimizer, feed), out_shardings=parallel.replicated(mesh)
+        _initializer(objective, optimizer, feed),
+        out_shardings=parallel.replicated(mesh),
+        compiler_options=_RUN_ONCE if mesh.devices.flat[0].platform == "cpu" else None,
     )
     return lambda seed: init(stream_key(seed, INIT_STREAM))
 
@@ -118,7 +122,13 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         metrics = {"total_loss": total, **norms, **out.metrics}
-        return TrainState(state.step + 1, params, out.model_state, opt_state), metrics
+        model_state = out.model_state
+        if isinstance(opt_state, optax.ApplyIfFiniteState):  # it may have left this step out
+            in_a_row, total_left_out = opt_state.notfinite_count, opt_state.total_notfinite
+            before_or_after = functools.partial(jnp.where, in_a_row > 0)
+            model_state = jax.tree.map(before_or_after, state.model_state, out.model_state)
+            metrics |= {"skipped": total_left_out, "skipped_in_a_row": in_a_row}
+        return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
     return train_step
 

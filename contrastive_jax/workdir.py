@@ -8,10 +8,11 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from contrastive_jax import lease
 from contrastive_jax.errors import ConfigError, WorkdirBusyError
 
 
@@ -61,6 +62,8 @@ def _reason(error: Exception) -> str:
 def lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Hold the workdir for this process; the kernel lets go when it ends, however it ends.
 
+    On a mounted object store the kernel speaks for one host only: there a lease is held as well.
+
     Args:
         path: an existing workdir.
 
@@ -81,7 +84,8 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ConfigError(f"Cannot open {file}: {_reason(error)}.") from error
     try:
         _take(descriptor, file)
-        yield
+        with lease.hold(path) if lease.needed(path) else nullcontext():
+            yield
     finally:
         os.close(descriptor)
 

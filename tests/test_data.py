@@ -463,6 +463,26 @@ def test_a_set_that_cannot_be_read_says_why_at_once(prepared, tmp_path, what):
     assert_short(error)
 
 
+def test_with_skip_training_goes_without_the_images_that_cannot_be_read(prepared, caplog):
+    splits = "train[:9]+odd3+train[9:]"  # one image too large in the middle
+    whole = photos(prepared).train
+    skipped = photos(prepared, train_split=splits, on_corrupt="skip").train
+    np.testing.assert_array_equal(skipped.image, whole.image)
+    np.testing.assert_array_equal(skipped.label, whole.label)
+    (said,) = caplog.messages
+    assert f"left out 1 of {N_TRAIN + 1} examples of split '{splits}'" in said
+    assert said.endswith(": 9")
+
+
+def test_with_skip_the_test_images_still_have_to_be_whole(prepared):
+    with pytest.raises(DataError, match="example 0 of split 'odd3'"):
+        photos(prepared, test_split="odd3", on_corrupt="skip")
+    with pytest.raises(DataError, match="none of the 1 examples"):
+        photos(prepared, train_split="odd3", on_corrupt="skip")
+    with pytest.raises(ValueError, match="'error' or 'skip'"):
+        photos(prepared, on_corrupt="ignore")
+
+
 def test_a_missing_set_names_the_command_and_the_config_without_download(tmp_path):
     with pytest.raises(DataError) as error:
         photos(tmp_path / "my sets", name="cifar10")

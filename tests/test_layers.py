@@ -14,6 +14,7 @@ ALLOWED = {
     "checkpoint": BASE | {"leaves"},
     "export": BASE | {"encoders", "augment", "workdir"},
     "objectives": BASE | {"encoders", "losses", "augment", "parallel", "health", "queue"},
+    "workdir": BASE | {"lease"},
     "loop": BASE | {"metrics", "checkpoint"},
     "train": BASE | {"loop", "checkpoint", "parallel"},
     "together": BASE | {"train", "loop", "parallel"},
@@ -34,6 +35,7 @@ ONLY_IN = {  # a library -> the rooms that may import it at all
 ONLY_INSIDE_FUNCTIONS = (
     "tensorflow_datasets",
     "matplotlib",
+    "scipy",
     "sklearn",
     "PIL",
     "tensorboardX",

@@ -280,6 +280,29 @@ def test_a_broken_jpeg_is_named_and_ends_the_reading(damaged, workers):
         images[:]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_with_skip_the_next_image_is_shown_in_place_of_a_broken_one(damaged, root, workers):
+    """`root` holds the same images, all of them whole."""
+    bad = shortest(damaged, "train")
+    settings = {"batch_size": N_TRAIN, "workers": workers}
+    with streaming(damaged, on_corrupt="skip", **settings) as feed:
+        skipping = [feed.batch_at(step) for step in (0, 1)]
+    with streaming(root, **settings) as feed:
+        whole = [feed.batch_at(step) for step in (0, 1)]
+    for epoch, (seen, wanted) in enumerate(zip(skipping, whole, strict=True)):
+        place = wanted["index"].tolist().index(bad)
+        instead = wanted["index"].tolist().index((bad + 1) % N_TRAIN)
+        others = np.arange(N_TRAIN) != place
+        for name in ("image", "label", "index"):
+            np.testing.assert_array_equal(seen[name][others], wanted[name][others], err_msg=epoch)
+            np.testing.assert_array_equal(seen[name][place], wanted[name][instead])
+
+
+def test_with_skip_what_evaluation_reads_still_has_to_be_whole(damaged):
+    with pytest.raises(DataError, match="of split 'validation'"):
+        load(damaged, on_corrupt="skip").test.image[:]
+
+
 def test_a_worker_that_is_killed_ends_the_reading_with_its_examples(root):
     with streaming(root, workers=2) as feed:
         feed.batch_at(0)

@@ -233,6 +233,63 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(exam
         assert checkpointer.wait() == 4
 
 
+def failing_at(*seen):
+    """The line objective with a gradient that is NaN in the steps that have seen so many."""
+    objective = line_objective()
+
+    def loss(params, model_state, batch, key):
+        error, out = objective.loss(params, model_state, batch, key)
+        hit = jnp.isin(batch["step"][0], jnp.asarray(seen))
+        return error + jnp.where(hit, jnp.nan, 0.0) * params["w"], out
+
+    return objective._replace(loss=loss)
+
+
+def stepping(feed):
+    """A feed whose batches know their step."""
+
+    def batch_at(step):
+        return {**feed.batch_at(step), "step": np.full(BATCH, step, np.int32)}
+
+    def assemble(resident, sent):
+        return {**feed.assemble(resident, {"index": sent["index"]}), "step": sent["step"]}
+
+    return feed._replace(batch_at=batch_at, assemble=assemble, spec=None)
+
+
+def test_a_step_that_is_left_out_changes_nothing_but_its_number(examples):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    feed = stepping(data.feed(examples, BATCH, seed=0))
+    optimizer = optax.apply_if_finite(optax.sgd(1e-4, momentum=0.9), 2)
+    failing = failing_at(3, 4)
+    before, _ = run(failing, optimizer, feed, mesh, steps=3)
+    before = jax.device_get(before.state)
+    through, rows = run(failing, optimizer, feed, mesh, steps=5)
+    assert through.state.params == before.params
+    assert through.state.model_state == before.model_state
+    assert_equal(through.state.opt_state.inner_state, before.opt_state.inner_state)
+    assert int(through.state.step) == 5
+    last = rows[-1]
+    assert (last["skipped"], last["skipped_in_a_row"], last["update_norm"]) == (2, 2, 0)
+    on, rows = run(failing, optimizer, feed, mesh, steps=7)
+    assert (rows[-1]["skipped"], rows[-1]["skipped_in_a_row"]) == (2, 0)
+    assert int(on.state.model_state["seen"]) == 5
+
+
+def assert_equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_too_many_steps_in_a_row_that_are_not_finite_stop_the_run(examples, tmp_path):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    feed = stepping(data.feed(examples, BATCH, seed=0))
+    optimizer = optax.apply_if_finite(optax.sgd(1e-4), 2)
+    with Checkpointer(tmp_path / "c", every_steps=1, keep=9) as checkpointer:
+        with pytest.raises(NonFiniteError, match="update_norm = nan.*steps 5 to 6"):
+            run(failing_at(3, 4, 5), optimizer, feed, mesh, steps=9, checkpointer=checkpointer)
+        assert checkpointer.wait() == 5
+
+
 def test_unlabelled_images_are_left_out_of_the_online_probe(examples, key):
     mesh = parallel.make_mesh(jax.devices()[:1])
     objective = simclr_objective(mesh)

@@ -58,6 +58,7 @@ def load(
     streaming: bool = False,
     workers: int = 0,
     bank: int | None = None,
+    on_corrupt: str = "error",
 ) -> Dataset:
     """Load a dataset into memory, or open it for streaming, and check it; never uses the network.
 
@@ -82,6 +83,9 @@ def load(
         image_size) when it comes to it.
       workers: processes that decode for training; 0 decodes in threads of this one.
       bank: evaluate with at most this many training images, drawn once, where streamed.
+      on_corrupt: what a training image of tfds that cannot be read does: "error", or "skip". Then a
+        warning counts and names those left out of memory, or names the next one, which a stream
+        shows in its place. What evaluation reads has to be whole.
 
     Raises:
       ValueError: for arguments that cannot be meant.
@@ -96,12 +100,16 @@ def load(
     sizes = {"limit_train": limit_train, "limit_test": limit_test, "bank": bank}
     _check_sizes(image_size=image_size, **sizes)
     _check_streaming(streaming, source, image_size, workers, bank)
+    if on_corrupt not in ("error", "skip"):
+        raise ValueError(f"on_corrupt is {on_corrupt!r}; give 'error' or 'skip'")
     stream = None
     if streaming:
         size = cast(int, image_size)  # checked above
-        loaded, stream = load_streamed(name, data_dir, splits, size, limits, workers, bank)
+        loaded, stream = load_streamed(
+            name, data_dir, splits, size, limits, workers, bank, on_corrupt
+        )
     elif source == "tfds":
-        loaded = load_tfds(name, data_dir, splits, image_size, limits)
+        loaded = load_tfds(name, data_dir, splits, image_size, limits, on_corrupt)
     elif source in SOURCES:
         _check_whole(source, splits, image_size)
         loaded = load_digits(name, data_dir) if source == "digits" else load_npz(name, data_dir)

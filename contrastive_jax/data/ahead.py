@@ -22,7 +22,7 @@ from contrastive_jax.data import crops as cutting
 from contrastive_jax.data.examples import Stream, batch_rows, check_feed
 from contrastive_jax.data.failures import first_line
 from contrastive_jax.data.prepared import keep_reader_quiet
-from contrastive_jax.data.streamed import read_records
+from contrastive_jax.data.streamed import read_or_replace, read_records
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Crops, Feed
 
@@ -145,16 +145,20 @@ def _chunk_at(plan: _Plan, number: int) -> Arrays:
     """A part of a batch, in whichever thread or process."""
     rows = _rows(plan, number)
     epoch = number // plan.chunks // (plan.stream.n // plan.batch_size)
-    place = {int(row): i for i, row in enumerate(rows)}
+    places = {int(row): place for place, row in enumerate(rows)}
     chunk = _empty(plan, len(rows))
-    chunk["index"][:] = rows
 
-    def take(row: int, record: Any) -> None:
+    def take(place: int, row: int, record: Any) -> None:
         drawn = plan.crops, plan.seed, epoch, row
-        chunk["image"][place[row]] = cutting.cut_views(record["image"], plan.stream.mode, *drawn)
-        chunk["label"][place[row]] = record["label"]
+        chunk["image"][place] = cutting.cut_views(record["image"], plan.stream.mode, *drawn)
+        chunk["label"][place], chunk["index"][place] = record["label"], row
 
-    read_records(plan.stream, rows, take)
+    try:
+        read_records(plan.stream, rows, lambda row, record: take(places[row], row, record))
+    except DataError:
+        if plan.stream.on_corrupt == "error":
+            raise
+        read_or_replace(plan.stream, rows, take)
     return chunk
 
 

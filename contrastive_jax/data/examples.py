@@ -27,6 +27,7 @@ class Stream(NamedTuple):
     mode: str  # Pillow's name of the pixels
     n: int  # images, the first ones of the split
     workers: int  # processes that decode; 0 for threads of this one
+    on_corrupt: str = "error"  # or "skip": what to do with an image that cannot be read
 
 
 class Dataset(NamedTuple):

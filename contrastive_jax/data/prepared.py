@@ -25,6 +25,7 @@ PREPARABLE = ("cifar10", "cifar100")  # what `python -m experiments.prepare` can
 _SET_NAME = re.compile(r"\w[\w-]*(/\w[\w.+-]*)?(:\d+\.\d+\.\d+)?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _ROWS_PER_READ = 128
+_log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -42,12 +43,13 @@ def load_tfds(
     splits: tuple[str, str],
     image_size: int | None,
     limits: tuple[int | None, int | None],
+    on_corrupt: str = "error",
 ) -> tuple[str, Examples, Examples, tuple[str, ...]]:
-    """Title, train, test and class names of a prepared set."""
+    """Title, train, test and class names of a prepared set; only training can do with less."""
     found = open_prepared(name, data_dir)
     train, test = (
-        _read_split(found.builder, split, limit, found.mode, image_size)
-        for split, limit in zip(splits, limits, strict=True)
+        _read_split(found.builder, split, limit, found.mode, image_size, rule)
+        for split, limit, rule in zip(splits, limits, (on_corrupt, "error"), strict=True)
     )
     return found.name, train, test, found.class_names
 
@@ -102,7 +104,12 @@ def find_prepared(name: str, root: Path) -> Path:
 
 
 def _read_split(
-    builder: Any, split: str, limit: int | None, mode: str, image_size: int | None
+    builder: Any,
+    split: str,
+    limit: int | None,
+    mode: str,
+    image_size: int | None,
+    on_corrupt: str,
 ) -> Examples:
     """Decode one split, chunk by chunk, into the rows of one array."""
     source = open_split(builder, split)
@@ -116,6 +123,7 @@ def _read_split(
             "Set image_size: their short side in pixels, after which a square is cropped"
         )
     examples = Examples(np.empty((n, height, width, channels), np.uint8), np.empty(n, np.int32))
+    whole = np.ones(n, bool)
 
     def take(row: int, record: Any) -> None:
         pixels = crops.cut_square(record["image"], mode, image_size)
@@ -124,11 +132,28 @@ def _read_split(
         examples.image[row], examples.label[row] = pixels, record["label"]
 
     def read(rows: range) -> None:
-        read_rows(source, rows, take, split, builder.data_dir)
+        try:
+            read_rows(source, rows, take, split, builder.data_dir)
+        except DataError:
+            if on_corrupt == "error":
+                raise
+            whole[rows.start : rows.stop] = [readable(source, row, take) for row in rows]
 
     # Threads pay for large images only; small ones are bound by the interpreter lock.
     run_all(read, chunks_of(range(n), _ROWS_PER_READ), builder.info.name, image_size is not None)
-    return examples
+    if whole.all():
+        return examples
+    return _without(examples, whole, f"split {split!r} in {builder.data_dir}")
+
+
+def _without(examples: Examples, whole_N: np.ndarray, where: str) -> Examples:
+    """The examples that could be read; a warning counts and names the others."""
+    lost = np.flatnonzero(~whole_N)
+    if len(lost) == len(whole_N):
+        raise DataError(f"none of the {len(lost)} examples of {where} can be read")
+    named = ", ".join(map(str, lost[:10])) + (", ..." if len(lost) > 10 else "")
+    _log.warning("left out %d of %d examples of %s: %s", len(lost), len(whole_N), where, named)
+    return Examples(examples.image[whole_N], examples.label[whole_N])
 
 
 def read_rows(
@@ -153,12 +178,16 @@ def read_rows(
 
 
 def _first_failing(source: Any, rows: list[int], take: Callable[[int, Any], None]) -> int:
-    for row in rows:
-        try:
-            take(row, source.__getitems__([row])[0])
-        except Exception:
-            return row
-    return rows[0]
+    return next((row for row in rows if not readable(source, row, take)), rows[0])
+
+
+def readable(source: Any, row: int, take: Callable[[int, Any], None]) -> bool:
+    """Whether one row could be read and taken."""
+    try:
+        take(row, source.__getitems__([row])[0])
+    except Exception:  # Riegeli, protobuf and Pillow raise many types
+        return False
+    return True
 
 
 def open_split(builder: Any, split: str) -> Any:

@@ -1,6 +1,7 @@
 """Sets that stay on disk: what they hold, and the centres of their images for evaluation."""
 
 import functools
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,19 @@ import numpy as np
 from contrastive_jax.data import crops as cutting
 from contrastive_jax.data.examples import UNLABELLED, Examples, Stream
 from contrastive_jax.data.failures import PathLike, needs
-from contrastive_jax.data.prepared import chunks_of, open_prepared, read_rows, run_all, split_at
+from contrastive_jax.data.prepared import (
+    chunks_of,
+    open_prepared,
+    read_rows,
+    readable,
+    run_all,
+    split_at,
+)
 from contrastive_jax.errors import DataError
 
 _ROWS_PER_READ = 16  # images that one thread decodes at a time
+_TRIES = 1000  # rows after one that cannot be read: a block of records is lost as a whole
+_log = logging.getLogger(__name__)
 _CENTRE = 7 / 8  # of the short side is what evaluation sees, as 224 px of 256
 
 
@@ -26,6 +36,7 @@ def load_streamed(
     limits: tuple[int | None, int | None],
     workers: int,
     bank: int | None,
+    on_corrupt: str = "error",
 ) -> tuple[tuple[str, Examples, Examples, tuple[str, ...]], Stream]:
     """Title, evaluation's part of train, test, class names, and the training split on disk."""
     with needs("grain"):
@@ -41,6 +52,7 @@ def load_streamed(
     if not rows.size:
         raise DataError(f"none of the training images of {name} drawn for evaluation has a label")
     bank_set = Examples(cast(Any, Photos(train, rows, image_size)), label)
+    train = train._replace(on_corrupt=on_corrupt)
     return (found.name, bank_set, _all_of(test, image_size), found.class_names), train
 
 
@@ -72,6 +84,27 @@ def read_records(split: Stream, rows: np.ndarray, take: Callable[[int, Any], Non
       DataError: names the row that could not be read or taken.
     """
     read_rows(split_at(split.folder, split.split), rows, take, split.split, split.folder)
+
+
+def read_or_replace(split: Stream, rows: np.ndarray, take: Callable[[int, int, Any], None]) -> None:
+    """Call `take(place, row, record)` for the row of each place, or for the next that can be read.
+
+    Raises:
+      DataError: none of the next rows can be read either.
+    """
+    source = split_at(split.folder, split.split)
+    for place, first in enumerate(rows):
+        row = int(first)
+        for row in ((int(first) + ahead) % split.n for ahead in range(_TRIES)):
+            if readable(source, row, functools.partial(take, place)):
+                break
+        else:
+            read_records(split, rows[place : place + 1], functools.partial(take, place))
+        if row != first:
+            _log.warning(
+                "example %d of split %r in %s cannot be read: example %d in its place",
+                first, split.split, split.folder, row,
+            )  # fmt: skip
 
 
 class Photos:

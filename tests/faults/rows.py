@@ -125,15 +125,16 @@ ROWS = {
     ),
     19: Row(
         "non-finite gradient of one batch",
-        "5",
+        "5; 0 with optimizer.skip_nonfinite",
         "grad_norm and the step",
-        "as row 17: no batch is skipped, and batch statistics are not touched",
+        "as row 17; a step that is skipped leaves parameters, moments and batch statistics as they "
+        "were and is counted in its row, and too many in a row end with 5",
     ),
     20: Row(
         "corrupt record in the data",
-        "3",
+        "3; 0 with data.on_corrupt=skip",
         "the folder, the split, the example",
-        "nothing was trained",
+        "nothing was trained; of training images that are skipped, how many and which",
     ),
     21: Row(
         "data missing, in another format or version",

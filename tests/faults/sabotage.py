@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optax
 
 from contrastive_jax import checkpoint, data, leaves, metrics, parallel, workdir
 from contrastive_jax.data import local, prepared
@@ -202,6 +203,7 @@ BREAKS: dict[str, Callable[[], None]] = {
     "another machine is not mentioned": _replace(resuming, "_machine_notes", lambda *args: []),
     "metrics may be NaN": _replace(metrics, "require_finite"),
     "only the loss has to be finite": _loss_alone,
+    "no step is left out": _replace(optax, "apply_if_finite", lambda optimizer, steps: optimizer),
     "labels are not checked": _no_label_check,
     "errors of records are passed on as they are": _wrong_error(prepared, "_unreadable"),
     "missing data is an error like others": _wrong_error(prepared, "DataError"),

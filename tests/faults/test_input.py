@@ -56,6 +56,16 @@ def test_corrupt_record(toy, prepared, what):
     assert not (toy.place / "run" / "metrics.jsonl").exists()
 
 
+@row(20, broken="errors of records are passed on as they are")
+def test_corrupt_records_that_are_skipped(toy, prepared):
+    place = f"--config.data.data_dir={prepared}"
+    words = ("--config.data.image_size=8", "--config.data.train_split=train+odd3")
+    skip = "--config.data.on_corrupt=skip"
+    ended = toy.run(toy.place / "run", *TFDS, place, *words, skip, faults=("unscored",))
+    assert ended.code == 0, ended
+    assert "left out 1 of 25 examples of split 'train+odd3'" in ended.err
+
+
 @row(21, broken="missing data is an error like others")
 @pytest.mark.parametrize("what", ["nothing", "another version", "tfrecord"])
 def test_missing_data(toy, prepared, what):

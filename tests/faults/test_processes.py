@@ -117,12 +117,14 @@ def curve(workdir: Path, name: str) -> list[float]:
     return [json.loads(line)[name] for line in lines]
 
 
-def scores(workdir: Path) -> dict[str, float]:
-    summary = json.loads((workdir / "results" / "summary.json").read_text())
-    return {
-        json.dumps([row["representation"], row["layer"], row["protocol"]]): row["accuracy"]
-        for row in summary["evaluations"]
-    }
+def scores(workdir: Path) -> dict[tuple, float]:
+    """Accuracies by what was scored and how; rounding may choose between equally good l2."""
+    rows = json.loads((workdir / "results" / "summary.json").read_text())["evaluations"]
+    found = {}
+    for row in rows:
+        how = row["protocol"]["name"], row["protocol"].get("k")
+        found[row["representation"], row["layer"], *how] = row["accuracy"]
+    return found
 
 
 def assert_goes_on_like(straight: Straight, team: Team, workdir: Path, step: int) -> None:

@@ -39,6 +39,18 @@ def test_gradient_that_is_not_finite(lab):
     assert committed(workdir) == [3, 6]
 
 
+@row(19, broken="no step is left out")
+def test_steps_that_are_skipped_are_counted_and_leave_no_trace(toy):
+    workdir, skip = toy.place / "run", "--config.optimizer.skip_nonfinite=1"
+    ended = toy.run(workdir, skip, faults=("nan_gradient:9", "unscored"))
+    assert ended.code == 0, ended
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["skipped"] for line in lines] == [0] * 8 + [1] * 4
+    assert [line["step"] for line in lines if None in line.values()] == [9]
+    assert all(line["update_norm"] > 0 for line in lines if line["step"] != 9)
+
+
 @row(29, broken="the newest step is the youngest folder")
 def test_clock_that_jumps_and_file_times_in_the_wrong_order(lab):
     workdir = lab.copy()

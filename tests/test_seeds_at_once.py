@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,7 @@ from contrastive_jax.encoders.conv import Conv
 from contrastive_jax.encoders.norm import batch_norm
 from contrastive_jax.errors import NonFiniteError
 from contrastive_jax.loop import Record
-from contrastive_jax.objectives import momentum, supervised
+from contrastive_jax.objectives import momentum, simclr, supervised
 from contrastive_jax.types import LossOutput, Objective
 from experiments import ablations, at_once, cell_runs, command_line, launch
 from tests.faults import toy
@@ -46,26 +47,26 @@ def views():
     return augment.make_views(size=8, crop_scale=(0.5, 1.0), **still)
 
 
-def pair_objective(mesh):
-    """NT-Xent between noisy images: what SimCLR is made of, without its views and gauges."""
+class NoisyViews(NamedTuple):
+    """Cheaper to compile than real views, and as random."""
+
+    @staticmethod
+    def train(key, image_BHWC, index_B):
+        keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(index_B)
+        shape = (2, *image_BHWC.shape[1:])
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_B)
+        return image_BHWC[:, None] / jnp.float32(255) + 0.1 * noise
+
+    @staticmethod
+    def evaluate(image_BHWC):
+        return image_BHWC / jnp.float32(255)
+
+
+def simclr_objective(mesh):
     sharded = parallel.shard_loss(losses.nt_xent, mesh)
-    encoder = Encoder()
-
-    def init(key, batch):
-        variables = encoder.init(key, batch["image"].astype(jnp.float32), train=False)
-        return variables["params"], variables["batch_stats"]
-
-    def loss(params, model_state, batch, key):
-        keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(batch["index"])
-        noise = jax.vmap(lambda key: jax.random.normal(key, (2, 8, 8, 1)))(keys_B)
-        x_BVHWC = batch["image"][:, None] / jnp.float32(255) + 0.1 * noise
-        variables = {"params": params, "batch_stats": model_state}
-        x = x_BVHWC.reshape(-1, 8, 8, 1)
-        z, updated = encoder.apply(variables, x, train=True, mutable=["batch_stats"])
-        value = sharded(z.reshape(len(keys_B), 2, -1)).mean()
-        return value, LossOutput(updated["batch_stats"], {"loss": value})
-
-    return Objective(init, loss, lambda params, model_state, batch: {})
+    head = heads.make(kind="linear", output_dim=4)
+    both = lambda z_BVD, label_B: sharded(z_BVD)  # noqa: E731
+    return simclr.make(Encoder(), head, NoisyViews(), both, n_classes=3, temperature=0.5)
 
 
 def moco_objective(mesh):
@@ -145,7 +146,7 @@ def assert_states_close(got, want):
 
 def test_the_step_of_a_network_on_two_devices_is_that_of_each_seed_alone():
     mesh = parallel.make_mesh(jax.devices()[:2])
-    objective, optimizer = pair_objective(mesh), optax.sgd(1e-2)
+    objective, optimizer = simclr_objective(mesh), optax.sgd(1e-2)
     feeds = [data.feed(EXAMPLES, 8, seed) for seed in SEEDS]
     resident = parallel.put_replicated(dict(feeds[0].resident), mesh)
     keys = [train.stream_key(seed, train.AUGMENT_STREAM) for seed in SEEDS]

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import data, workdir
 from contrastive_jax.errors import ConfigError
-from experiments import cell_runs, command_line, grid, launch, moco, simclr
+from experiments import cell_runs, command_line, grid, launch, moco, provenance, simclr
 from experiments.cell_runs import Job, Plan, summary_of
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 
@@ -78,9 +78,9 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
     )
     for job in jobs:
         _refuse_streamed(job, seeds)
-        launch.saved_summary(job.folder, job.config)  # refuses a folder of another config
+        provenance.saved_summary(job.folder, job.config)  # refuses a folder of another config
     names = frozenset(cell.name for cell in chosen)
-    text = launch.command_text(argv)
+    text = provenance.command_text(argv)
     return Plan(command.name, page, jobs, names, folder, text, seeds)
 
 

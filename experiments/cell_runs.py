@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import metrics, workdir
 from contrastive_jax.errors import RunError
-from experiments import at_once, collect, grid, launch
+from experiments import at_once, collect, grid, launch, provenance
 from experiments.stopping import STOPPED, StopSignal
 
 INCOMPLETE = 1  # some runs crashed twice
@@ -150,4 +150,4 @@ def _run(plan: Plan, job: Job, signals: StopSignal) -> bool:
 
 def summary_of(job: Job) -> dict[str, Any] | None:
     """What a finished run wrote, None for one that is not finished."""
-    return launch.saved_summary(job.folder, job.config)
+    return provenance.saved_summary(job.folder, job.config)

@@ -29,7 +29,16 @@ from contrastive_jax import data, statistics, train, workdir
 from contrastive_jax.encoders import resnet
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluate import Scored
-from experiments import adaptation, command_line, console, finished, launch, scoring, suite
+from experiments import (
+    adaptation,
+    command_line,
+    console,
+    finished,
+    launch,
+    provenance,
+    scoring,
+    suite,
+)
 from experiments.simclr import EXPERIMENT
 
 TRAINED = ("sgd", "finetune")
@@ -62,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         result, kept = _score(opened, protocols, encoder, recipe)
         result |= {"paired": paired(kept, other)} if other else {}
         result["data"] = command_line.as_kwargs(command.pages["data"] or command.config, "data")
-        result |= launch.provenance(command.config, opened.step, {})
+        result |= provenance.of_run(command.config, opened.step, {})
         (folder / "results").mkdir(exist_ok=True)
         np.savez_compressed(folder / "results" / f"{name}.npz", **kept)
         workdir.write_json(folder / "results" / f"{name}.json", result)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contrastive_jax import export, workdir
-from experiments import command_line, finished, launch, report_runs
+from experiments import command_line, finished, launch, provenance, report_runs
 from experiments.simclr import EXPERIMENT
 
 
@@ -64,7 +64,7 @@ def _about(run: launch.Run, folder: Path, step: int) -> dict[str, Any]:
         "scores": _scores(folder, step),
         "versions": {
             "trained": description.get("versions"),
-            "exported": launch.versions(),
+            "exported": provenance.versions(),
         },
     }
 

@@ -1,10 +1,7 @@
 """The launcher: a config and a builder of objectives become a trained, checkpointed, scored run."""
 
-import hashlib
-import importlib.metadata
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -20,13 +17,12 @@ from contrastive_jax.checkpoint import Checkpointer, digest
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
-from experiments import command_line, console, processes, resuming, scoring
+from experiments import command_line, console, processes, provenance, resuming, scoring
 from experiments.command_line import keywords
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 from experiments.trouble import culprits_kept, memory_explained
 
 SWITCHES = {"strict_resume": "a damaged newest checkpoint is an error"}
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Experiment(NamedTuple):
@@ -96,18 +92,18 @@ def _finish(
     with processes.agreed() as facts:
         facts.update(command_line.leaves(json.loads(command.config.to_json())))
         facts.pop("data.data_dir", None)  # a host may keep it elsewhere; what it holds is compared
-        facts |= {"code": processes.code_digest, **versions(), **command.switches}
+        facts |= {"code": processes.code_digest, **provenance.versions(), **command.switches}
         folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
         if processes.is_first():  # the others work in its folder
             stack.enter_context(workdir.lock(folder))
-        finished = saved_summary(folder, command.config)
+        finished = provenance.saved_summary(folder, command.config)
     if finished is not None:
         print(f"{folder} is complete:\n{console.table(finished['evaluations'])}")
         return 0
     with processes.agreed() as facts:
         run = build(experiment, command.config)
         facts["data"] = lambda: processes.data_digest(run.dataset)
-    words = {"name": command.name, "command": command_text(argv), **command.switches}
+    words = {"name": command.name, "command": provenance.command_text(argv), **command.switches}
     with memory_explained(run.dataset.batch_size, run.mesh.devices.size):
         summary = train_and_score(run, command.config, folder, signals, **words)
     if summary is None:
@@ -184,7 +180,7 @@ def begin(
         start = restored.step if restored else 0
         facts |= {"step to start from": start, "holder of the workdir": workdir.holder(folder)}
     state = restored.state if restored else fresh_state(run)
-    description = {"config": resolved, "command": command, "versions": versions()}
+    description = {"config": resolved, "command": command, "versions": provenance.versions()}
     if processes.is_first():
         workdir.write_json(folder / "config.json", description)
     console.banner(_facts(run, state, folder, start, name))
@@ -206,7 +202,7 @@ def conclude(begun: Begun, finished: train.Finished, at_once: int = 1) -> dict[s
         return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
     seconds |= {"training_began_at_step": begun.step, "seeds_at_once": at_once}
-    origin = provenance(begun.config, finished.step, seconds)
+    origin = provenance.of_run(begun.config, finished.step, seconds)
     origin["state_sha256"] = sha256
     return scoring.score(run, finished.state, fresh_state(run), begun.folder, origin)
 
@@ -331,52 +327,6 @@ def row_writer(
         show(step, row)
 
     return write
-
-
-def fingerprint(resolved: Mapping[str, Any]) -> str:
-    """A digest of a resolved config."""
-    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
-
-
-def saved_summary(folder: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """The summary of a folder where this very config was trained and scored, else None.
-
-    Raises:
-      ConfigError: the folder holds a run of another config.
-    """
-    resolved = json.loads(config.to_json())
-    resuming.refuse_another_config(folder, resolved)
-    path = folder / "results" / "summary.json"
-    summary = workdir.read_json(path) if path.exists() else None
-    return summary if summary and summary["config_sha256"] == fingerprint(resolved) else None
-
-
-def provenance(config: ConfigDict, step: int, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """What a summary says of how its numbers came about."""
-    resolved = json.loads(config.to_json())
-    devices = jax.devices()
-    return {
-        "step": step,
-        "seconds": dict(seconds),
-        "config": resolved,
-        "config_sha256": fingerprint(resolved),
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "cpus": os.cpu_count(),
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of this project and of the packages that decide its numbers."""
-    installed = {name: importlib.metadata.version(name) for name in PACKAGES}
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"contrastive_jax": contrastive_jax.__version__, "python": python, **installed}
-
-
-def command_text(argv: Sequence[str]) -> str:
-    """What a person typed, as it should be typed again."""
-    module = Path(argv[0]).stem
-    return shlex.join(["python", "-m", f"experiments.{module}", *argv[1:]])
 
 
 def _facts(run: Run, state: TrainState, folder: Path, start: int, name: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ python -m experiments.linear_probe --config configs/digits.py --workdir runs/dig
 from collections.abc import Sequence
 
 from contrastive_jax import workdir
-from experiments import command_line, console, finished, launch, scoring
+from experiments import command_line, console, finished, launch, provenance, scoring
 from experiments.simclr import EXPERIMENT
 
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     launch.set_up_jax()
     with workdir.lock(folder):
         run, step, trained, untrained = finished.restore(EXPERIMENT, command, folder)
-        origin = launch.provenance(command.config, step, {})
+        origin = provenance.of_run(command.config, step, {})
         name = "linear_probe"
         summary = scoring.score(run, trained, untrained, folder, origin, name=name)
     print(console.table(summary["evaluations"]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import parallel, workdir
-from experiments import ablations, cell_runs, collect, command_line, grid, launch
+from experiments import ablations, cell_runs, collect, command_line, grid, launch, provenance
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -82,7 +82,7 @@ def pretend(monkeypatch):
         evaluation |= {"split": "test", "n": 500, "protocol": {"name": "linear"}}
         seconds = {"compile": 2.0, "training": 6.0, "evaluation": 1.0, "training_began_at_step": 0}
         summary = {"evaluations": [evaluation], "step": run.plan.steps, "seconds": seconds}
-        summary |= {"config": resolved, "config_sha256": launch.fingerprint(resolved)}
+        summary |= {"config": resolved, "config_sha256": provenance.fingerprint(resolved)}
         workdir.write_json(folder / "config.json", {"config": resolved})
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "knn_validation": 0.5}) + "\n")
         (folder / "results").mkdir(exist_ok=True)

@@ -87,7 +87,9 @@ def _after_two_steps(examples, n_devices):
     return jax.device_get((finished.state.params, finished.state.model_state)), rows
 
 
-@pytest.mark.parametrize("n_devices", [2, 4, 8])
+@pytest.mark.parametrize(
+    "n_devices", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8]
+)
 def test_training_is_the_same_on_any_number_of_devices(
     examples, after_two_steps_on_one_device, n_devices
 ):

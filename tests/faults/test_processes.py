@@ -119,11 +119,11 @@ def curve(workdir: Path, name: str) -> list[float]:
 
 def scores(workdir: Path) -> dict[tuple, float]:
     """Accuracies by what was scored and how; rounding may choose between equally good l2."""
-    rows = json.loads((workdir / "results" / "summary.json").read_text())["evaluations"]
+    summary = json.loads((workdir / "results" / "summary.json").read_text())
     found = {}
-    for row in rows:
-        how = row["protocol"]["name"], row["protocol"].get("k")
-        found[row["representation"], row["layer"], *how] = row["accuracy"]
+    for score in summary["evaluations"]:
+        how = score["protocol"]["name"], score["protocol"].get("k")
+        found[score["representation"], score["layer"], *how] = score["accuracy"]
     return found
 
 

@@ -26,6 +26,7 @@ def test_evaluation_takes_no_time_on_the_clock(module):
     assert timed.reached(points, 0.31) is None
 
 
+@pytest.mark.slow
 def test_flops_of_a_step_are_those_of_the_published_network(module):
     work = module("work")
     chosen = work.config("resnet18", 128, "float32")

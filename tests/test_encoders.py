@@ -72,7 +72,11 @@ def test_evaluation_mode_is_per_example_and_changes_no_statistics(small):
 
 @pytest.mark.parametrize(
     ("batch", "side", "size", "stride"),
-    [(5, 16, 3, 1), (9, 16, 3, 2), (3, 17, 3, 2), (4, 8, 1, 1), (6, 16, 1, 2), (2, 16, 7, 2)],
+    [
+        *((5, 16, 3, 1), (9, 16, 3, 2), (6, 16, 1, 2), (2, 16, 7, 2)),
+        pytest.param(3, 17, 3, 2, marks=pytest.mark.slow),
+        pytest.param(4, 8, 1, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_filter_gradient_on_cpu_equals_xlas(key, batch, side, size, stride):
     keys = jax.random.split(key, 3)

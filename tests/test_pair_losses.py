@@ -20,7 +20,12 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+SLOW = ("decoupled", "hard_negatives")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow if k in SLOW else ()) for k in OPTIONS]
+)
 def test_a_kind_with_its_options_is_the_loss_of_the_library_on_all_devices(kind, key):
     z_BVD = jax.random.normal(key, (8, 2, 4))
     sharded = pair_loss(kind, **OPTIONS[kind], mesh=parallel.make_mesh())

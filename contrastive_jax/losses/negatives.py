@@ -214,6 +214,7 @@ def guided_info_nce(
     """
     ids = check_pairs(query_BD, key_BD, temperature, None, axis_name, block_size)
     check_embedding("guide_query_BF", guide_query_BF, "BF")
+    check_embedding("guide_key_BF", guide_key_BF, "BF")
     check_shapes(
         "guide_query_BF", guide_query_BF, "query", (len(query_BD), *guide_query_BF.shape[1:])
     )

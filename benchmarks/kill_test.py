@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import harness
+from harness import RESULTS, ROOT
 
-ROOT = harness.ROOT
-RESULTS = harness.RESULTS
 VERSIONS = ("jax", "orbax-checkpoint")
 COMMAND = (
     "--config=configs/digits.py",

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from kill_test import RESULTS, VERSIONS, Run, compare, finish
+from harness import RESULTS
+from kill_test import VERSIONS, Run, compare, finish
 
 HOLDS = ("state_is_bit_equal", "each_step_once", "metrics_are_equal")
 # The fault -> the exit codes that it may lead to: 0 where it came too late, and that of the signal

@@ -93,14 +93,13 @@ def read_or_replace(split: Stream, rows: np.ndarray, take: Callable[[int, int, A
       DataError: none of the next rows can be read either.
     """
     source = split_at(split.folder, split.split)
-    for place, first in enumerate(rows):
-        row = int(first)
-        for row in ((int(first) + ahead) % split.n for ahead in range(_TRIES)):
-            if readable(source, row, functools.partial(take, place)):
-                break
-        else:
-            read_records(split, rows[place : place + 1], functools.partial(take, place))
-        if row != first:
+    for place, first in enumerate(map(int, rows)):
+        take_here = functools.partial(take, place)
+        candidates = ((first + ahead) % split.n for ahead in range(min(_TRIES, split.n)))
+        row = next((row for row in candidates if readable(source, row, take_here)), None)
+        if row is None:
+            read_records(split, rows[place : place + 1], take_here)  # raises, naming the first
+        elif row != first:
             _log.warning(
                 "example %d of split %r in %s cannot be read: example %d in its place",
                 first, split.split, split.folder, row,

@@ -89,9 +89,10 @@ def predict(probe: LinearProbe, x_NF: np.ndarray) -> np.ndarray:
     >>> predict(fit_logistic(x, y, n_classes=2, l2=1.0), x)
     array([0, 0, 1, 1])
     """
-    weight_FC = probe.weight / probe.std[:, None]
-    # From the mean, so that a large constant feature adds no rounding.
-    return ((x_NF - probe.mean) @ weight_FC + probe.bias).argmax(axis=1)
+    # In float64, since a row unlike those of the fit may be any number of deviations away; from the
+    # mean, so that a large constant feature adds no rounding.
+    weight_FC = probe.weight.astype(np.float64) / probe.std[:, None]
+    return ((x_NF - probe.mean.astype(np.float64)) @ weight_FC + probe.bias).argmax(axis=1)
 
 
 def fit_grid(

@@ -144,7 +144,9 @@ CASES = {
     ),
     # Below -80 the temperature itself leaves float32.
     "learned_temperature": Case(
-        lambda x, y, t: losses.learned_temperature(jnp.maximum(x, -80.0)), ("",), ""
+        lambda x, y, t: losses.learned_temperature(jnp.maximum(x.astype(jnp.float32), -80.0)),
+        ("",),
+        "",
     ),
 }
 for kind in ("euclidean", "squared", "cosine"):
@@ -177,6 +179,7 @@ SLOW = (
     Setting({"B": 5, "V": 3, "D": 2, "K": 1, "F": 3}, jnp.bfloat16, np.int8),
     Setting({"B": 1, "V": 2, "D": 2, "K": 2, "F": 1}, jnp.float16, np.int64),
     Setting({"B": 5, "V": 2, "D": 6, "K": 2, "F": 2}, block_size=3),
+    Setting({"B": 3, "V": 2, "D": 2, "K": 2, "F": 2}, jnp.float16, np.int32, block_size=2),
 )
 
 

@@ -115,6 +115,8 @@ def triplet(
     if margin is not None:
         check_positive("margin", margin)
     check_option("distance", distance, ("euclidean", "squared", "cosine"))
+    # Cast once: gradients of the two distances, each rounded to infinity in float16, add to NaN.
+    anchor_BD = anchor_BD.astype(jnp.float32)
     near = _distance(anchor_BD, positive_BD, distance)
     far = _distance(anchor_BD, negative_BD, distance)
     return softplus(near - far) if margin is None else jnp.maximum(0.0, near - far + margin)

@@ -4,8 +4,9 @@ from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
-NAMES = ("sgd", "lars", "adamw")
+NAMES = ("sgd", "lars", "adamw", "muon")
 SCALINGS = {
     "none": lambda batch_size: 1.0,
     "linear": lambda batch_size: batch_size / 256,  # LR x batch / 256
@@ -31,17 +32,21 @@ def make(
     """The optimizer and its learning-rate schedule, by the keys of the config's `optimizer`.
 
     The rate rises linearly over `warmup_epochs` and then falls as a half cosine to zero at the
-    last step. Every weight decay is an L2 term except AdamW's, which is decoupled.
+    last step. The weight decay of SGD and LARS is an L2 term, that of AdamW and Muon is decoupled.
 
     Args:
       name: "sgd" (momentum); "lars" (You et al. 2017, arXiv 1708.03888, in SimCLR's order: decay,
-        trust ratio 0.001 |w| / |g|, rate, momentum); "adamw" (`momentum` is its first beta).
+        trust ratio 0.001 |w| / |g|, rate, momentum); "adamw" (`momentum` is its first beta); "muon"
+        (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the momentum of each matrix, and of
+        each filter as one of [height x width x in, out], is orthogonalised; norms, biases and the
+        online probe follow Adam at the same rate.
       learning_rate: the peak rate before scaling.
       scaling: "none", "linear" (x batch / 256) or "sqrt" (x sqrt(batch)); SimCLR table B.1.
-      momentum: of SGD and LARS, and beta_1 of AdamW.
-      nesterov: Nesterov momentum, for "sgd" and "lars".
+      momentum: of SGD, LARS and Muon, and beta_1 of AdamW.
+      nesterov: Nesterov momentum, for "sgd", "lars" and "muon".
       weight_decay: its strength; on matrices and filters only, unless `decay_norm_and_bias`.
-      decay_norm_and_bias: also decay norm scales and biases. LARS never adapts those.
+      decay_norm_and_bias: also decay norm scales and biases, not with "muon". LARS never adapts
+        those.
       warmup_epochs: length of the warm-up in epochs.
       skip_nonfinite: leave out the steps whose gradient is not finite, up to so many in a row:
         `train` keeps their parameters, moments and batch statistics as they were. 0 stops at once.
@@ -72,6 +77,10 @@ def make(
             raise ValueError(f"optimizer {key} is {value}; give a finite number of 0 or more")
     if skip_nonfinite < 0:
         raise ValueError(f"optimizer skip_nonfinite is {skip_nonfinite}; give 0 or more")
+    if name == "muon" and decay_norm_and_bias:
+        raise ValueError(
+            "optimizer muon decays matrices and filters; set decay_norm_and_bias False"
+        )
     if momentum >= 1:
         raise ValueError(f"optimizer momentum is {momentum}; give a number below 1")
     warmup = round(warmup_epochs * steps_per_epoch)
@@ -94,6 +103,14 @@ def make(
         )
     elif name == "adamw":
         optimizer = optax.adamw(schedule, b1=momentum, weight_decay=weight_decay, mask=decayed)
+    elif name == "muon":
+        optimizer = optax.contrib.muon(
+            schedule,
+            beta=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            muon_weight_dimension_numbers=_as_matrices,
+        )
     else:
         optimizer = optax.chain(
             optax.add_decayed_weights(weight_decay, mask=decayed),
@@ -107,6 +124,17 @@ def make(
 def _weights(params: Any) -> Any:
     """True for the filters and matrices of the method: not biases, norms, nor the online probe."""
     return jax.tree.map_with_path(lambda path, p: p.ndim > 1 and not _is_probe(path), params)
+
+
+def _as_matrices(params: Any) -> Any:
+    """Which axes of a filter or matrix are its rows, the last one its columns; None elsewhere."""
+
+    def axes(path: tuple[Any, ...], p: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        is_weight = p.ndim > 1 and not _is_probe(path)
+        rows, column = tuple(range(p.ndim - 1)), p.ndim - 1
+        return optax.contrib.MuonDimensionNumbers(rows, column) if is_weight else None
+
+    return jax.tree.map_with_path(axes, params)
 
 
 def _everything_trained(params: Any) -> Any:

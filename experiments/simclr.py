@@ -30,13 +30,16 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
             f"head.output_dim is {config.head.output_dim}, but with loss.kind cross_entropy the "
             f"head gives class logits; set it to {n_classes}"
         )
+    loss = as_kwargs(config, "loss")
+    views_apart = loss.pop("views_apart", False)
     return simclr.make(
         resnet.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
         views(config),
-        pair_loss(**as_kwargs(config, "loss"), mesh=mesh),
+        pair_loss(**loss, mesh=mesh),
         n_classes=n_classes,
         temperature=config.loss.temperature,
+        views_apart=views_apart,
     )
 
 
@@ -51,7 +54,7 @@ EXPERIMENT = launch.Experiment(
         "augment": ("size", *augment.Augmentation._fields),
         "encoder": keywords(resnet.make),
         "head": keywords(heads.make),
-        "loss": keywords(pair_loss),
+        "loss": (*keywords(pair_loss), "views_apart"),
     },
     build=build,
     views=views,

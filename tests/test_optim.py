@@ -53,6 +53,25 @@ def test_lars_momentum_accumulates_the_scaled_update():
     np.testing.assert_allclose(bias(second), 0.9 * bias(first) + later, rtol=1e-5)
 
 
+def test_muon_makes_filters_orthogonal_as_matrices_and_leaves_the_rest_to_adam():
+    """Newton and Schulz's five steps leave singular values between about 0.7 and 1.2."""
+    params = {
+        "encoder": {"kernel": jnp.ones((3, 3, 2, 4)), "bias": jnp.ones((4,))},
+        "probe": {"kernel": jnp.ones((2, 4))},
+    }
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    optimizer, _ = optim.make("muon", learning_rate=0.1, weight_decay=0.5, **LENGTH)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    decayed = np.asarray(updates["encoder"]["kernel"]).reshape(-1, 4)
+    matrix = (decayed + 0.1 * 0.5 * 1.0) / -0.1
+    assert (np.abs(np.linalg.svd(matrix, compute_uv=False) - 1.0) < 0.35).all()
+    for update, grad in (
+        (updates["encoder"]["bias"], grads["encoder"]["bias"]),
+        (updates["probe"]["kernel"], grads["probe"]["kernel"]),
+    ):  # Adam's first step is the sign of the gradient
+        np.testing.assert_allclose(update, -0.1 * np.sign(grad), rtol=1e-3)
+
+
 @pytest.mark.parametrize(("scaling", "peak"), [("none", 0.1), ("linear", 0.2), ("sqrt", 2.2627417)])
 def test_scaling_by_the_batch(scaling, peak):
     _, schedule = optim.make(learning_rate=0.1, scaling=scaling, warmup_epochs=1, **LENGTH)
@@ -67,5 +86,7 @@ def test_bad_settings_name_the_key_and_the_remedy():
         optim.make("sdg", **LENGTH)
     with pytest.raises(ValueError, match="warmup_epochs is 10, 100 steps of the 100"):
         optim.make(warmup_epochs=10, **LENGTH)
+    with pytest.raises(ValueError, match="muon decays matrices and filters"):
+        optim.make("muon", decay_norm_and_bias=True, **LENGTH)
     with pytest.raises(ValueError, match="learning_rate is -1"):
         optim.make(learning_rate=-1.0, **LENGTH)

@@ -13,6 +13,7 @@ from contrastive_jax import augment, data, losses, optim, parallel, train
 from contrastive_jax.checkpoint import Checkpointer, digest
 from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.errors import NonFiniteError
+from contrastive_jax.objectives import parts as image_parts
 from contrastive_jax.objectives import simclr
 from contrastive_jax.types import LossOutput, Objective
 
@@ -85,6 +86,33 @@ def _after_two_steps(examples, n_devices):
     feed = data.feed(examples, BATCH, seed=0)
     finished, rows = run(simclr_objective(mesh), optax.sgd(0.1), feed, mesh, steps=2)
     return jax.device_get((finished.state.params, finished.state.model_state)), rows
+
+
+def test_views_apart_have_batch_statistics_of_their_own():
+    parts = image_parts.make(
+        resnet.make(depth=10, width=0.0625, stages=1), heads.make(hidden_dim=8, output_dim=4), 3
+    )
+    one = jax.random.uniform(jax.random.key(0), (5, 8, 8, 3))
+    x_BVHWC = jnp.stack([one, 0.2 * one + 0.5], axis=1)
+    params, statistics = image_parts.init(parts, jax.random.key(1), one)
+    alone = functools.partial(image_parts.train_mode, parts, params)
+
+    h_BVF, z_BVD, new = image_parts.encode_apart(parts, params, statistics, x_BVHWC)
+    for view in (0, 1):
+        h, z, _ = alone(statistics, x_BVHWC[:, view])
+        np.testing.assert_allclose(h_BVF[:, view], h, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(z_BVD[:, view], z, rtol=1e-5, atol=1e-6)
+    _, _, after_first = alone(statistics, x_BVHWC[:, 0])
+    _, _, after_both = alone(after_first, x_BVHWC[:, 1])
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, new, after_both)
+
+    together, _, _ = image_parts.encode_together(parts, params, statistics, x_BVHWC)
+    assert np.abs(together - h_BVF).max() > 1e-2  # the views are unlike each other
+    twice = jnp.stack([one, one], axis=1)
+    for encode in (image_parts.encode_together, image_parts.encode_apart):
+        h_twice, _, _ = encode(parts, params, statistics, twice)
+        np.testing.assert_allclose(h_twice[:, 1], h_BVF[:, 0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,28 @@ def train_mode(
     return h, z, {"encoder": of_encoder, "head": of_head}
 
 
+def encode_together(
+    parts: Parts, params: Params, statistics: ModelState, x_BVHWC: jax.Array
+) -> tuple[jax.Array, jax.Array, ModelState]:
+    """h_BVF, z_BVD and the new statistics, those of all views together: one call of the encoder."""
+    examples, n_views = x_BVHWC.shape[:2]
+    x = x_BVHWC.reshape(examples * n_views, *x_BVHWC.shape[2:])
+    h, z, statistics = train_mode(parts, params, statistics, x)
+    return h.reshape(examples, n_views, -1), z.reshape(examples, n_views, -1), statistics
+
+
+def encode_apart(
+    parts: Parts, params: Params, statistics: ModelState, x_BVHWC: jax.Array
+) -> tuple[jax.Array, jax.Array, ModelState]:
+    """The same with a call for each view in turn, whose batch statistics are of that view alone."""
+    encoded = []
+    for view in range(x_BVHWC.shape[1]):
+        h, z, statistics = train_mode(parts, params, statistics, x_BVHWC[:, view])
+        encoded.append((h, z))
+    h_of_views, z_of_views = zip(*encoded, strict=True)
+    return jnp.stack(h_of_views, axis=1), jnp.stack(z_of_views, axis=1), statistics
+
+
 def _apply(
     module: nn.Module, name: str, params: Params, statistics: ModelState, x: jax.Array
 ) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ def make(
     *,
     n_classes: int,
     temperature: float,
+    views_apart: bool = False,
 ) -> Objective:
     """SimCLR as an objective.
 
@@ -39,6 +40,8 @@ def make(
       pair_loss: (z_BVD, label_B) -> one loss for each anchor, [B,V]; see `parallel.shard_loss`.
       n_classes: classes of the online probe; images of class -1 are left out of it.
       temperature: of the softmax whose entropy is among the metrics.
+      views_apart: encode one view after the other, each with batch statistics of its own, where
+        else all views of the batch go through the encoder together.
 
     Returns:
       An objective whose parameters are {"encoder", "head", "probe"} and whose model state is the
@@ -54,12 +57,11 @@ def make(
     ) -> tuple[jax.Array, LossOutput]:
         x_BVHWC = views.train(key, batch["image"], batch["index"])
         examples, n_views = x_BVHWC.shape[:2]
-        x = x_BVHWC.reshape(examples * n_views, *x_BVHWC.shape[2:])
-        h, z, new_state = image_parts.train_mode(parts, params, model_state, x)
-        z_BVD = z.reshape(examples, n_views, -1)
+        encode = image_parts.encode_apart if views_apart else image_parts.encode_together
+        h_BVF, z_BVD, new_state = encode(parts, params, model_state, x_BVHWC)
 
         contrastive = pair_loss(z_BVD, batch["label"]).mean()
-        labels = jnp.repeat(batch["label"], n_views)
+        labels, h = jnp.repeat(batch["label"], n_views), h_BVF.reshape(examples * n_views, -1)
         online, online_metrics = image_parts.online_probe(parts, params, h, labels)
 
         gauges = health.summary(jax.lax.stop_gradient(z_BVD[:GAUGE_EXAMPLES]), temperature)

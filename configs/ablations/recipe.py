@@ -1,0 +1,79 @@
+"""Levers of the SimCLR recipe (arXiv 2002.05709), one at a time, at equal numbers of views.
+
+    python -m experiments.ablations --config configs/ablations/recipe.py:cpu --workdir DIR
+
+Base      the recipe of configs/cifar.py. A row changes what its name says and nothing else; four
+          views an image train for half the epochs, so that every row encodes equally many views.
+Claim     encoding the views apart, as dkobak/simclr-cifar10 does, is a choice of speed and not of
+          accuracy. The order of the other rows is what the page is for: in which to try them for
+          the time to an accuracy.
+cpu       10,000 images of CIFAR-10, a small encoder, 234 steps, three seeds. What pays off late, as
+          warm-up and small rates do, looks worse here than it is.
+"""
+
+from configs.ablations import base
+from contrastive_jax import claims
+
+RATES = {
+    "LARS": {"full": (1.0, 2.0), "cpu": (1.0, 4.0), "smoke": ()},
+    "AdamW": {"full": (1e-3, 3e-3), "cpu": (2e-3, 6e-3), "smoke": ()},
+    "Muon": {"full": (0.01, 0.03), "cpu": (0.02, 0.06), "smoke": (0.02,)},
+}
+CROPS = {"larger crops": (0.4, 1.0), "smaller crops": (0.08, 1.0)}
+
+
+def get_config(preset: str = "full"):
+    config = base.with_cifar(preset)
+    config.optimizer.decay_norm_and_bias = False  # Muon has no such decay
+    return config
+
+
+def grid(preset: str):
+    cells, tuned = _cells(get_config(preset)), {}
+    if preset == "smoke":
+        cells = {name: cells[name] for name in ("base", "views apart", "four views")}
+    for name, rates in RATES.items():
+        tried = {f"{name}, rate {rate:g}": _optimizer(name, rate) for rate in rates[preset]}
+        cells |= tried
+        if tried:
+            tuned[name] = tuple(tried)
+    return {
+        "cells": cells,
+        "seeds": base.pick(preset, full=3, cpu=3, smoke=1),
+        "columns": base.COLUMNS,
+        "tuned": tuned,
+        "figure": {"axis": "lever"},
+        "seconds": base.pick(preset, full=600.0, cpu=60.0, smoke=15.0),
+    }
+
+
+def _cells(config):
+    rate, batch = config.optimizer.learning_rate, config.data.batch_size
+    temperature = config.loss.temperature
+    return {
+        "base": {},
+        "views apart": {"loss.views_apart": True},
+        "four views": {"augment.n_views": 4, "train.epochs": config.train.epochs / 2},
+        "rate x 2": {"optimizer.learning_rate": 2 * rate},
+        "rate / 2": {"optimizer.learning_rate": rate / 2},
+        "warm-up": {"optimizer.warmup_epochs": config.train.epochs / 10},
+        "Nesterov": {"optimizer.nesterov": True},
+        "batch x 2": {"data.batch_size": 2 * batch},
+        "batch / 2": {"data.batch_size": batch // 2},
+        "temperature x 2": {"loss.temperature": 2 * temperature},
+        "temperature / 2": {"loss.temperature": temperature / 2},
+        **{name: {"augment.crop_scale": scale} for name, scale in CROPS.items()},
+        "head of three layers": {"head.layers": 3},
+        "head with or without batch norm": {"head.batch_norm": not config.head.batch_norm},
+    }
+
+
+def _optimizer(name: str, rate: float):
+    own = {"name": name.lower(), "learning_rate": rate, "scaling": "none"}
+    return {f"optimizer.{key}": value for key, value in own.items()}
+
+
+def claim(results):
+    """Views encoded together and apart give features of equal worth, within 2 points."""
+    together, apart = (results[name]["linear"] for name in ("base", "views apart"))
+    return claims.close(together, apart, 0.02, names=("together", "apart"))

@@ -1,4 +1,4 @@
-"""Levers of the SimCLR recipe (arXiv 2002.05709), one at a time, at equal numbers of views.
+"""Levers of the recipe, one at a time: SimCLR (arXiv 2002.05709) as dkobak/simclr-cifar10 has it.
 
     python -m experiments.ablations --config configs/ablations/recipe.py:cpu --workdir DIR
 

@@ -29,18 +29,22 @@ import numpy as np
 import work
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "lightly", "pillow")
-NEEDS = {"contrastive_jax": "jax", "torch": "torch"}
+APART = "contrastive_jax, views apart"  # a call of the encoder for each view
+NEEDS = {"contrastive_jax": "jax", "torch": "torch", "lightly": "lightly"}
 CEILING = "matrix product"
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def contenders(workers: list[int]) -> list[str]:
-    return ["contrastive_jax", "torch", *(f"lightly, {n} workers" for n in workers)]
+    return ["contrastive_jax", APART, "torch", *(f"lightly, {n} workers" for n in workers)]
 
 
 def make(name: str, config: Any, images: np.ndarray) -> work.Contender:
-    if name == "contrastive_jax":
+    if name in ("contrastive_jax", APART):
         import simclr_jax
 
+        with config.unlocked():
+            config.loss.views_apart = name == APART
         return simclr_jax.contender(config, images)
     import simclr_torch
     import torch
@@ -88,7 +92,7 @@ def parts(contender: work.Contender, rounds: int = 3) -> dict[str, float]:
 
 def device_megabytes(contender: str) -> float | None:
     """The peak on the accelerator, where there is one."""
-    if contender == "contrastive_jax":
+    if contender in ("contrastive_jax", APART):
         import jax
 
         peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
@@ -174,7 +178,7 @@ def require_equal_networks(name: str, parameters: dict[str, dict[str, int]]) -> 
 
 
 def why_skip(contender: str) -> str | None:
-    package = NEEDS.get(contender, "lightly")
+    package = NEEDS[contender.partition(",")[0]]
     return None if importlib.util.find_spec(package) else f"{package} is not installed"
 
 
@@ -189,6 +193,7 @@ def protocol(args: argparse.Namespace, source: str) -> dict[str, Any]:
         "images": f"{source}, {args.images}",
         "configs": {n: f"configs/cifar.py:{work.PRESETS[n]}" for n in args.works},
         "dtype": args.dtype,
+        "huge_pages": args.huge_pages,
         "gigaflops": "3 x the forward products of encoder and head, by shapes, over the seconds",
         "megabytes": "peak resident set of the main process while it trains, libraries included; "
         "a loader's workers are not counted",
@@ -210,6 +215,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--warm_up", type=int, default=0, help="at least so many steps")
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--matmul", type=int, help="side of the matrices of the ceiling")
+    parser.add_argument(
+        "--huge_pages", action="store_true", help="every contender under glibc's huge pages"
+    )
     parser.add_argument("--data_dir", help="of prepared CIFAR-10; default: TFDS_DATA_DIR")
     parser.add_argument("--smoke", action="store_true", help="less than a minute")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "train_step_cpu.json")
@@ -225,6 +233,8 @@ def main() -> None:
     args = parse()
     sys.path.insert(0, str(harness.ROOT))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared in turn
+    if args.huge_pages:
+        os.environ["GLIBC_TUNABLES"] = HUGE_PAGES  # read when a process starts: each turn is one
     if args.turn:
         print(json.dumps(measure(json.loads(args.turn))))
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from work import Contender
 
-from contrastive_jax import augment, data, losses, optim, parallel, train
+from contrastive_jax import augment, compiling, data, losses, optim, parallel, train
 from contrastive_jax.encoders import heads, resnet
 from experiments import launch, simclr
 from experiments.command_line import as_kwargs
@@ -60,8 +60,10 @@ def _parts(
     }
     views = augment.make_views(**as_kwargs(config, "augment"))
     sent = feed.batch_at(0)
+    options = compiling.of_steps(parallel.make_mesh())
+    jit = functools.partial(jax.jit, compiler_options=options)
 
-    @jax.jit
+    @jit
     def two_views(resident, sent, key):
         batch = feed.assemble(resident, sent)
         x = views.train(key, batch["image"], batch["index"])
@@ -73,23 +75,23 @@ def _parts(
             x, _ = module.apply(variables, x, train=True, mutable=["batch_stats"])
         return x
 
-    @jax.jit
+    @jit
     def backward(params, x, grad):
         return jax.vjp(lambda params: apply(params, x), params)[1](grad)[0]
 
-    @jax.jit
+    @jit
     @jax.value_and_grad
     def loss(z):
         z_BVD = z.reshape(-1, 2, z.shape[-1])
         return losses.nt_xent(z_BVD, config.loss.temperature).mean()
 
-    @jax.jit
+    @jit
     def update(grads, state):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return optax.apply_updates(state.params, updates), opt_state
 
     x = two_views(resident, sent, key)
-    forward = jax.jit(apply)
+    forward = jit(apply)
     z = forward(state.params, x)
     calls = {
         "gather and augment": (two_views, resident, sent, key),

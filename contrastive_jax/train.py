@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from contrastive_jax import parallel
+from contrastive_jax import compiling, parallel
 from contrastive_jax.checkpoint import Checkpointer
 from contrastive_jax.loop import Evaluator, Finished, Record, Trainee, loop
 from contrastive_jax.parallel import Mesh
@@ -16,8 +16,6 @@ from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
 
 # Every random stream has a root key of its own, folded from the seed by a constant.
 INIT_STREAM, AUGMENT_STREAM = 0, 1
-# What runs once need not run fast, and compiles several times as fast so, to the same bits.
-_RUN_ONCE = {"xla_backend_optimization_level": 1}
 
 
 class Plan(NamedTuple):
@@ -81,7 +79,7 @@ def make_init(
     init = jax.jit(
         _initializer(objective, optimizer, feed),
         out_shardings=parallel.replicated(mesh),
-        compiler_options=_RUN_ONCE if mesh.devices.flat[0].platform == "cpu" else None,
+        compiler_options=compiling.of_what_runs_once(mesh),
     )
     return lambda seed: init(stream_key(seed, INIT_STREAM))
 
@@ -143,7 +141,12 @@ def make_train_step(
 def compiled(step: Callable[..., tuple[TrainState, Metrics]], mesh: Mesh) -> Callable[..., Any]:
     """A step under `jax.jit`: the state is donated, what comes out is replicated."""
     replicated = parallel.replicated(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(replicated, replicated))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(replicated, replicated),
+        compiler_options=compiling.of_steps(mesh),
+    )
 
 
 def run(

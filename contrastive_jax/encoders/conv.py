@@ -60,7 +60,7 @@ def _filter_gradient_in_chunks(x, grad, size, stride, padding):
     chunk = max(1, min(batch, _CHUNK_POSITIONS // (height * width)))
     n_chunks = -(-batch // chunk)
     missing = n_chunks * chunk - batch  # images of zeros, whose gradient is zero
-    x = jnp.pad(x, ((0, missing), *padding, (0, 0)))
+    x = jnp.pad(x, ((0, missing), (0, 0), (0, 0), (0, 0)))
     grad = jnp.pad(grad, ((0, missing), (0, 0), (0, 0), (0, 0)))
     x = x.reshape(n_chunks, chunk, *x.shape[1:])
     grad = grad.reshape(n_chunks, chunk * height * width, features)
@@ -72,6 +72,7 @@ def _filter_gradient_in_chunks(x, grad, size, stride, padding):
 
     def one_chunk(total, x_and_grad):
         x, grad = x_and_grad
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         at = [seen_from(x, row, col) for row in range(size[0]) for col in range(size[1])]
         patches = jnp.concatenate(at, axis=1)
         return total + grad.astype(jnp.float32).T @ patches, None

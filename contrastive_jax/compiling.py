@@ -1,0 +1,44 @@
+"""What XLA is told beside the program, for each kind of device; nothing is set elsewhere."""
+
+import functools
+
+import jax
+
+from contrastive_jax.parallel import Mesh
+
+Options = dict[str, bool | int | str]
+
+# What runs once need not run fast, and compiles several times as fast so, to the same bits.
+_RUN_ONCE: Options = {"xla_backend_optimization_level": 1}
+# XLA's CPU backend hands convolutions to YNNPACK (jaxlib 0.10.2); with Eigen's kernels in its place
+# the step of a ResNet-18 on two threads takes a fifth less (benchmarks/README.md).
+_NO_YNNPACK: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+def of_steps(mesh: Mesh) -> Options | None:
+    """For a step that runs many times."""
+    return (_known(tuple(_NO_YNNPACK.items())) or None) if _on_cpu(mesh) else None
+
+
+def of_what_runs_once(mesh: Mesh) -> Options | None:
+    """For a program such as the first state's."""
+    return _RUN_ONCE if _on_cpu(mesh) else None
+
+
+def _on_cpu(mesh: Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
+
+
+@functools.cache
+def _known(options: tuple[tuple[str, bool | int | str], ...]) -> Options:
+    """Those of the options that this version of XLA has."""
+    return {name: value for name, value in options if _is_known(name, value)}
+
+
+def _is_known(name: str, value: bool | int | str) -> bool:
+    program = jax.jit(lambda: 0, compiler_options={name: value})
+    try:
+        program.lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True

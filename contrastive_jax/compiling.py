@@ -10,14 +10,15 @@ Options = dict[str, bool | int | str]
 
 # What runs once need not run fast, and compiles several times as fast so, to the same bits.
 _RUN_ONCE: Options = {"xla_backend_optimization_level": 1}
-# XLA's CPU backend hands convolutions to YNNPACK (jaxlib 0.10.2); with Eigen's kernels in its place
-# the step of a ResNet-18 on two threads takes a fifth less (benchmarks/README.md).
-_NO_YNNPACK: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# XLA's CPU backend hands convolutions, products and reductions to YNNPACK (jaxlib 0.10.2). Reductions
+# gain by it; with Eigen's convolutions and products in its place the step of a ResNet-18 on two
+# threads takes a quarter less (benchmarks/README.md).
+_YNNPACK_REDUCES: Options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 def of_steps(mesh: Mesh) -> Options | None:
     """For a step that runs many times."""
-    return (_known(tuple(_NO_YNNPACK.items())) or None) if _on_cpu(mesh) else None
+    return (_known(tuple(_YNNPACK_REDUCES.items())) or None) if _on_cpu(mesh) else None
 
 
 def of_what_runs_once(mesh: Mesh) -> Options | None:

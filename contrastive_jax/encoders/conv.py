@@ -1,6 +1,7 @@
 """A 2-D convolution whose filter gradient is fast on CPUs as well."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,9 @@ from jax import lax
 
 # XLA's gradient of a convolution to its filter runs at 5 to 80 GFLOP/s on CPU, least where the
 # output is large; as matmuls of patches over chunks of the batch it runs at 30 to 110. About 1,024
-# positions a chunk keep the patches in cache.
+# positions a chunk keep the patches in cache. A loop takes long to compile, so small products stay
+# as they are.
+_MIN_FLOP = 1.6e8
 _CHUNK_POSITIONS = 1024
 
 
@@ -47,6 +50,8 @@ def _backward(stride, padding, saved, grad):
         summed = _filter_gradient_in_chunks(x, grad, kernel.shape[:2], stride, padding)
         return summed.astype(kernel.dtype)
 
+    if 2 * grad.size * math.prod(kernel.shape[:3]) < _MIN_FLOP:
+        return grad_x, from_xla(x, grad)
     return grad_x, lax.platform_dependent(x, grad, cpu=from_chunks, default=from_xla)
 
 

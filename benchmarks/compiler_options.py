@@ -1,0 +1,83 @@
+"""What each choice of XLA's CPU options costs or saves of the SimCLR step.
+
+    python benchmarks/compiler_options.py             # ResNet-18 at batch 128, small encoder at 256
+    python benchmarks/compiler_options.py --smoke --out /tmp/options.json
+
+The same step is compiled under each choice, and they take turns in one process (A B C A B C ...).
+contrastive_jax/compiling.py sets the choice that this justifies. The images are random: no option
+looks at them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+import work
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+TYPES = "LIBRARY_FUSION_TYPE_"
+CHOICES = {
+    "XLA's defaults": {},
+    "YNNPACK for reductions": {"xla_cpu_experimental_ynn_fusion_type": f"{TYPES}REDUCE"},
+    "and for single products": {
+        "xla_cpu_experimental_ynn_fusion_type": f"{TYPES}REDUCE,{TYPES}INDIVIDUAL_DOT"
+    },
+    "no YNNPACK": {"xla_cpu_experimental_ynn_fusion_type": ""},
+}
+
+
+def compiled_step(name: str, options: dict[str, str]) -> harness.Step:
+    """The step that the command trains with, compiled under these options."""
+    import simclr_jax
+
+    from contrastive_jax import compiling
+
+    images = np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), np.uint8)
+    chosen = compiling.of_steps
+    compiling.of_steps = lambda mesh: options or None
+    try:
+        contender = simclr_jax.contender(work.config(name, None, "float32"), images)
+    finally:
+        compiling.of_steps = chosen
+
+    def step() -> None:
+        contender.step()
+        contender.wait()
+
+    return step
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    rows = []
+    for name in args.works:
+        steps = {choice: compiled_step(name, options) for choice, options in CHOICES.items()}
+        rounds = args.rounds or {"resnet18": 3}.get(name, 15)
+        for choice, seconds in harness.take_turns(steps, rounds).items():
+            row = {"work": name, "choice": choice, "options": CHOICES[choice]}
+            rows.append({**row, **harness.timing(seconds)})
+            print("{work:9s} {choice:24s} {seconds:8.3f} s".format(**rows[-1]), flush=True)
+    protocol = {
+        "what": "seconds of a whole step, median of the rounds",
+        "batch_sizes": {name: work.BATCH_SIZES[name] for name in args.works},
+    }
+    return {**harness.circumstances(PACKAGES), "protocol": protocol, "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--works", nargs="+", default=["resnet18", "cpu"], choices=work.PRESETS)
+    parser.add_argument("--rounds", type=int, help="default: 3 for resnet18, else 15")
+    parser.add_argument("--smoke", action="store_true", help="a small step, two rounds")
+    parser.add_argument("--out", type=Path, default=harness.RESULTS / "compiler_options_cpu.json")
+    args = parser.parse_args()
+    if args.smoke:
+        args.works, args.rounds = ["smoke"], 2
+    sys.path.insert(0, str(harness.ROOT))
+    harness.write(args.out, measure(args))
+
+
+if __name__ == "__main__":
+    main()

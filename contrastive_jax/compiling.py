@@ -10,9 +10,10 @@ Options = dict[str, bool | int | str]
 
 # What runs once need not run fast, and compiles several times as fast so, to the same bits.
 _RUN_ONCE: Options = {"xla_backend_optimization_level": 1}
-# XLA's CPU backend hands convolutions, products and reductions to YNNPACK (jaxlib 0.10.2), but only
-# reductions gain by it: with Eigen's convolutions and products in its place the step of a ResNet-18
-# on two threads takes a quarter less (benchmarks/results/compiler_options_cpu.json).
+# XLA's CPU backend hands convolutions, products and reductions to YNNPACK (jaxlib 0.10.2).
+# Convolutions lose by it, reductions gain and products do neither: with Eigen's kernels for the
+# others the step of a ResNet-18 on two threads takes a quarter less
+# (benchmarks/results/compiler_options_cpu.json).
 _YNNPACK_REDUCES: Options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 

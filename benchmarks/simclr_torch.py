@@ -5,8 +5,8 @@ and the views are compiled by torch.compile, and bfloat16 means autocast.
 """
 
 import functools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,19 +27,28 @@ LIGHTLY = (
 
 def plain(config: Any, images: np.ndarray) -> Contender:
     """A plain loop on tensors that are already on the device."""
-    device, augment = _device(), config.augment.to_dict()
-    resident = torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).contiguous().to(device)
-    head = torch_resnet.head(torch_resnet.features(**config.encoder), **config.head)
-    views = _compiled(functools.partial(torch_views.batched, augment=augment))
-    order = _order(len(images), config.data.batch_size, device)
-
-    def batch() -> torch.Tensor:
-        """The first views, then the second ones."""
-        return views(resident[next(order)].repeat(2, 1, 1, 1))
-
+    batch = plain_batches(config, images)
     loss = functools.partial(nt_xent, temperature=config.loss.temperature)
     parts = functools.partial(_parts, batch, source="gather and augment")
-    return _contender(config, head, batch, loss, parts, PLAIN)
+    return _contender(config, plain_head(config), batch, loss, parts, PLAIN)
+
+
+def plain_head(config: Any) -> torch.nn.Module:
+    return torch_resnet.head(torch_resnet.features(**config.encoder), **config.head)
+
+
+def plain_batches(config: Any, images: np.ndarray) -> Callable[[], torch.Tensor]:
+    """A function that makes the next batch: the first views, then the second ones."""
+    device, augment = _device(), config.augment.to_dict()
+    resident = on_device(images)
+    views = _compiled(functools.partial(torch_views.batched, augment=augment))
+    order = _order(len(images), config.data.batch_size, device)
+    return lambda: views(resident[next(order)].repeat(2, 1, 1, 1))
+
+
+def on_device(images: np.ndarray) -> torch.Tensor:
+    """uint8 [N,C,H,W] of images [N,H,W,C]."""
+    return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).contiguous().to(_device())
 
 
 def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
@@ -51,7 +60,7 @@ def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
 
     augment, device = config.augment.to_dict(), _device()
     loader = torch_views.loader(images, augment, "lightly", config.data.batch_size, workers)
-    head = torch_resnet.head(torch_resnet.features(**config.encoder), **config.head)
+    head = plain_head(config)
     criterion = NTXentLoss(temperature=config.loss.temperature)
     batches = _forever(loader)
 
@@ -71,21 +80,39 @@ def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
 def _contender(
     config: Any, head: torch.nn.Module, batch: Any, loss: Any, parts: Any, includes: str
 ) -> Contender:
-    device = _device()
-    encoder = torch_resnet.encoder(**config.encoder)
-    count = {
-        "encoder": torch_resnet.parameters(encoder),
-        "head": torch_resnet.parameters(head),
-    }
+    network = build(config, head)
+    optimizer = network.optimizer
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(network.forward(batch())).backward()
+        optimizer.step()
+
+    parts = functools.partial(parts, network.forward, loss, optimizer)
+    return Contender(step, wait, parts, network.parameters, includes)
+
+
+class Network(NamedTuple):
+    """An encoder with its head, on the device, and what trains both."""
+
+    encoder: torch.nn.Module
+    forward: Callable[[torch.Tensor], torch.Tensor]  # views [N,C,H,W] to float32 embeddings
+    optimizer: torch.optim.Optimizer
+    parameters: dict[str, int]  # of "encoder" and "head"
+
+
+def build(config: Any, head: torch.nn.Module) -> Network:
+    """The encoder of a config with a head, channels-last, and its fused SGD."""
+    device, encoder = _device(), torch_resnet.encoder(**config.encoder)
+    count = {"encoder": torch_resnet.parameters(encoder), "head": torch_resnet.parameters(head)}
     network = torch.nn.Sequential(encoder, head).to(device, memory_format=torch.channels_last)
     settings = config.optimizer
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        settings.learning_rate,
-        settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    decayed = lambda p: settings.decay_norm_and_bias or p.ndim > 1  # noqa: E731
+    groups = [
+        {"params": [p for p in network.parameters() if decayed(p) is decays], "weight_decay": decay}
+        for decays, decay in ((True, settings.weight_decay), (False, 0.0))
+    ]
+    optimizer = torch.optim.SGD(groups, settings.learning_rate, settings.momentum, fused=True)
     compiled = _compiled(network)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -93,13 +120,7 @@ def _contender(
         with torch.autocast(device.type, torch.bfloat16, config.encoder.dtype == "bfloat16"):
             return compiled(x).float()
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss(forward(batch())).backward()
-        optimizer.step()
-
-    parts = functools.partial(parts, forward, loss, optimizer)
-    return Contender(step, _wait, parts, count, includes)
+    return Network(encoder, forward, optimizer, count)
 
 
 def _parts(batch: Any, forward: Any, loss: Any, optimizer: Any, source: str) -> dict[str, Any]:
@@ -137,14 +158,14 @@ def _compiled(function: Any) -> Any:
     return torch.compile(function) if torch.cuda.is_available() else function
 
 
-def _wait() -> None:
+def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def _finish(part: Any) -> None:
     part()
-    _wait()
+    wait()
 
 
 def _order(n: int, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:

@@ -5,24 +5,28 @@
         --out benchmarks/results/time_to_accuracy_gpu.json                   # one GPU
     python benchmarks/time_to_accuracy.py --smoke --out /tmp/accuracy.json   # a try
 
+Ours and a plain PyTorch loop of the same recipe take turns, each seed in a process of its own.
 Every --every steps the training pauses, and the pooled features of the test set are classified by
-their k = 10 nearest neighbours (cosine, equal votes) among those of the whole training set. The
-clock stands still meanwhile, and it starts when the step has been compiled; compiling is reported
-beside it. Two answers: the first look at which the target was reached, and the last step of the
-schedule with its accuracy. Nothing is chosen by these looks at the test set.
+their k = 10 nearest neighbours (cosine, equal votes) among those of the whole training set, by one
+function for both. The clock stands still meanwhile, and it starts when the step has been compiled;
+compiling is reported beside it. Two answers: the first look at which the target was reached, and
+the last step of the schedule with its accuracy. Nothing is chosen by these looks at the test set.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import harness
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+CONTENDERS = ("contrastive_jax", "torch")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
 class Look(NamedTuple):
@@ -34,26 +38,48 @@ class Look(NamedTuple):
     accuracy: float
 
 
-def train_once(config: Any, every: int | None) -> dict[str, Any]:
-    """One seed: the accuracies and the seconds of training until each."""
+class Looks:
+    """The evaluations of one training, for a contender that gives features of images.
+
+    Neighbours are found when the training is over: JAX at work between two steps of PyTorch would
+    leave its threads in the way of the next ones.
+    """
+
+    def __init__(self, dataset: Any):
+        from contrastive_jax import data
+
+        self.bank, self.test = data.labelled(dataset.train), dataset.test
+        self._held: list[tuple[int, float, float, tuple[Any, Any]]] = []
+
+    def take(self, features: Callable[[Any], Any], step: int) -> None:
+        """`features` of [N,H,W,C] uint8 is [N,F]; the device has nothing left to do."""
+        stopped = time.perf_counter()
+        bank, queries = features(self.bank.image), features(self.test.image)
+        self._held.append((step, stopped, time.perf_counter(), (bank, queries)))
+        print(f"  step {step}", file=sys.stderr)
+
+    def judged(self) -> list[Look]:
+        return [Look(*when, self._accuracy(*features)) for *when, features in self._held]
+
+    def _accuracy(self, bank: Any, queries: Any) -> float:
+        from contrastive_jax import evaluate
+
+        protocol = evaluate.KnnProtocol(10)
+        near, index = evaluate.knn_neighbours(bank, queries, k=protocol.k)
+        predicted = evaluate.knn_predict(near, self.bank.label[index], protocol)
+        return float((predicted == self.test.label).mean())
+
+
+def ours(run: Any, every: int, looks: Looks) -> tuple[float, float]:
+    """Train as the command does; when the clock began, and the seconds of compiling before."""
     import jax
 
-    from contrastive_jax import data, evaluate, train
-    from experiments import launch, scoring, simclr
-
-    run = launch.build(simclr.EXPERIMENT, config)
-    bank, test = data.labelled(run.dataset.train), run.dataset.test
-    protocol = evaluate.KnnProtocol(10)
-    looks: list[Look] = []
+    from contrastive_jax import train
+    from experiments import launch, scoring
 
     def look(state: Any, step: int) -> dict[str, float]:
         jax.block_until_ready(state)
-        stopped = time.perf_counter()
-        h = [scoring.extract(run, state, images)["features"] for images in (bank.image, test.image)]
-        near, index = evaluate.knn_neighbours(*h, k=protocol.k)
-        predicted = evaluate.knn_predict(near, bank.label[index], protocol)
-        accuracy = float((predicted == test.label).mean())
-        looks.append(Look(step, stopped, time.perf_counter(), accuracy))
+        looks.take(lambda image: scoring.extract(run, state, image)["features"], step)
         return {}
 
     finished = train.run(
@@ -64,16 +90,43 @@ def train_once(config: Any, every: int | None) -> dict[str, Any]:
         plan=run.plan,
         mesh=run.mesh,
         write=lambda step, row: None,
-        evaluators=[train.Evaluator(every or run.plan.steps, look)],
+        evaluators=[train.Evaluator(every, look)],
     )
-    began = time.perf_counter() - finished.train_seconds  # when the step had been compiled
-    epoch = len(run.dataset.train.image) // run.dataset.batch_size
+    return time.perf_counter() - finished.train_seconds, finished.compile_seconds
+
+
+def peer(config: Any, run: Any, every: int, looks: Looks) -> tuple[float, float]:
+    """The same in PyTorch."""
+    import accuracy_torch
+    import simclr_torch
+
+    def look(features: Callable[..., Any], step: int) -> None:
+        if step % every == 0 or step == run.plan.steps:
+            simclr_torch.wait()
+            looks.take(features, step)
+
+    return accuracy_torch.train(config, run.dataset, run.plan.steps, look)
+
+
+def train_once(contender: str, config: Any, every: int | None) -> dict[str, Any]:
+    """One seed of a contender: the accuracies and the seconds of training until each."""
+    from experiments import launch, simclr
+
+    launch.set_up_jax()
+    run = launch.build(simclr.EXPERIMENT, config)
+    looks, every = Looks(run.dataset), every or run.plan.steps
+    if contender == "contrastive_jax":
+        began, compiling = ours(run, every, looks)
+    else:
+        began, compiling = peer(config, run, every, looks)
+    taken = looks.judged()
     return {
         "seed": run.plan.seed,
-        "compile_seconds": finished.compile_seconds,
-        "evaluation_seconds": sum(look.resumed - look.stopped for look in looks),
-        "steps_per_epoch": epoch,
-        "curve": curve(looks, began),
+        "compile_seconds": compiling,
+        "evaluation_seconds": sum(look.resumed - look.stopped for look in taken),
+        "steps_per_epoch": run.dataset.n_train // run.dataset.batch_size,
+        "curve": curve(taken, began),
+        "resolved_config": json.loads(config.to_json()),
     }
 
 
@@ -100,34 +153,35 @@ def reached(points: list[dict[str, float]], target: float) -> float | None:
     return next((p["seconds"] for p in points if p["accuracy"] >= target), None)
 
 
-def load_config(path: str, smoke: bool) -> Any:
+def load_config(args: argparse.Namespace, seed: int) -> Any:
     from experiments import command_line
 
-    config = command_line.parse(["time_to_accuracy", f"--config={path}"], "").config
-    if smoke:
+    config = command_line.parse(["time_to_accuracy", f"--config={args.config}"], "").config
+    config.train.seed = seed
+    if args.smoke:
         config.train.steps = 4
+    if "data_dir" in config.data and args.data_dir:
+        config.data.data_dir = args.data_dir
     return config
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from experiments import launch
-
-    launch.set_up_jax()
-    seeds, first = [], None
+    """All seeds of all contenders, in turn."""
+    seeds: dict[str, list[dict[str, Any]]] = {name: [] for name in args.contenders}
+    resolved = None
     for seed in range(args.seeds):
-        config = load_config(args.config, args.smoke)
-        config.train.seed = seed
-        if "data_dir" in config.data and args.data_dir:
-            config.data.data_dir = args.data_dir
-        first = first or json.loads(config.to_json())
-        found = train_once(config, args.every)
-        last = found["curve"][-1]
-        found |= {"seconds_to_target": reached(found["curve"], args.target), "last": last}
-        print(
-            f"seed {seed}: target after {found['seconds_to_target']} s; "
-            f"last step {last['accuracy']:.4f} after {last['seconds']:.1f} s"
-        )
-        seeds.append(found)
+        for contender in args.contenders:
+            print(f"{contender}, seed {seed}", file=sys.stderr)
+            turn = ["--turn", contender, "--seed", seed, *sys.argv[1:]]
+            found = json.loads(harness.in_own_process(__file__, *turn))
+            config, last = found.pop("resolved_config"), found["curve"][-1]
+            resolved = resolved or config
+            found |= {"seconds_to_target": reached(found["curve"], args.target), "last": last}
+            print(
+                f"{contender}, seed {seed}: target after {found['seconds_to_target']} s; "
+                f"last step {last['accuracy']:.4f} after {last['seconds']:.1f} s"
+            )
+            seeds[contender].append(found)
     return {
         **harness.circumstances(PACKAGES),
         "protocol": {
@@ -138,9 +192,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "accuracy": "kNN k=10, cosine, equal votes, pooled features, all of train against test",
             "seconds": "of training after the step was compiled, evaluation excluded",
         },
-        "resolved_config": first,
-        **summary(seeds),
-        "runs": seeds,
+        "resolved_config": resolved,
+        "rows": [
+            {"contender": name, **summary(found), "runs": found} for name, found in seeds.items()
+        ],
     }
 
 
@@ -158,16 +213,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/cifar.py:cpu", help="FILE[:preset]")
     parser.add_argument("--target", type=float, default=0.48, help="accuracy from 0 to 1")
-    parser.add_argument("--every", type=int, default=100, help="steps between two looks")
+    parser.add_argument("--every", type=int, default=205, help="steps between two looks")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)
     parser.add_argument("--data_dir", help="of prepared sets; default: TFDS_DATA_DIR")
-    parser.add_argument("--smoke", action="store_true", help="the digits, 4 steps, one seed")
+    parser.add_argument("--smoke", action="store_true", help="the digits, 4 steps, one seed, ours")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "time_to_accuracy_cpu.json")
+    parser.add_argument("--turn", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.smoke:
         args.config, args.every, args.seeds = "configs/digits.py:smoke", 2, 1
+        args.contenders = CONTENDERS[
+            :1
+        ]  # the digits have one channel, the peer's jitter takes three
     sys.path.insert(0, str(harness.ROOT))
-    harness.write(args.out, run(args))
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the GPU too
+    if args.turn:
+        print(json.dumps(train_once(args.turn, load_config(args, args.seed), args.every)))
+    else:
+        harness.write(args.out, run(args))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ STEM_STRIDES = {"cifar": 1, "stride2": 2}
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, padding=(size - 1) // 2, bias=False)
+    made = nn.Conv2d(inputs, outputs, size, stride, padding=(size - 1) // 2, bias=False)
+    nn.init.kaiming_normal_(made.weight, mode="fan_out")  # as ours begins
+    return made
 
 
 class Basic(nn.Module):

@@ -7,6 +7,7 @@ import optax
 import optax.contrib
 
 NAMES = ("sgd", "lars", "adamw", "muon")
+ANNEALINGS = ("cosine", "linear")
 SCALINGS = {
     "none": lambda batch_size: 1.0,
     "linear": lambda batch_size: batch_size / 256,  # LR x batch / 256
@@ -23,6 +24,7 @@ def make(
     weight_decay: float = 5e-4,
     decay_norm_and_bias: bool = False,
     warmup_epochs: float = 0.0,
+    annealing: str = "cosine",
     skip_nonfinite: int = 0,
     *,
     batch_size: int,
@@ -31,7 +33,7 @@ def make(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and its learning-rate schedule, by the keys of the config's `optimizer`.
 
-    The rate rises linearly over `warmup_epochs` and then falls as a half cosine to zero at the
+    The rate rises linearly over `warmup_epochs` and then falls, as `annealing` says, to zero at the
     last step. The weight decay of SGD and LARS is an L2 term, that of AdamW and Muon is decoupled.
 
     Args:
@@ -48,6 +50,7 @@ def make(
       decay_norm_and_bias: also decay norm scales and biases, not with "muon". LARS never adapts
         those.
       warmup_epochs: length of the warm-up in epochs.
+      annealing: how the rate falls after it: "cosine" (half a period) or "linear".
       skip_nonfinite: leave out the steps whose gradient is not finite, up to so many in a row:
         `train` keeps their parameters, moments and batch statistics as they were. 0 stops at once.
       batch_size: the global batch, in examples.
@@ -55,7 +58,7 @@ def make(
       steps_per_epoch: steps in one epoch.
 
     Raises:
-      ValueError: an unknown name or scaling, a number out of range, or too long a warm-up.
+      ValueError: an unknown name, scaling or annealing, a number out of range, too long a warm-up.
 
     >>> optimizer, schedule = make("lars", 0.3, "linear", warmup_epochs=1, batch_size=512,
     ...                            steps=100, steps_per_epoch=10)
@@ -66,6 +69,8 @@ def make(
         raise ValueError(f"optimizer name is {name!r}; give one of {NAMES}")
     if scaling not in SCALINGS:
         raise ValueError(f"optimizer scaling is {scaling!r}; give one of {tuple(SCALINGS)}")
+    if annealing not in ANNEALINGS:
+        raise ValueError(f"optimizer annealing is {annealing!r}; give one of {ANNEALINGS}")
     numbers = {
         "learning_rate": learning_rate,
         "momentum": momentum,
@@ -90,7 +95,7 @@ def make(
             "give a shorter warm-up or train longer"
         )
     peak = learning_rate * SCALINGS[scaling](batch_size)
-    schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps)
+    schedule = _schedule(peak, warmup, steps, annealing)
     decayed = _everything_trained if decay_norm_and_bias else _weights
     if name == "lars":
         optimizer = optax.lars(
@@ -119,6 +124,13 @@ def make(
     if skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
     return optimizer, schedule
+
+
+def _schedule(peak: float, warmup: int, steps: int, annealing: str) -> optax.Schedule:
+    if annealing == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps)
+    rise = optax.linear_schedule(0.0, peak, warmup)
+    return optax.join_schedules([rise, optax.linear_schedule(peak, 0.0, steps - warmup)], [warmup])
 
 
 def _weights(params: Any) -> Any:

@@ -112,7 +112,7 @@ def make_step(
     """One step as a pure function of (state, resident arrays, sent arrays, key)."""
 
     def train_step(state, resident, sent, key):
-        batch = feed.assemble(resident, sent)
+        batch = {**feed.assemble(resident, sent), "step": state.step}
         key = jax.random.fold_in(key, state.step)
         loss_and_grad = jax.value_and_grad(objective.loss, has_aux=True)
         (total, out), grads = loss_and_grad(state.params, state.model_state, batch, key)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 # "image" [B,H,W,C] uint8, or [B,V,H,W,C] where the views were cut on the host; "label" [B] int32;
-# "index" [B] int32
+# "index" [B] int32; and, for a loss in training, "step" [] int32
 Batch = Mapping[str, jax.Array]
 Params = Any  # a pytree of float32 arrays, trained by the optimizer
 ModelState = Any  # a pytree that is carried but not trained: batch statistics, EMA weights, a queue

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 from contrastive_jax.errors import CheckpointError, ConfigError, RunError
 
 Sections = Mapping[str, Collection[str]]  # section -> the keywords of the function that reads it
+OPTIONAL = {"early"}  # sections that a config may leave out
 
 
 class Command(NamedTuple):
@@ -179,11 +180,12 @@ def check(config: ConfigDict, sections: Sections) -> None:
       ConfigError: names the section or key, and the nearest one that exists.
     """
     _check_names("section", set(config), set(sections))
-    missing = sorted(set(sections) - set(config))
+    needed = set(sections) - OPTIONAL
+    missing = sorted(needed - set(config))
     if missing:
-        raise ConfigError(f"The config has no section {missing[0]!r}; it needs {sorted(sections)}.")
-    for section, keys in sections.items():
-        _check_names(f"key of {section!r}", set(config[section]), set(keys))
+        raise ConfigError(f"The config has no section {missing[0]!r}; it needs {sorted(needed)}.")
+    for section in config:
+        _check_names(f"key of {section!r}", set(config[section]), set(sections[section]))
     for key, value in leaves(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"--config.{key} is {value}; give a finite number.")

@@ -17,7 +17,7 @@ from contrastive_jax.checkpoint import Checkpointer, digest
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
-from experiments import command_line, console, processes, provenance, resuming, scoring
+from experiments import command_line, console, early, processes, provenance, resuming, scoring
 from experiments.command_line import keywords
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 from experiments.trouble import culprits_kept, memory_explained
@@ -224,7 +224,9 @@ def build(
     """
     mesh = parallel.make_mesh()
     check_batch(config.data.batch_size, mesh)
-    experiment.build(config, mesh, 2)  # its checks come before the data is read
+    for part in (config, early.settings(config)):
+        if part is not None:  # its checks come before the data is read
+            experiment.build(part, mesh, 2)
     settings = scoring.settings(**command_line.as_kwargs(config, "eval"))
     dataset = load(**command_line.as_kwargs(config, "data"))
     steps_per_epoch = dataset.n_train // dataset.batch_size
@@ -235,7 +237,10 @@ def build(
         steps=plan.steps,
         steps_per_epoch=steps_per_epoch,
     )
-    objective = experiment.build(config, mesh, len(dataset.class_names))
+    if dataset.stream is not None:
+        early.check_streamed(experiment.views, config)
+    classes = len(dataset.class_names)
+    objective = early.build(lambda part: experiment.build(part, mesh, classes), config, plan.steps)
     views = experiment.views(config)
     feed = data.train_feed(dataset, plan.seed, views.crops)
     init = train.make_init(objective, optimizer, feed, mesh)

@@ -81,7 +81,16 @@ def test_scaling_by_the_batch(scaling, peak):
     np.testing.assert_allclose(float(schedule(100)), 0.0, atol=1e-7)
 
 
+def test_linear_annealing_is_a_line_from_the_end_of_the_warm_up_to_zero():
+    _, schedule = optim.make(learning_rate=0.1, warmup_epochs=1, annealing="linear", **LENGTH)
+    np.testing.assert_allclose([schedule(t) for t in (5, 10, 55, 100)], [0.05, 0.1, 0.05, 0])
+    _, at_once = optim.make(learning_rate=0.1, annealing="linear", **LENGTH)
+    np.testing.assert_allclose([at_once(t) for t in (0, 25, 100)], [0.1, 0.075, 0])
+
+
 def test_bad_settings_name_the_key_and_the_remedy():
+    with pytest.raises(ValueError, match="annealing is 'cos'; give one of"):
+        optim.make(annealing="cos", **LENGTH)
     with pytest.raises(ValueError, match="optimizer name is 'sdg'; give one of"):
         optim.make("sdg", **LENGTH)
     with pytest.raises(ValueError, match="warmup_epochs is 10, 100 steps of the 100"):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from contrastive_jax.encoders.conv import Conv
 from contrastive_jax.encoders.norm import batch_norm
+from contrastive_jax.encoders.whitening import Whitening
 
 
 class Architecture(NamedTuple):
@@ -38,6 +39,7 @@ def make(
     stages: int = 4,
     dtype: str = "float32",
     norm_groups: int = 1,
+    whiten: bool = False,
 ) -> "ResNet":
     """An encoder from images [B,H,W,C] to features [B,F] by the keys of the config's `encoder`.
 
@@ -50,6 +52,7 @@ def make(
       dtype: "float32" or "bfloat16" for the computation; parameters and statistics are float32.
       norm_groups: parts of the batch whose statistics are apart, as on devices of their own; 1 is
         the global batch.
+      whiten: show the stem the whitened 3x3 patches of the images, see `whitening.py`.
 
     Raises:
       ValueError: an unknown depth, stem or dtype, or a width or number of stages out of range.
@@ -69,7 +72,10 @@ def make(
     _require(norm_groups >= 1, "norm_groups", norm_groups, "at least 1")
     architecture = ARCHITECTURES[depth]
     blocks = architecture.blocks[:stages]
-    return ResNet(blocks, architecture.bottleneck, stem, channels, jnp.dtype(dtype), norm_groups)
+    computed = jnp.dtype(dtype)
+    return ResNet(
+        blocks, architecture.bottleneck, stem, channels, computed, norm_groups, bool(whiten)
+    )
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:
@@ -84,6 +90,7 @@ class ResNet(nn.Module):
     channels: int
     dtype: jnp.dtype
     norm_groups: int
+    whiten: bool
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
@@ -92,7 +99,8 @@ class ResNet(nn.Module):
         block = functools.partial(Bottleneck if self.bottleneck else Basic, norm=norm, conv=conv)
 
         size, stride = {"cifar": (3, 1), "stride2": (3, 2), "imagenet": (7, 2)}[self.stem]
-        x = conv(self.channels, size, stride, name="stem_conv")(x_BHWC)
+        x = Whitening(not train, name="whitening")(x_BHWC) if self.whiten else x_BHWC
+        x = conv(self.channels, size, stride, name="stem_conv")(x)
         x = nn.relu(norm(name="stem_norm")(x))
         if self.stem == "imagenet":
             edges: Any = ((1, 1), (1, 1))  # flax annotates its padding as a name only

@@ -38,10 +38,17 @@ class Record(NamedTuple):
     name: str = ""  # whose metrics are not finite
 
 
+class Stage(NamedTuple):
+    """From which step on a program trains."""
+
+    start: int
+    train_step: Callable[..., Any]  # under jax.jit: `train.compiled`
+
+
 class Trainee(NamedTuple):
     """What the loop trains: one run, or several whose state and metrics are stacked."""
 
-    train_step: Callable[..., Any]  # under jax.jit: `train.compiled`
+    stages: Sequence[Stage]  # in order, the first from step 0 on
     batch_at: Callable[[int], Batch]  # what is sent for a step, on the devices
     resident: Batch
     key: jax.Array  # of augmentation
@@ -63,15 +70,19 @@ def loop(
     """Train from `state` at `step` to the last of `steps`, or until `stop()`: see `train.run`."""
     resident, key, records = trainee.resident, trainee.key, trainee.records
     log = _LateLog(trainee, step)
-    started = compiled_at = time.perf_counter()
-    train_step = running = None
+    started, compiling = time.perf_counter(), 0.0
+    stage = running = None
+    train_step: Any = None
 
     while step < steps:
         with jax.transfer_guard("disallow"):
             sent = trainee.batch_at(step)
-            if train_step is None:  # compiled ahead, so that a second compilation is an error
-                train_step = trainee.train_step.lower(state, resident, sent, key).compile()  # type: ignore
-                compiled_at = time.perf_counter()
+            due = [each for each in trainee.stages if each.start <= step][-1]
+            if due is not stage:  # compiled ahead, so that a second compilation is an error
+                jax.block_until_ready(state)
+                began, stage = time.perf_counter(), due
+                train_step = due.train_step.lower(state, resident, sent, key).compile()  # type: ignore
+                compiling += time.perf_counter() - began
             state, metrics = train_step(state, resident, sent, key)
         if not resident:  # streamed batches are large: one in use and one on its way are enough
             jax.block_until_ready(running)
@@ -90,8 +101,8 @@ def loop(
 
     log.flush()
     jax.block_until_ready(state)
-    finished_at = time.perf_counter()
-    return Finished(state, step, compiled_at - started, finished_at - compiled_at)
+    seconds = time.perf_counter() - started
+    return Finished(state, step, compiling, seconds - compiling)
 
 
 def _measured(trainee: Trainee, state: TrainState, step: int, done: bool) -> list[dict[str, Any]]:

@@ -77,7 +77,9 @@ def run(
         out_shardings=parallel.replicated(mesh),
     )
     trainee = Trainee(
-        train.compiled(make_step(objective, optimizer, feeds[0]), mesh),
+        train.stages(
+            objective, lambda part: train.compiled(make_step(part, optimizer, feeds[0]), mesh)
+        ),
         lambda step: parallel.put_batch(_sent(feeds, step), mesh, axis=1),
         parallel.put_replicated(dict(feeds[0].resident), mesh),
         _keys([plan.seed for plan in plans], mesh),

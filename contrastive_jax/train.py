@@ -10,7 +10,7 @@ import optax
 
 from contrastive_jax import compiling, parallel
 from contrastive_jax.checkpoint import Checkpointer
-from contrastive_jax.loop import Evaluator, Finished, Record, Trainee, loop
+from contrastive_jax.loop import Evaluator, Finished, Record, Stage, Trainee, loop
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
 
@@ -112,7 +112,7 @@ def make_step(
     """One step as a pure function of (state, resident arrays, sent arrays, key)."""
 
     def train_step(state, resident, sent, key):
-        batch = {**feed.assemble(resident, sent), "step": state.step}
+        batch = feed.assemble(resident, sent)
         key = jax.random.fold_in(key, state.step)
         loss_and_grad = jax.value_and_grad(objective.loss, has_aux=True)
         (total, out), grads = loss_and_grad(state.params, state.model_state, batch, key)
@@ -136,6 +136,15 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """`make_step` as a compiled function, which is given the state's buffers."""
     return compiled(make_step(objective, optimizer, feed), mesh)
+
+
+def stages(objective: Objective, compiled_step: Callable[[Objective], Any]) -> list[Stage]:
+    """A program for each part of the training: one, or two where the objective begins otherwise."""
+    rest = compiled_step(objective)
+    if objective.early is None:
+        return [Stage(0, rest)]
+    first = compiled_step(objective._replace(loss=objective.early.loss))
+    return [Stage(0, first), Stage(objective.early.steps, rest)]
 
 
 def compiled(step: Callable[..., tuple[TrainState, Metrics]], mesh: Mesh) -> Callable[..., Any]:
@@ -188,7 +197,7 @@ def run(
     """
     root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
     trainee = Trainee(
-        make_train_step(objective, optimizer, feed, mesh),
+        stages(objective, lambda part: make_train_step(part, optimizer, feed, mesh)),
         lambda step: parallel.put_batch(feed.batch_at(step), mesh),
         parallel.put_replicated(dict(feed.resident), mesh),
         jax.jit(root, out_shardings=parallel.replicated(mesh))(),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 # "image" [B,H,W,C] uint8, or [B,V,H,W,C] where the views were cut on the host; "label" [B] int32;
-# "index" [B] int32; and, for a loss in training, "step" [] int32
+# "index" [B] int32
 Batch = Mapping[str, jax.Array]
 Params = Any  # a pytree of float32 arrays, trained by the optimizer
 ModelState = Any  # a pytree that is carried but not trained: batch statistics, EMA weights, a queue
@@ -43,17 +43,26 @@ class EmbedFn(Protocol):
     ) -> dict[str, jax.Array]: ...
 
 
+class Early(NamedTuple):
+    """What is minimised for the first steps of a training: smaller views, another temperature."""
+
+    loss: LossFn
+    steps: int
+
+
 class Objective(NamedTuple):
     """A method as three pure functions; its hyperparameters are held by closure.
 
     `init` makes the parameters and the model state from one batch. `loss` is the scalar to
     minimise, on the global batch. `embed` is the encoder in evaluation mode:
-    {"features": [B,F], "embedding": [B,D]}.
+    {"features": [B,F], "embedding": [B,D]}. `early`, of the same parameters and metrics, takes the
+    place of `loss` at first.
     """
 
     init: InitFn
     loss: LossFn
     embed: EmbedFn
+    early: Early | None = None
 
 
 class Feed(NamedTuple):

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from contrastive_jax.augment import Augmentation, Views
 from contrastive_jax.errors import ConfigError
-from contrastive_jax.objectives import early as objectives
 from contrastive_jax.types import Objective
 from experiments.command_line import Sections
 
@@ -55,14 +54,12 @@ def settings(config: ConfigDict) -> ConfigDict | None:
     return first
 
 
-def build(
-    build_one: Callable[[ConfigDict], Objective], config: ConfigDict, steps: int
-) -> Objective:
-    """What `build_one` makes of a config, of both where the first part of `steps` is different."""
-    late, first = build_one(config), settings(config)
+def build(one: Callable[[ConfigDict], Objective], config: ConfigDict, steps: int) -> Objective:
+    """The objective that `one` makes of a config, with another loss early on if that says so."""
+    late, first = one(config), settings(config)
     if first is None:
         return late
-    return objectives.make(build_one(first), late, round(config.early.until * steps))
+    return late._replace(early=Early(one(first).loss, round(config.early.until * steps)))
 
 
 def check_streamed(views_of: Callable[[ConfigDict], Views], config: ConfigDict) -> None:

@@ -1,7 +1,5 @@
 """Other settings for the first part of a training: whose turn it is, and what is refused."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,93 +7,108 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from configs import digits
 from contrastive_jax import augment, data, parallel, together, train
-from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.errors import ConfigError
-from contrastive_jax.objectives import early as objectives
-from contrastive_jax.objectives import simclr as simclr_objective
-from contrastive_jax.types import Objective
+from contrastive_jax.loop import Record
+from contrastive_jax.types import Early, LossOutput, Objective
 from experiments import command_line, early, moco, simclr
-from experiments.pair_losses import pair_loss
-from tests.test_losses_sharded import QUICK_COMPILE
 
-BATCH, STEPS = 8, 2
-SETTINGS = {"early": {"size": 6, "temperature": 0.9}, "late": {"size": 8, "temperature": 0.2}}
-
-
-IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
-FEED = data.feed(data.Examples(IMAGES, np.arange(24, dtype=np.int32) % 3), BATCH, 0)
-SGD = optax.sgd(1e-2)
+EARLY_STEPS, STEPS = 2, 5
+IMAGES = np.zeros((24, 8, 8, 1), np.uint8)
+EXAMPLES = data.Examples(IMAGES, np.zeros(24, np.int32))
+RATE = 0.1
 
 
-def of_settings(mesh, size: int, temperature: float) -> Objective:
-    return simclr_objective.make(
-        resnet.make(depth=10, width=0.0625, stages=1),
-        heads.make(hidden_dim=8, output_dim=4),
-        augment.make_views(size, jitter_probability=0.0, grayscale_probability=0.0),
-        pair_loss(temperature=temperature, mesh=mesh),
-        n_classes=3,
-        temperature=temperature,
-    )
+def in_turn() -> Objective:
+    """w^2 at first and then (w - 1)^2; the metric says which. The seed chooses where w begins."""
+
+    def towards(goal):
+        def loss(w, model_state, batch, key):
+            return (w - goal) ** 2, LossOutput(model_state, {"goal": jnp.float32(goal)})
+
+        return loss
+
+    init = lambda key, batch: (jax.random.normal(key), ())  # noqa: E731
+    embed = lambda w, model_state, batch: {}  # noqa: E731
+    return Objective(init, towards(1.0), embed, Early(towards(0.0), EARLY_STEPS))
 
 
-def make(which: str, mesh) -> Objective:
-    """The objective "early", "late", or both "in turn"."""
-    if which == "in turn":
-        return objectives.make(make("early", mesh), make("late", mesh), steps=STEPS)
-    return of_settings(mesh, **SETTINGS[which])
+def closed_form(w: float, start: int = 0) -> float:
+    for step in range(start, STEPS):
+        goal = 0.0 if step < EARLY_STEPS else 1.0
+        w -= RATE * 2 * (w - goal)
+    return w
 
 
-@functools.cache
-def step_of(which: str, devices: int):
-    made = make(which, parallel.make_mesh(jax.devices()[:devices]))
-    return jax.jit(train.make_step(made, SGD, FEED), compiler_options=QUICK_COMPILE)
+class Training:
+    def __init__(self, devices: int = 1):
+        self.mesh = parallel.make_mesh(jax.devices()[:devices])
+        self.feeds = [data.feed(EXAMPLES, 8, seed) for seed in (0, 1)]
+        self.goals: list[list[float]] = [[], []]
+        self.init = train.make_init(in_turn(), optax.sgd(RATE), self.feeds[0], self.mesh)
+
+    def plan(self, seed: int) -> train.Plan:
+        return train.Plan(STEPS, seed, log_every=1)
+
+    def alone(self, state, stop=lambda: False):
+        settings = {"plan": self.plan(0), "mesh": self.mesh, "stop": stop}
+        write = lambda step, row: self.goals[0].append(row["goal"])  # noqa: E731
+        return train.run(
+            in_turn(), optax.sgd(RATE), self.feeds[0], state, write=write, **settings
+        ).state
+
+    def at_once(self, states):
+        records = [Record(lambda step, row, i=i: self.goals[i].append(row["goal"])) for i in (0, 1)]
+        settings = {"plans": [self.plan(0), self.plan(1)], "mesh": self.mesh, "records": records}
+        return together.run(in_turn(), optax.sgd(RATE), self.feeds, states, **settings)
 
 
-def trained(which: str, steps, devices=1, state=None):
-    """The state and the losses after some steps, from a state or from the beginning."""
-    mesh = parallel.make_mesh(jax.devices()[:devices])
-    state = state or train.make_init(make("late", mesh), SGD, FEED, mesh)(0)
-    resident = parallel.put_replicated(dict(FEED.resident), mesh)
-    key = parallel.put_replicated(jax.random.key(1), mesh)
-    losses = []
-    for i in steps:
-        sent = parallel.put_batch(FEED.batch_at(i), mesh)
-        state, metrics = step_of(which, devices)(state, resident, sent, key)
-        losses.append(float(metrics["loss"]))
-    return jax.device_get(state), losses
+@pytest.mark.parametrize("devices", [1, 2])
+def test_each_loss_trains_in_its_turn(devices):
+    training = Training(devices)
+    state = training.init(0)
+    begin = float(state.params)
+    np.testing.assert_allclose(training.alone(state).params, closed_form(begin), rtol=1e-5)
+    assert training.goals[0] == [0.0, 0.0, 1.0, 1.0, 1.0]
 
 
-def assert_close(got, want):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), got, want)
+@pytest.mark.parametrize("stopped_after", [1, 2, 3])
+def test_a_resumed_training_is_in_the_same_part(stopped_after):
+    training = Training()
+    state = training.init(0)
+    begin = float(state.params)
+    half = training.alone(state, stop=lambda: len(training.goals[0]) >= stopped_after - 1)
+    assert int(half.step) == stopped_after
+    np.testing.assert_allclose(training.alone(half).params, closed_form(begin), rtol=1e-5)
+    assert training.goals[0] == [0.0, 0.0, 1.0, 1.0, 1.0]
 
 
-def test_each_objective_trains_in_its_turn():
-    got, losses = trained("in turn", range(4))
-    between, first = trained("early", range(STEPS))
-    want, rest = trained("late", range(STEPS, 4), state=between)
-    np.testing.assert_allclose(losses, first + rest, rtol=1e-4)
-    assert_close(got, want)
-    _, otherwise = trained("late", range(STEPS))
-    assert np.abs(np.subtract(otherwise, first)).min() > 0.01  # the two are not alike
+def test_several_seeds_at_once_take_their_turns():
+    training = Training()
+    states = [training.init(seed) for seed in (0, 1)]
+    begin = [float(state.params) for state in states]
+    ends = [float(each.state.params) for each in training.at_once(states)]
+    np.testing.assert_allclose(ends, [closed_form(w) for w in begin], rtol=1e-5)
+    assert training.goals == [[0.0, 0.0, 1.0, 1.0, 1.0]] * 2
 
 
-def test_devices_do_not_change_it():
-    want, losses = trained("in turn", range(3))
-    got, on_four = trained("in turn", range(3), devices=4)
-    np.testing.assert_allclose(on_four, losses, rtol=1e-4)
-    assert_close(got, want)
-
-
-def test_several_seeds_at_once_take_it():
+def test_simclr_with_smaller_views_early_has_the_same_state_and_metrics():
+    config = digits.get_config("smoke")
+    config.unlock()
+    config.early = ConfigDict({"until": 0.5, "size": 8, "temperature": 0.9})
     mesh = parallel.make_mesh(jax.devices()[:1])
-    both = make("in turn", mesh)
-    state = train.abstract_state(both, SGD, FEED, mesh)
-    stacked = lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype)  # noqa: E731
-    arguments = jax.tree.map(stacked, (state, dict(FEED.batch_at(0)), jax.random.key(0)))
-    step = together.make_step(both, SGD, FEED)
-    after, _ = jax.eval_shape(step, arguments[0], dict(FEED.resident), *arguments[1:])
-    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, arguments[0])
+    made = early.build(lambda part: simclr.build(part, mesh, 10), config, steps=7)
+    assert made.early is not None
+    assert made.early.steps == 4
+    feed = data.feed(EXAMPLES, 8, 0)
+    batch, key = train.batch_spec(feed), jax.random.key(0)
+    state = jax.eval_shape(made.init, key, batch)
+    one, other = (jax.eval_shape(loss, *state, batch, key) for loss in (made.loss, made.early.loss))
+    assert one == other
+    views = [simclr.views(part) for part in (config, early.settings(config))]
+    shapes = [jax.eval_shape(v.train, key, batch["image"], batch["index"]).shape for v in views]
+    assert shapes == [(8, 2, 16, 16, 1), (8, 2, 8, 8, 1)]
 
 
 def config(**changes) -> ConfigDict:

@@ -1,6 +1,8 @@
 """Whitened patches of images, for the stem of an encoder."""
 
+import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -35,9 +37,10 @@ class Whitening(nn.Module):
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         channels = x_BHWC.shape[-1]
         n = _SIDE * _SIDE * channels
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
-        covariance = self.variable("batch_stats", "covariance", jnp.eye, n, dtype=jnp.float32)
-        batches = self.variable("batch_stats", "batches", jnp.zeros, (), jnp.float32)
+        carried: Any = functools.partial(self.variable, "batch_stats")
+        mean = carried("mean", jnp.zeros, channels, jnp.float32)
+        covariance = carried("covariance", jnp.eye, n, dtype=jnp.float32)
+        batches = carried("batches", jnp.zeros, (), jnp.float32)
         if not self.use_running_average and not self.is_initializing():
             batches.value = batches.value + 1.0
             share = jnp.maximum(1.0 - self.momentum, 1.0 / batches.value)

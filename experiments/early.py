@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax.augment import Augmentation, Views
 from contrastive_jax.errors import ConfigError
-from contrastive_jax.types import Objective
+from contrastive_jax.types import Early, Objective
 from experiments.command_line import Sections
 
 VIEWS = ("size", *Augmentation._fields)  # the keys of `augment`

@@ -23,10 +23,22 @@ class Whitening(nn.Module):
     later over the last ten or so; it is carried as batch statistics and nothing here is trained.
     The symmetric root moves little from step to step, where eigenvectors would swap and turn.
 
-    [B,H,W,C] float32 to [B,H,W,9C] float32. Images have at least 3 pixels a side.
+    Args of the module:
+      use_running_average: leave C and the mean as they are, in evaluation.
+      momentum: share of the old C once there are more than 1 / (1 - momentum) batches.
+      epsilon: of the mean variance, added to each direction: how much noise is let through.
 
-    Kessy, Lewin, Strimmer 2018, arXiv 1512.00809, equation 6 (ZCA). A first layer of whitened
-    patches speeds up supervised training on CIFAR-10: Jordan 2024, arXiv 2404.00498, section 3.2.
+    Args of the call: images [B,H,W,C] float32, at least 3 pixels a side; the result is [B,H,W,9C].
+
+    >>> layer = Whitening(use_running_average=False)
+    >>> images = jax.random.uniform(jax.random.key(0), (2, 6, 6, 3))
+    >>> variables = layer.init(jax.random.key(0), images)
+    >>> y, variables = layer.apply(variables, images, mutable=["batch_stats"])
+    >>> y.shape, variables["batch_stats"]["covariance"].shape
+    ((2, 6, 6, 27), (27, 27))
+
+    ZCA whitening: Kessy, Lewin, Strimmer 2018, arXiv 1512.00809. A first layer of whitened patches
+    speeds up supervised training on CIFAR-10: Jordan 2024, arXiv 2404.00498, section 3.2.
     """
 
     use_running_average: bool
@@ -69,7 +81,7 @@ def _covariance(x_BHWC: jax.Array) -> jax.Array:
 
 
 def _inverse_root(covariance: jax.Array, epsilon: float) -> jax.Array:
-    """(C + epsilon tr(C) / n I)^(-1/2); a stream of black images has no trace and gives zero."""
+    """(C + epsilon tr(C) / n I)^(-1/2), zero where all images are of one colour."""
     values, vectors = jnp.linalg.eigh(covariance)
     floor = epsilon * jnp.trace(covariance) / len(covariance)
     scale = jnp.where(floor > 0, lax.rsqrt(jnp.maximum(values, 0.0) + floor), 0.0)

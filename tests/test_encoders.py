@@ -1,5 +1,9 @@
 """Encoders and heads: published sizes, precision, the identity at the start, exact gradients."""
 
+import functools
+import itertools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,18 +109,23 @@ def test_filter_gradient_sums_over_several_chunks(key, monkeypatch):
 
 
 def test_other_platforms_get_xlas_own_filter_gradient():
-    def gradient(x, kernel):
-        return jax.grad(lambda k: conv.conv2d(x, k, 1, ((1, 1), (1, 1))).sum())(kernel)
+    def lowered(channels, platform, size=3):
+        pad = ((size - 1) // 2,) * 2
 
-    def lowered(channels, platform):
+        def gradient(x, kernel):
+            return jax.grad(lambda k: conv.conv2d(x, k, 1, (pad, pad)).sum())(kernel)
+
         x = jax.ShapeDtypeStruct((256, 16, 16, channels), "float32")
-        kernel = jax.ShapeDtypeStruct((3, 3, channels, 32), "float32")
+        kernel = jax.ShapeDtypeStruct((size, size, channels, 32), "float32")
         traced = jax.jit(gradient).trace(x, kernel)
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
-    assert "stablehlo.while" in lowered(32, "cpu")
-    assert "stablehlo.while" not in lowered(32, "cuda") + lowered(32, "tpu")
+    own = ("stablehlo.while", "stablehlo.dot_general", "stablehlo.optimization_barrier")
+    assert all(word in lowered(32, "cpu") for word in own)
     assert "stablehlo.while" not in lowered(3, "cpu")  # too little to be worth a loop
+    assert "stablehlo.dot_general" in lowered(3, "cpu", size=1)
+    for platform, size in itertools.product(("cuda", "tpu"), (1, 3)):
+        assert not any(word in lowered(32, platform, size) for word in own)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +166,52 @@ def test_unknown_head_settings_name_the_key_and_the_remedy():
         heads.make(kind="mpl")
     with pytest.raises(ValueError, match="head layers is 0; give at least 1"):
         heads.make(layers=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_batch_norm_is_flaxs_with_its_gradients(key, dtype, tolerance, offset):
+    keys = jax.random.split(key, 3)
+    x = (offset + jax.random.normal(keys[0], (16, 4, 4, 6))).astype(dtype)
+    weight = jax.random.normal(keys[1], x.shape)
+    ours = norm.batch_norm(1, True, dtype)()
+    flaxs = nn.BatchNorm(use_running_average=False, momentum=0.9, dtype=dtype)
+    variables = ours.init(key, x)
+    params = jax.tree.map(lambda p: p + jax.random.normal(keys[2], p.shape), variables["params"])
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(layer, params, x):
+        def loss(params, x):
+            y, updated = layer.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            statistics = updated["batch_stats"]  # their gradients count too
+            extra = statistics["mean"].sum() + jnp.square(statistics["var"]).sum()
+            return jnp.mean(weight * jnp.sin(y.astype(jnp.float32))) + extra, (y, statistics)
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+
+    got, want = both(ours, params, x), both(flaxs, params, x)
+    assert jax.tree.map(jnp.result_type, got) == jax.tree.map(jnp.result_type, want)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        scale = np.abs(np.asarray(b, np.float32)).max()
+        np.testing.assert_allclose(
+            np.asarray(a, np.float32), np.asarray(b, np.float32), atol=tolerance * scale
+        )
+    evaluated = [
+        layer.apply({"params": params, "batch_stats": got[1][1]}, x)
+        for layer in (
+            norm.batch_norm(1, False, dtype)(),
+            nn.BatchNorm(use_running_average=True, dtype=dtype),
+        )
+    ]
+    a, b = (np.asarray(each, np.float32) for each in evaluated)
+    np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max())
+
+
+def test_batch_norm_keeps_its_input_and_nothing_else_of_that_size():
+    x = jnp.zeros((8, 4, 4, 6))
+    _, pull = jax.vjp(lambda x: norm.normalise(x, jnp.ones(6), jnp.zeros(6), 1e-5), x)
+    large = [leaf for leaf in jax.tree.leaves(pull) if jnp.size(leaf) >= x.size]
+    assert len(large) == 1
 
 
 def test_local_statistics_are_those_of_each_part_of_the_batch(key):
@@ -254,14 +309,19 @@ def test_a_whitened_encoder_trains_and_evaluates_by_its_running_statistics(key):
     assert "whitening" not in variables["params"]
     assert variables["params"]["stem_conv"]["kernel"].shape == (3, 3, 27, 4)
 
-    def loss(params):
-        h, updated = encoder.apply(
-            {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
-        )
-        return jnp.square(h).sum(), updated["batch_stats"]
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            both = {**variables, "params": params}
+            h, updated = encoder.apply(both, x, train=True, mutable=["batch_stats"])
+            return jnp.square(h).sum(), updated["batch_stats"]
 
-    grads, statistics = jax.grad(loss, has_aux=True)(variables["params"])
+        return jax.grad(loss, has_aux=True)(params)
+
+    grads, statistics = gradient(variables["params"])
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     after = {"params": variables["params"], "batch_stats": statistics}
     whole = encoder.apply(after, x, train=False)
     np.testing.assert_allclose(encoder.apply(after, x[:1], train=False), whole[:1], rtol=1e-4)
+    before = encoder.apply(variables, x, train=False)
+    assert np.abs(before - whole).max() > 1e-3  # the running statistics count

@@ -11,7 +11,7 @@ from jax import lax
 # XLA's gradient of a convolution to its filter runs at 5 to 80 GFLOP/s on CPU, least where the
 # output is large; as matmuls of patches over chunks of the batch it runs at 30 to 110. About 1,024
 # positions a chunk keep the patches in cache. A loop takes long to compile, so small products stay
-# as they are.
+# as they are. Filters of one position need neither patches nor a loop.
 _MIN_FLOP = 1.6e8
 _CHUNK_POSITIONS = 1024
 
@@ -35,27 +35,48 @@ def _convolve(x, kernel, stride, padding):
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dims)
 
 
+def _written(x):
+    """x as one array: XLA for CPUs would else compute it anew for each of those that read it."""
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
+
+
 def _forward(x, kernel, stride, padding):
+    x = _written(x)
     return _convolve(x, kernel, stride, padding), (x, kernel)
 
 
 def _backward(stride, padding, saved, grad):
     x, kernel = saved
+    grad = _written(grad)
     (grad_x,) = jax.vjp(lambda x: _convolve(x, kernel, stride, padding), x)[1](grad)
 
     def from_xla(x, grad):
         return jax.vjp(lambda kernel: _convolve(x, kernel, stride, padding), kernel)[1](grad)[0]
 
+    def from_product(x, grad):
+        summed = _filter_gradient_of_one_position(x, grad, stride, padding)
+        return summed.astype(kernel.dtype)
+
     def from_chunks(x, grad):
         summed = _filter_gradient_in_chunks(x, grad, kernel.shape[:2], stride, padding)
         return summed.astype(kernel.dtype)
 
+    if kernel.shape[:2] == (1, 1):
+        return grad_x, lax.platform_dependent(x, grad, cpu=from_product, default=from_xla)
     if 2 * grad.size * math.prod(kernel.shape[:3]) < _MIN_FLOP:
         return grad_x, from_xla(x, grad)
     return grad_x, lax.platform_dependent(x, grad, cpu=from_chunks, default=from_xla)
 
 
 conv2d.defvjp(_forward, _backward)
+
+
+def _filter_gradient_of_one_position(x, grad, stride, padding):
+    """x^T @ grad, where an output position sees one input position. XLA's would transpose all x."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    seen = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
+    grad = grad.reshape(-1, grad.shape[-1])
+    return jnp.matmul(seen.T, grad, preferred_element_type=jnp.float32)[None, None]
 
 
 def _filter_gradient_in_chunks(x, grad, size, stride, padding):

@@ -22,6 +22,7 @@ MARKS = (
 )
 TRIED = "not reached ([tried](benchmarks/README.md#what-was-tried))"
 TRAIN_IMAGES = 50_000  # of CIFAR-10
+OURS, MUON = "contrastive_jax", "contrastive_jax, Muon"  # contenders of time_to_accuracy.py
 APART = "contrastive_jax, views apart"  # a contender of train_step.py
 Result = dict[str, Any]
 
@@ -133,6 +134,17 @@ def quicker_training(result: Result) -> Figures | None:
     return Figures(in_words(ours), f"torch: {in_words(peer)}", ratio)
 
 
+def quicker_to_the_target(result: Result) -> Figures | None:
+    """Seconds until the first look that found the target, with Muon against the recipe's SGD."""
+    rows = trained(result)
+    found = [rows.get(name, {}).get("median_seconds_to_target") for name in (MUON, OURS)]
+    if None in found:
+        return None
+    muon, recipe = found
+    target = f"{result['protocol']['target']:.0%}"
+    return Figures(f"{target} in {muon:.0f} s", f"{target} in {recipe:.0f} s", recipe / muon)
+
+
 def trained(result: Result) -> dict[str, Result]:
     """The rows of time_to_accuracy.py by contender."""
     return {row["contender"]: row for row in result["rows"]}
@@ -221,6 +233,7 @@ CLAIMS = [
     Claim("CPU: a step of 3 seeds at once, digits", "seeds_at_once_cpu.json", seeds_at_once, None),
     Claim("CPU: kNN, `cpu` preset", f"{ACCURACY}_cpu.json", good_accuracy(0.48), 1.0),
     Claim("CPU: seconds of that training, torch", f"{ACCURACY}_cpu.json", quicker_training, None),
+    Claim("CPU: the same with Muon", f"{ACCURACY}_cpu.json", quicker_to_the_target, None),
     *step_claims("GPU", STEP_GPU, "resnet18", "ResNet-18 at batch 512, bfloat16", 3.0),
     Claim("GPU: an epoch of two views, same step", STEP_GPU, quick_epoch("resnet18", 2.0), 1.0),
     Claim("GPU: both views' share of that step", STEP_GPU, cheap_views("resnet18", 0.1), 1.0),

@@ -5,7 +5,8 @@
         --out benchmarks/results/time_to_accuracy_gpu.json                   # one GPU
     python benchmarks/time_to_accuracy.py --smoke --out /tmp/accuracy.json   # a try
 
-Ours and a plain PyTorch loop of the same recipe take turns, each seed in a process of its own.
+Ours, a plain PyTorch loop of the same recipe, and ours with Muon in place of the recipe's optimiser
+take turns, each seed in a process of its own.
 Every --every steps the training pauses, and the pooled features of the test set are classified by
 their k = 10 nearest neighbours (cosine, equal votes) among those of the whole training set, by one
 function for both. The clock stands still meanwhile, and it starts when the step has been compiled;
@@ -25,7 +26,9 @@ from typing import Any, NamedTuple
 
 import harness
 
-CONTENDERS = ("contrastive_jax", "torch")
+MUON = {"name": "muon", "learning_rate": 0.02, "scaling": "none", "decay_norm_and_bias": False}
+OURS = {"contrastive_jax": {}, "contrastive_jax, Muon": MUON}  # and its changes of the optimiser
+CONTENDERS = (*OURS, "torch")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
@@ -113,9 +116,10 @@ def train_once(contender: str, config: Any, every: int | None) -> dict[str, Any]
     from experiments import launch, simclr
 
     launch.set_up_jax()
+    config.optimizer.update(OURS.get(contender, {}))
     run = launch.build(simclr.EXPERIMENT, config)
     looks, every = Looks(run.dataset), every or run.plan.steps
-    if contender == "contrastive_jax":
+    if contender in OURS:
         began, compiling = ours(run, every, looks)
     else:
         began, compiling = peer(config, run, every, looks)
@@ -213,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/cifar.py:cpu", help="FILE[:preset]")
     parser.add_argument("--target", type=float, default=0.48, help="accuracy from 0 to 1")
-    parser.add_argument("--every", type=int, default=205, help="steps between two looks")
+    parser.add_argument("--every", type=int, default=164, help="steps between two looks")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)
     parser.add_argument("--data_dir", help="of prepared sets; default: TFDS_DATA_DIR")

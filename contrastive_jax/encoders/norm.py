@@ -52,13 +52,11 @@ class BatchNorm(nn.Module):
             return _affine(x, scale * inverse, mean.value, bias).astype(self.dtype)
         if len(x) % self.groups:
             raise ValueError(f"norm_groups is {self.groups}, which does not divide {len(x)} views")
+        alike: Any = lambda part: normalise(part, scale, bias, self.epsilon)  # noqa: E731
         if self.groups == 1:
-            y, mean_C, var_C = normalise(x, scale, bias, self.epsilon)
+            y, mean_C, var_C = alike(x)
         else:
-            parts = x.reshape(self.groups, -1, *channels)
-            alike = jax.vmap(lambda part: normalise(part, scale, bias, self.epsilon))
-            normalised: Any = alike(parts)
-            y, mean_GC, var_GC = normalised
+            y, mean_GC, var_GC = jax.vmap(alike)(x.reshape(self.groups, -1, *channels))
             mean_C, var_C = mean_GC.mean(axis=0), var_GC.mean(axis=0)
         if not self.is_initializing():
             for running, new in ((mean, mean_C), (var, var_C)):

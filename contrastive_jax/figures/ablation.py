@@ -60,7 +60,7 @@ def ablation(
     ticks = [textwrap.fill(x, 12, break_long_words=False) for x in xs]
     longest = max(len(line) for tick in ticks for line in tick.splitlines())
     a_tick = max(0.42 * max(1.6, len(series)), 0.09 * longest + 0.1)  # inches
-    width = min(max(4.8, 1.4 + a_tick * len(xs)), 13.0)
+    width = min(max(4.8, 1.4 + a_tick * len(xs)), 16.0)
     with sheet(path, (width, 3.4)) as (axes,):
         for number, name in enumerate(series):
             own = [(i, points.get((x, name), points.get((x,)))) for i, x in enumerate(xs)]

@@ -179,6 +179,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             turn = ["--turn", contender, "--seed", seed, *sys.argv[1:]]
             found = json.loads(harness.in_own_process(__file__, *turn))
             config, last = found.pop("resolved_config"), found["curve"][-1]
+            config["data"]["data_dir"] = None  # where a machine keeps its data is nobody else's
             resolved = resolved or config
             found |= {"seconds_to_target": reached(found["curve"], args.target), "last": last}
             print(

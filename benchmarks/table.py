@@ -151,7 +151,8 @@ def trained(result: Result) -> dict[str, Result]:
 
 
 def in_words(row: Result) -> str:
-    return f"{row['median_last_accuracy']:.1%} in {row['median_last_seconds']:.0f} s"
+    seeds = f"{len(row['runs'])} seed" + "s" * (len(row["runs"]) > 1)
+    return f"{row['median_last_accuracy']:.1%} in {row['median_last_seconds']:.0f} s ({seeds})"
 
 
 def quick_accuracy(limit: float) -> Callable[[Result], Figures]:

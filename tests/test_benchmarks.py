@@ -60,15 +60,20 @@ def test_a_row_compares_with_the_best_of_its_peers(module, tmp_path):
 
 def test_an_accuracy_counts_only_if_the_last_step_has_it(module):
     table = module("table")
-    row = {"contender": "contrastive_jax", "median_last_seconds": 300.0}
-    peer = {"contender": "torch", "median_last_accuracy": 0.8, "median_last_seconds": 450.0}
+    row = {"contender": "contrastive_jax", "median_last_seconds": 300.0, "runs": [{}] * 3}
+    peer = {
+        "contender": "torch",
+        "runs": [{}],
+        "median_last_accuracy": 0.8,
+        "median_last_seconds": 450.0,
+    }
     results = [
         {"protocol": {"target": 0.9}, "rows": [{**row, "median_last_accuracy": found}, peer]}
         for found in (0.899, 0.9)
     ]
     assert [table.quick_accuracy(600.0)(result).ratio for result in results] == [0.0, 2.0]
     figures = table.quicker_training(results[1])
-    assert figures == ("90.0% in 300 s", "torch: 80.0% in 450 s", 1.5)
+    assert figures == ("90.0% in 300 s (3 seeds)", "torch: 80.0% in 450 s (1 seed)", 1.5)
 
 
 def test_writing_the_table_changes_nothing_else(module):

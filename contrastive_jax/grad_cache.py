@@ -46,7 +46,7 @@ def encode_in_chunks(
       >>> def loss(w, x_BVF):
       ...     z_BVD = encode_in_chunks(encode, w, x_BVF, jax.random.key(0), chunk_size=2)
       ...     return losses.nt_xent(z_BVD).mean()
-      >>> jax.grad(loss)(jnp.eye(3), jnp.ones((4, 2, 3))).shape
+      >>> jax.jit(jax.grad(loss))(jnp.eye(3), jnp.ones((4, 2, 3))).shape
       (3, 3)
 
     Reference: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,

@@ -278,7 +278,7 @@ def summary(z_BVD: jax.Array, temperature: jax.Array | float) -> Metrics:
     Raises:
       ValueError: if `z_BVD` is not [B, V, D] with B, V >= 2, or `temperature` is a number <= 0.
 
-    >>> gauges = summary(jax.random.normal(jax.random.key(0), (8, 2, 4)), temperature=0.5)
+    >>> gauges = jax.jit(summary)(jax.random.normal(jax.random.key(0), (8, 2, 4)), 0.5)
     >>> sorted(gauges)
     ['alignment', 'contrastive_accuracy', 'contrastive_entropy', 'effective_rank',
      'embedding_std', 'uniformity']

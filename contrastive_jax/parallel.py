@@ -103,7 +103,7 @@ def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -
       The loss as a function of global arrays.
 
     >>> from contrastive_jax import losses
-    >>> loss = shard_loss(losses.nt_xent, make_mesh())
+    >>> loss = jax.jit(shard_loss(losses.nt_xent, make_mesh()))
     >>> z_BVD = jax.random.normal(jax.random.key(0), (16, 2, 8))
     >>> loss(z_BVD).shape
     (16, 2)

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import data, statistics, train, workdir
+from contrastive_jax import compiling, data, statistics, train, workdir
 from contrastive_jax.encoders import resnet
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluate import Scored
@@ -175,7 +175,10 @@ def _view_pairs(run: launch.Run) -> np.ndarray:
     root = train.stream_key(run.plan.seed, train.AUGMENT_STREAM)
     keys = [jax.random.fold_in(root, view) for view in range(2)]
     index = np.arange(len(image), dtype=np.int32)
-    draw = jax.jit(lambda key, image, index: run.views.train(key, image, index)[:, 0])
+    draw = jax.jit(
+        lambda key, image, index: run.views.train(key, image, index)[:, 0],
+        compiler_options=compiling.of_what_runs_once(run.mesh),
+    )
     blocks = [slice(start, start + rows) for start in range(0, len(image), rows)]
     views = [np.concatenate([draw(key, image[b], index[b]) for b in blocks]) for key in keys]
     pairs = np.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

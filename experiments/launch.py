@@ -268,6 +268,9 @@ def set_up_jax() -> None:
         jax.config.update(
             "jax_compilation_cache_dir", os.path.join(cache, "contrastive_jax", "xla")
         )
+        # JAX keeps what took a second or more; a command has dozens of programs that took less.
+        # Those of a few hundredths are quicker compiled again than written.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def fresh_state(run: Run) -> TrainState:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from contrastive_jax import data, evaluate, figures, metrics, train
+from contrastive_jax import compiling, data, evaluate, figures, metrics, train
 from contrastive_jax.types import TrainState
 
 Features = Mapping[str, np.ndarray]
@@ -73,11 +73,12 @@ def _draw_cosines(run: Any, state: TrainState, path: Path, view_BVHWC: np.ndarra
 def _embed(run: Any, state: TrainState, view_BHWC: np.ndarray) -> np.ndarray:
     """Embeddings of float views, by the path that images take in evaluation."""
     image = np.round(view_BHWC * 255).clip(0, 255).astype(np.uint8)
-    embed = jax.jit(run.objective.embed)
+    embed = jax.jit(run.objective.embed, compiler_options=compiling.of_what_runs_once(run.mesh))
     return np.asarray(embed(state.params, state.model_state, {"image": image})["embedding"])
 
 
 def _views(run: Any, image: np.ndarray) -> np.ndarray:
     key = train.stream_key(run.plan.seed, train.AUGMENT_STREAM)
     index = np.arange(len(image), dtype=np.int32)
-    return np.asarray(jax.jit(run.views.train)(key, image, index))
+    views = jax.jit(run.views.train, compiler_options=compiling.of_what_runs_once(run.mesh))
+    return np.asarray(views(key, image, index))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import clusters, evaluate, health, probe, retrieval, search
@@ -88,14 +87,18 @@ PROTOCOLS: Mapping[str, Callable[[Sets, Mapping[str, Any]], list[Scored]]] = {
 
 def gauges(features_ND: np.ndarray, label_N: np.ndarray, views_BVD: np.ndarray) -> dict[str, Any]:
     """Health of features: invariance, collapse, spectrum, separation of the classes."""
-    z_ND = jnp.asarray(features_ND)
-    measured = {
-        "alignment": health.alignment(jnp.asarray(views_BVD)),
-        "uniformity": health.uniformity(z_ND),
-        "embedding_std": health.embedding_std(z_ND),
-        "effective_rank": health.effective_rank(z_ND),
-        "rankme": health.rankme(z_ND),
-        "class_separation": health.class_separation(z_ND, label_N),
-        "dimension_spectrum": health.dimension_spectrum(z_ND),
-    }
-    return jax.tree.map(lambda x: x.tolist(), jax.device_get(measured))
+
+    @jax.jit
+    def measure(z_ND: jax.Array, views_BVD: jax.Array) -> dict[str, jax.Array]:
+        return {
+            "alignment": health.alignment(views_BVD),
+            "uniformity": health.uniformity(z_ND),
+            "embedding_std": health.embedding_std(z_ND),
+            "effective_rank": health.effective_rank(z_ND),
+            "rankme": health.rankme(z_ND),
+            "class_separation": health.class_separation(z_ND, label_N),
+            "dimension_spectrum": health.dimension_spectrum(z_ND),
+        }
+
+    measured = jax.device_get(measure(features_ND, views_BVD))
+    return jax.tree.map(lambda x: x.tolist(), measured)

@@ -21,6 +21,7 @@ RATES = (0.01, 0.3, 3.0)
 STEPS = 6
 VIEWS = augment.make_views(4, crop_scale=(0.5, 1.0), jitter_probability=0.0, n_views=1,
                            grayscale_probability=0.0)  # fmt: skip
+draw_views = jax.jit(VIEWS.train)
 CONFIG = ConfigDict(
     {"augment": {"size": 4, "crop_scale": (0.5, 1.0), "hue": 0.1, "rotate_probability": 0.5}}
 )
@@ -89,7 +90,7 @@ def slow_head(run, state, rate):
     for step in range(STEPS):
         index = feed.batch_at(step)["index"]
         image, label = run.dataset.train.image[index], run.dataset.train.label[index]
-        view = VIEWS.train(jax.random.fold_in(key, step), image, index)[:, 0]
+        view = draw_views(jax.random.fold_in(key, step), image, index)[:, 0]
         rounded = np.round(np.asarray(view) * 255).astype(np.uint8)
         h = run.objective.embed(state.params, state.model_state, {"image": rounded})["features"]
         h = np.asarray(h, np.float64)
@@ -183,10 +184,9 @@ def test_cross_entropy_equals_the_formula_and_skips_the_unlabelled(run, state):
                                              "bias": jnp.zeros(3)}}  # fmt: skip
     batch = {"image": image, "label": label, "index": np.arange(8)}
     key = jax.random.key(1)
-    (loss, out), gradient = jax.value_and_grad(run.objective.loss, has_aux=True)(
-        params, state.model_state, batch, key
-    )
-    x = VIEWS.train(key, image, batch["index"])[:, 0]
+    value_and_grad = jax.jit(jax.value_and_grad(run.objective.loss, has_aux=True))
+    (loss, out), gradient = value_and_grad(params, state.model_state, batch, key)
+    x = draw_views(key, image, batch["index"])[:, 0]
     variables = {"params": params["encoder"], "batch_stats": state.model_state["encoder"]}
     h, updated = Encoder().apply(variables, x, train=True, mutable=["batch_stats"])
     logits = np.asarray(h, np.float64).sum(axis=1)[:, None] * np.arange(3)

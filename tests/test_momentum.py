@@ -1,5 +1,7 @@
 """MoCo: the moving encoder follows, the queue fills with its keys, on any number of devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,10 @@ from contrastive_jax import augment, data, parallel, train
 from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.objectives import momentum
 
-BATCH, QUEUE = 8, 20
+BATCH, QUEUE, DECAY = 8, 20, 0.7
 
 
-def objective(decay=0.9, **settings):
+def objective(**settings):
     views = augment.make_views(
         size=8, crop_scale=(0.5, 1.0), jitter_probability=0.0, grayscale_probability=0.0
     )
@@ -21,7 +23,7 @@ def objective(decay=0.9, **settings):
         resnet.make(depth=10, width=0.0625, stages=1),
         heads.make(hidden_dim=8, output_dim=4),
         views,
-        **{"n_classes": 3, "queue_size": QUEUE, "momentum": decay, **settings},
+        **{"n_classes": 3, "queue_size": QUEUE, "momentum": DECAY, **settings},
     )
 
 
@@ -34,11 +36,12 @@ def feed():
 
 @pytest.fixture(scope="module")
 def steps(feed):
-    """Decay -> states before and after each of three steps of one device."""
+    """How many devices -> states before and after each of three steps of theirs."""
 
-    def make(decay: float, devices: int = 1):
+    @functools.cache
+    def make(devices: int):
         mesh = parallel.make_mesh(jax.devices()[:devices])
-        method, optimizer = objective(decay), optax.sgd(0.1)
+        method, optimizer = objective(), optax.sgd(0.1)
         state = train.make_init(method, optimizer, feed, mesh)(0)
         step = train.make_train_step(method, optimizer, feed, mesh)
         resident = parallel.put_replicated(dict(feed.resident), mesh)
@@ -54,10 +57,10 @@ def steps(feed):
 
 
 def test_the_moving_encoder_is_an_exponential_average_of_the_trained_one(steps):
-    states = steps(0.9)
+    states = steps(1)
     for before, after in zip(states, states[1:], strict=False):
         expected = jax.tree.map(
-            lambda slow, fast: 0.9 * slow + 0.1 * fast,
+            lambda slow, fast: DECAY * slow + (1 - DECAY) * fast,
             before.model_state["target"]["params"],
             {name: before.params[name] for name in ("encoder", "head")},
         )
@@ -69,7 +72,7 @@ def test_the_moving_encoder_is_an_exponential_average_of_the_trained_one(steps):
 
 
 def test_the_queue_takes_a_batch_of_unit_keys_a_step_and_wraps(steps):
-    states = steps(0.9)
+    states = steps(1)
     cursors = [int(state.model_state["queue"].cursor) for state in states]
     assert cursors == [0, 8, 16, 4]
     first, second, third = (state.model_state["queue"].keys_KD for state in states[:3])
@@ -80,7 +83,7 @@ def test_the_queue_takes_a_batch_of_unit_keys_a_step_and_wraps(steps):
 
 
 def test_eight_devices_take_the_steps_of_one(steps):
-    one, eight = steps(0.5)[-1], steps(0.5, devices=8)[-1]
+    one, eight = steps(1)[-1], steps(8)[-1]
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)  # noqa: E731
     jax.tree.map(close, one.params, eight.params)
     jax.tree.map(close, one.model_state, eight.model_state)
@@ -89,9 +92,9 @@ def test_eight_devices_take_the_steps_of_one(steps):
 def test_what_is_embedded_is_the_trained_encoder(feed):
     method = objective()
     batch = feed.assemble(feed.resident, feed.batch_at(0))
-    params, state = method.init(jax.random.key(0), batch)
+    params, state = jax.jit(method.init)(jax.random.key(0), batch)
     far = {**state, "target": jax.tree.map(lambda x: x + 1.0, state["target"])}
-    same, moved = (method.embed(params, s, batch) for s in (state, far))
+    same, moved = (jax.jit(method.embed)(params, s, batch) for s in (state, far))
     np.testing.assert_array_equal(same["features"], moved["features"])
     assert same["embedding"].shape == (BATCH, 4)
     assert same["features"].dtype == jnp.float32
@@ -100,7 +103,7 @@ def test_what_is_embedded_is_the_trained_encoder(feed):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"decay": 1.0}, "momentum is 1.0"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"queue_size": 0}, "queue_size is 0"),
     ],

@@ -61,7 +61,7 @@ def test_muon_makes_filters_orthogonal_as_matrices_and_leaves_the_rest_to_adam()
     }
     grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
     optimizer, _ = optim.make("muon", learning_rate=0.1, weight_decay=0.5, **LENGTH)
-    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
     decayed = np.asarray(updates["encoder"]["kernel"]).reshape(-1, 4)
     matrix = (decayed + 0.1 * 0.5 * 1.0) / -0.1
     assert (np.abs(np.linalg.svd(matrix, compute_uv=False) - 1.0) < 0.35).all()

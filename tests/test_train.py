@@ -94,10 +94,14 @@ def test_views_apart_have_batch_statistics_of_their_own():
     )
     one = jax.random.uniform(jax.random.key(0), (5, 8, 8, 3))
     x_BVHWC = jnp.stack([one, 0.2 * one + 0.5], axis=1)
-    params, statistics = image_parts.init(parts, jax.random.key(1), one)
-    alone = functools.partial(image_parts.train_mode, parts, params)
+    params, statistics = jax.jit(functools.partial(image_parts.init, parts))(jax.random.key(1), one)
+    alone = jax.jit(functools.partial(image_parts.train_mode, parts, params))
+    apart, together = (
+        jax.jit(functools.partial(encode, parts, params, statistics))
+        for encode in (image_parts.encode_apart, image_parts.encode_together)
+    )
 
-    h_BVF, z_BVD, new = image_parts.encode_apart(parts, params, statistics, x_BVHWC)
+    h_BVF, z_BVD, new = apart(x_BVHWC)
     for view in (0, 1):
         h, z, _ = alone(statistics, x_BVHWC[:, view])
         np.testing.assert_allclose(h_BVF[:, view], h, rtol=1e-5, atol=1e-6)
@@ -107,11 +111,10 @@ def test_views_apart_have_batch_statistics_of_their_own():
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, new, after_both)
 
-    together, _, _ = image_parts.encode_together(parts, params, statistics, x_BVHWC)
-    assert np.abs(together - h_BVF).max() > 1e-2  # the views are unlike each other
+    assert np.abs(together(x_BVHWC)[0] - h_BVF).max() > 1e-2  # the views are unlike each other
     twice = jnp.stack([one, one], axis=1)
-    for encode in (image_parts.encode_together, image_parts.encode_apart):
-        h_twice, _, _ = encode(parts, params, statistics, twice)
+    for encode in (together, apart):
+        h_twice, _, _ = encode(twice)
         np.testing.assert_allclose(h_twice[:, 1], h_BVF[:, 0], rtol=1e-4, atol=1e-5)
 
 
@@ -209,16 +212,26 @@ def test_abstract_state_is_that_of_a_real_one(examples):
     assert jax.tree.map(describe, abstract) == jax.tree.map(describe, real)
 
 
-def test_resumed_equals_straight_bit_for_bit(examples, tmp_path):
+def test_resumed_equals_straight_bit_for_bit(examples, tmp_path, monkeypatch):
     mesh = parallel.make_mesh(jax.devices()[:2])
     feed = data.feed(examples, BATCH, seed=3)
     objective = simclr_objective(mesh)
     optimizer, _ = optim.make(batch_size=BATCH, steps=7, steps_per_epoch=2)
-    straight, rows = run(objective, optimizer, feed, mesh, steps=7)
+    init = train.make_init(objective, optimizer, feed, mesh)
+    step = train.make_train_step(objective, optimizer, feed, mesh)
+    monkeypatch.setattr(train, "make_train_step", lambda *args: step)  # compiled once for all
+    straight, rows = run(objective, optimizer, feed, mesh, steps=7, state=init(0))
 
     with Checkpointer(tmp_path / "c", every_steps=3) as checkpointer:
         stopped, first = run(
-            objective, optimizer, feed, mesh, steps=7, checkpointer=checkpointer, stop=_after(4)
+            objective,
+            optimizer,
+            feed,
+            mesh,
+            steps=7,
+            state=init(0),
+            checkpointer=checkpointer,
+            stop=_after(4),
         )
         assert stopped.step == 4
     with Checkpointer(tmp_path / "c", every_steps=3) as checkpointer:
@@ -320,32 +333,32 @@ def test_too_many_steps_in_a_row_that_are_not_finite_stop_the_run(examples, tmp_
         assert checkpointer.wait() == 5
 
 
-def test_unlabelled_images_are_left_out_of_the_online_probe(examples, key):
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    objective = simclr_objective(mesh)
-    batch = {
-        "image": examples.image[:BATCH],
-        "label": np.full(BATCH, -1, np.int32),
-        "index": np.arange(BATCH, dtype=np.int32),
-    }
-    params, state = objective.init(key, batch)
-    grads, out = jax.jit(jax.grad(objective.loss, has_aux=True))(params, state, batch, key)
-    assert float(out.metrics["online_loss"]) == 0
-    assert not any(np.any(g) for g in jax.tree.leaves(grads["probe"]))
-
-
-def test_the_online_probe_sends_no_gradient_to_the_encoder(examples, key):
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    objective = simclr_objective(mesh)
+@pytest.fixture(scope="module")
+def one_step(examples):
+    """Parameters, a batch, and (parameters, batch) -> gradient and metrics, compiled once."""
+    key, objective = jax.random.key(0), simclr_objective(parallel.make_mesh(jax.devices()[:1]))
     batch = {
         "image": examples.image[:BATCH],
         "label": examples.label[:BATCH],
         "index": np.arange(BATCH, dtype=np.int32),
     }
-    params, state = objective.init(key, batch)
+    params, state = jax.jit(objective.init)(key, batch)
+    gradient = jax.jit(jax.grad(objective.loss, has_aux=True))
+    return params, batch, lambda params, batch: gradient(params, state, batch, key)
+
+
+def test_unlabelled_images_are_left_out_of_the_online_probe(one_step):
+    params, batch, gradient = one_step
+    grads, out = gradient(params, {**batch, "label": np.full(BATCH, -1, np.int32)})
+    assert float(out.metrics["online_loss"]) == 0
+    assert not any(np.any(g) for g in jax.tree.leaves(grads["probe"]))
+
+
+def test_the_online_probe_sends_no_gradient_to_the_encoder(one_step, key):
+    params, batch, gradient = one_step
     probe = jax.tree.map(lambda p: jax.random.normal(key, p.shape), params["probe"])
-    gradient = jax.jit(lambda p: jax.grad(objective.loss, has_aux=True)(p, state, batch, key)[0])
-    one, other = gradient(params), gradient({**params, "probe": probe})
+    one, _ = gradient(params, batch)
+    other, _ = gradient({**params, "probe": probe}, batch)
     assert np.any(one["probe"]["kernel"] != other["probe"]["kernel"])
     for name in ("encoder", "head"):
         assert jax.tree.all(jax.tree.map(jnp.array_equal, one[name], other[name]))

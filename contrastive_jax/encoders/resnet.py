@@ -58,8 +58,10 @@ def make(
       ValueError: an unknown depth, stem or dtype, or a width or number of stages out of range.
 
     >>> encoder = make(depth=10, stem="stride2", width=0.25, stages=2)
-    >>> variables = encoder.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
-    >>> encoder.apply(variables, jnp.zeros((4, 32, 32, 3)), train=False).shape
+    >>> x_BHWC = jnp.zeros((4, 32, 32, 3))
+    >>> init, apply = (jax.jit(f, static_argnames="train") for f in (encoder.init, encoder.apply))
+    >>> variables = init(jax.random.key(0), x_BHWC, train=False)
+    >>> apply(variables, x_BHWC, train=False).shape
     (4, 32)
     """
     _require(depth in ARCHITECTURES, "depth", depth, f"one of {sorted(ARCHITECTURES)}")

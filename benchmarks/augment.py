@@ -1,7 +1,7 @@
 """Random views per second: ours, torchvision's and lightly's on PIL images in a DataLoader.
 
     python benchmarks/augment.py --data_dir DIR
-    python benchmarks/augment.py --smoke --out /tmp/augment.json    # a try
+    python benchmarks/augment.py --smoke    # a try
 
 The recipe is that of configs/cifar.py: crop, flip, colour jitter, grayscale, two views of 32 x 32
 an image. Each contender runs in a process of its own and they take turns. A turn times --batches
@@ -152,12 +152,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--data_dir", help="of prepared CIFAR-10; default: TFDS_DATA_DIR")
-    parser.add_argument("--smoke", action="store_true", help="less than a minute")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "augment_cpu.json")
     parser.add_argument("--turn", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.smoke:
-        args.batch_size, args.batches, args.rounds, args.workers = 64, 2, 1, [0]
+    args = harness.parse(parser, batch_size=64, batches=2, rounds=1, workers=[0])
     sys.path.insert(0, str(harness.ROOT))
     if args.turn:
         print(json.dumps(measure(json.loads(args.turn))))

@@ -1,7 +1,7 @@
 """What each choice of XLA's CPU options costs or saves of the SimCLR step.
 
     python benchmarks/compiler_options.py             # ResNet-18 at batch 128, small encoder at 256
-    python benchmarks/compiler_options.py --smoke --out /tmp/options.json
+    python benchmarks/compiler_options.py --smoke     # a try
 
 The same step is compiled under each choice, and they take turns in one process (A B C A B C ...).
 contrastive_jax/compiling.py sets the choice that this justifies. The images are random: no option
@@ -70,11 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--works", nargs="+", default=["resnet18", "cpu"], choices=work.PRESETS)
     parser.add_argument("--rounds", type=int, help="default: 3 for resnet18, else 15")
-    parser.add_argument("--smoke", action="store_true", help="a small step, two rounds")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "compiler_options_cpu.json")
-    args = parser.parse_args()
-    if args.smoke:
-        args.works, args.rounds = ["smoke"], 2
+    args = harness.parse(parser, works=["smoke"], rounds=2)
     sys.path.insert(0, str(harness.ROOT))
     harness.write(args.out, measure(args))
 

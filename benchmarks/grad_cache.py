@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "grad_cache_cpu.json")
-    args = parser.parse_args()
+    args = harness.parse(parser, pairs=256, dim=32, rounds=1)
     sys.path.insert(0, str(harness.ROOT))
     steps = make_steps(args)
     seconds = harness.take_turns({name: step for name, (step, _) in steps.items()}, args.rounds)

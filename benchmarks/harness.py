@@ -4,6 +4,7 @@ A contender is a function without arguments. All of them run in one process, in 
 (A B C A B C ...), so that whatever slows the machine slows everyone; medians are reported.
 """
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -12,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,6 +25,16 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 REST = 0.3  # seconds before each call, in which the other library's threads stop spinning
 Step = Callable[[], object]
+
+
+def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
+    """What was asked for. `--smoke` brings other defaults: little work, and a file that no table
+    is made from."""
+    parser.add_argument("--smoke", action="store_true", help="a try on little work, no figure")
+    if "--smoke" in sys.argv[1:]:
+        elsewhere = Path(tempfile.gettempdir()) / parser.get_default("out").name
+        parser.set_defaults(**smoke, out=elsewhere)
+    return parser.parse_args()
 
 
 def take_turns(steps: Mapping[str, Step], rounds: int, rest: float = REST) -> dict[str, list]:

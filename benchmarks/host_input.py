@@ -199,7 +199,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="that a turn is timed")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "host_input.json")
-    return parser.parse_args()
+    return harness.parse(parser, images=64, workers=[0], seconds=0.5, rounds=1)
 
 
 def main() -> None:

@@ -407,7 +407,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "losses_cpu.json")
     parser.add_argument("--table", type=Path, help="print the table of a JSON and stop")
     parser.add_argument("--measure", choices=CONTENDERS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return harness.parse(parser, pairs=[64], rounds=1)
 
 
 def main() -> None:

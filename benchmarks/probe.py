@@ -188,7 +188,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=5, help="time the peer on every n-th strength")
     parser.add_argument("--agree", type=float, default=1e-3, help="of the objectives, relative")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "probe_cpu.json")
-    return parser.parse_args()
+    return harness.parse(parser, rows=2000, dim=32, rounds=1, every=15)
 
 
 def main() -> int:

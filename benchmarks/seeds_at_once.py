@@ -2,7 +2,7 @@
 
     python benchmarks/seeds_at_once.py            # the ablations' digits, preset cpu
     python benchmarks/seeds_at_once.py --config configs/ablations/losses.py:cpu --seeds 5
-    python benchmarks/seeds_at_once.py --config configs/digits.py:smoke --rounds 1 --out /tmp/s.json
+    python benchmarks/seeds_at_once.py --smoke    # a try
 
 Both run the loops' own compiled steps on the same states, batches and keys and take turns in one
 process (A B A B ...). "in turn" is a step of each seed, one after another. Compiling is timed once,
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, help="default: the config's")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "seeds_at_once_cpu.json")
-    args = parser.parse_args()
+    args = harness.parse(parser, config="configs/digits.py:smoke", rounds=1)
     sys.path.insert(0, str(harness.ROOT))
     harness.write(args.out, measure(args))
 

@@ -1,7 +1,7 @@
 """How long one waits: the import of the library, and the first step of the digits, cold and warm.
 
     python benchmarks/startup.py
-    python benchmarks/startup.py --smoke --out /tmp/startup.json    # a try
+    python benchmarks/startup.py --smoke    # a try
 
 Imports are timed in fresh processes that take turns: JAX alone, and what is imported beyond it.
 The first step is that of `python -m experiments.simclr --config configs/digits.py`, done through
@@ -141,12 +141,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="pairs of a cold and a warm start")
     parser.add_argument("--import_rounds", type=int, default=9)
-    parser.add_argument("--smoke", action="store_true", help="less than a minute")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "startup_cpu.json")
     parser.add_argument("--first_step", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.smoke:
-        args.rounds = args.import_rounds = 1
+    args = harness.parse(parser, rounds=1, import_rounds=1)
     sys.path.insert(0, str(harness.ROOT))
     if args.first_step:
         print(json.dumps(first_step()))

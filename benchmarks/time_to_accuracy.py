@@ -3,7 +3,7 @@
     python benchmarks/time_to_accuracy.py --target 0.48 --data_dir DIR       # two CPU cores
     python benchmarks/time_to_accuracy.py --config configs/cifar.py:fast --target 0.90 \\
         --out benchmarks/results/time_to_accuracy_gpu.json                   # one GPU
-    python benchmarks/time_to_accuracy.py --smoke --out /tmp/accuracy.json   # a try
+    python benchmarks/time_to_accuracy.py --smoke                              # a try
 
 Ours, a plain PyTorch loop of the same recipe, and ours with Muon in place of the recipe's optimiser
 take turns, each seed in a process of its own.
@@ -222,16 +222,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)
     parser.add_argument("--data_dir", help="of prepared sets; default: TFDS_DATA_DIR")
-    parser.add_argument("--smoke", action="store_true", help="the digits, 4 steps, one seed, ours")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "time_to_accuracy_cpu.json")
     parser.add_argument("--turn", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.smoke:
-        args.config, args.every, args.seeds = "configs/digits.py:smoke", 2, 1
-        args.contenders = CONTENDERS[
-            :1
-        ]  # the digits have one channel, the peer's jitter takes three
+    ours = CONTENDERS[:1]  # the digits have one channel, the peer's jitter takes three
+    smoke = {"config": "configs/digits.py:smoke", "every": 2, "seeds": 1, "contenders": ours}
+    args = harness.parse(parser, **smoke)
     sys.path.insert(0, str(harness.ROOT))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the GPU too
     if args.turn:

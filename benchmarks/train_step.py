@@ -3,7 +3,7 @@
     python benchmarks/train_step.py --data_dir DIR                        # two CPU cores
     python benchmarks/train_step.py --works resnet18 --batch_size 512 --dtype bfloat16 \\
         --out benchmarks/results/train_step_gpu.json                      # one GPU
-    python benchmarks/train_step.py --smoke --out /tmp/train_step.json    # a try
+    python benchmarks/train_step.py --smoke    # a try
 
 Every contender trains the same network (its number of parameters is compared) on batches of the
 same size, with two views of the same size and precision. Each runs in a process of its own, and
@@ -219,14 +219,9 @@ def parse() -> argparse.Namespace:
         "--huge_pages", action="store_true", help="every contender under glibc's huge pages"
     )
     parser.add_argument("--data_dir", help="of prepared CIFAR-10; default: TFDS_DATA_DIR")
-    parser.add_argument("--smoke", action="store_true", help="less than a minute")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "train_step_cpu.json")
     parser.add_argument("--turn", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.smoke:
-        args.works, args.workers, args.images = ["smoke"], [0], 2000
-        args.rounds = args.repeats = 1
-    return args
+    return harness.parse(parser, works=["smoke"], workers=[0], images=2000, rounds=1, repeats=1)
 
 
 def main() -> None:

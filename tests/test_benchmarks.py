@@ -1,8 +1,10 @@
 """The benchmarks' arithmetic: the clock that stops for evaluation, FLOP, equal work, the table."""
 
+import argparse
 import doctest
 import importlib
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,22 @@ def test_writing_the_table_changes_nothing_else(module):
     written = table.put_into(page, "| new |")
     assert written == page.replace("old", "new")
     assert table.put_into(written, "| new |") == written
+
+
+def test_a_try_is_small_unless_asked_otherwise_and_leaves_the_record_alone(module, monkeypatch):
+    harness = module("harness")
+
+    def parsed(*words):
+        monkeypatch.setattr("sys.argv", ["script.py", *words])
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--rounds", type=int, default=9)
+        parser.add_argument("--images", type=int, default=50_000)
+        parser.add_argument("--out", type=Path, default=harness.RESULTS / "script_cpu.json")
+        args = harness.parse(parser, rounds=1, images=64)
+        return args.rounds, args.images, args.out
+
+    record = harness.RESULTS / "script_cpu.json"
+    elsewhere = Path(tempfile.gettempdir()) / "script_cpu.json"
+    assert parsed() == (9, 50_000, record)
+    assert parsed("--smoke") == (1, 64, elsewhere)
+    assert parsed("--smoke", "--rounds=3", "--out=here.json") == (3, 64, Path("here.json"))

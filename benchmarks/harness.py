@@ -31,7 +31,7 @@ def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
     """What was asked for. `--smoke` brings other defaults: little work, and a file that no table
     is made from."""
     parser.add_argument("--smoke", action="store_true", help="a try on little work, no figure")
-    if "--smoke" in sys.argv[1:]:
+    if parser.parse_known_args()[0].smoke:
         elsewhere = Path(tempfile.gettempdir()) / parser.get_default("out").name
         parser.set_defaults(**smoke, out=elsewhere)
     return parser.parse_args()

@@ -102,4 +102,5 @@ def test_a_try_is_small_unless_asked_otherwise_and_leaves_the_record_alone(modul
     elsewhere = Path(tempfile.gettempdir()) / "script_cpu.json"
     assert parsed() == (9, 50_000, record)
     assert parsed("--smoke") == (1, 64, elsewhere)
+    assert parsed("--smo") == parsed("--smoke")  # argparse takes the beginning of a word
     assert parsed("--smoke", "--rounds=3", "--out=here.json") == (3, 64, Path("here.json"))

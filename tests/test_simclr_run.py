@@ -107,14 +107,18 @@ def _accuracies(workdir: Path) -> dict[tuple, float]:
 @pytest.mark.parametrize("chosen", [None, "/chosen/by/the/user"])
 def test_compiled_programs_are_kept_in_the_users_cache_folder(chosen, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = jax.config.jax_compilation_cache_dir
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
     try:
         jax.config.update("jax_compilation_cache_dir", chosen)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
         launch.set_up_jax()
-        kept = jax.config.jax_compilation_cache_dir
+        folder, seconds = (getattr(jax.config, name) for name in names)
     finally:
-        jax.config.update("jax_compilation_cache_dir", before)
-    assert kept == (chosen or str(tmp_path / "contrastive_jax" / "xla"))
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert folder == (chosen or str(tmp_path / "contrastive_jax" / "xla"))
+    assert seconds == (1.0 if chosen else 0.2)  # whoever chose a folder has chosen the rest
 
 
 def test_another_config_in_the_same_workdir_is_refused(straight):

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import Image
 from scipy.ndimage import correlate1d, gaussian_filter
+from sklearn.datasets import load_sample_images
 
 from contrastive_jax import augment
 from contrastive_jax.augment import colour
@@ -471,6 +472,50 @@ def test_contrast_of_one_channel_is_about_its_mean():
     image = random_floats(5, 6, 1) * 0.2 + 0.4
     actual = in_order(image, np.arange(4), np.array([1, 1.5, 1, 0.0]), "multiplicative", False)
     np.testing.assert_allclose(actual, image.mean() + 1.5 * (image - image.mean()), atol=1e-6)
+
+
+@functools.cache
+def photos(n: int, side: int) -> np.ndarray:
+    """Squares [n, side, side, 3] cut from the two photographs that come with scikit-learn."""
+    pictures = load_sample_images().images
+    rng = np.random.default_rng(0)
+    tops, lefts = rng.integers(0, 427 - side, n), rng.integers(0, 640 - side, n)
+    cut = [
+        pictures[i % 2][top : top + side, left : left + side]
+        for i, (top, left) in enumerate(zip(tops, lefts, strict=True))
+    ]
+    return np.stack(cut)
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        {"crop_probability": 1.0, "flip_probability": 0.5},
+        {"rotate_probability": 1.0},
+        {"rotate_probability": 1.0, "rotate_quarters": True},
+        {"translate_probability": 1.0},
+        {"jitter_probability": 1.0},
+        {"jitter_probability": 1.0, "brightness_form": "additive"},
+        {"jitter_probability": 0.0, "grayscale_probability": 1.0},
+        {"blur_probability": 1.0},
+        {"solarize_probability": 1.0},
+        {"sobel_probability": 1.0},
+        {"noise_probability": 1.0},
+        {"cutout_probability": 1.0},
+        {"crop_probability": 1.0, "jitter_probability": 0.8, "grayscale_probability": 0.2},
+    ],
+    ids=lambda operators: "-".join(name.partition("_")[0] for name in operators),
+)
+def test_views_as_training_compiles_them_equal_the_uncompiled_ones(operators):
+    images, settings = photos(12, 24), OFF | operators
+    index = np.arange(len(images), dtype=np.int32)
+    compiled = train_once(images, 24, index=index, **settings)
+    with jax.disable_jit():
+        train = augment.make_views(24, **settings).train
+        plain = np.asarray(train(jax.random.key(0), images, index))
+    # A crop cuts other pixels, and solarization inverts one, where a rounding crosses a threshold.
+    off = np.abs(compiled - plain).max(axis=-1) > 1e-5
+    assert off.mean() < 1e-4, f"{100 * off.mean():.2g} % of the pixels differ"
 
 
 # --- randomness ---------------------------------------------------------------------------------

@@ -136,7 +136,8 @@ def _shift_hue(planes: jax.Array, shift: jax.Array | float) -> jax.Array:
     red, green, blue = planes
     value = planes.max(axis=0)
     chroma = value - planes.min(axis=0)
-    leader = [value == red, value == green]
+    # Not `value == red`: a compiled program may round the two sides differently.
+    leader = [(red >= green) & (red >= blue), green >= blue]
     sixth = jnp.select(leader, [green - blue, blue - red], red - green)
     sixth = sixth / jnp.where(chroma > 0, chroma, 1.0) + jnp.select(leader, [0.0, 2.0], 4.0)
     sixth = sixth + 6.0 * shift

@@ -87,7 +87,7 @@ def first_step() -> dict[str, float]:
     began, marks = float(os.environ[BEGAN]), [("process", time.time())]
 
     from configs import digits
-    from contrastive_jax import train
+    from contrastive_jax import loop
     from experiments import launch, simclr
 
     marks.append(("imports", time.time()))
@@ -96,7 +96,7 @@ def first_step() -> dict[str, float]:
     marks.append(("data and objects", time.time()))
     state = launch.fresh_state(run)
     marks.append(("initial state", time.time()))
-    finished = train.run(
+    finished = loop.run(
         run.objective,
         run.optimizer,
         run.feed,

@@ -185,12 +185,6 @@ def quick_crops(workers: bool) -> Callable[[Result], Figures | None]:
     return read
 
 
-def seeds_at_once(result: Result) -> Figures:
-    """A step of several seeds in one program against a step of each in turn."""
-    turn, once = (row["seconds"] for row in result["rows"])
-    return Figures(f"{once:.3f} s", f"in turn: {turn:.3f} s", turn / once)
-
-
 def rows_of(result: Result, work: str) -> list[Result]:
     return [row for row in result["rows"] if row["work"] == work]
 
@@ -231,7 +225,6 @@ CLAIMS = [
     Claim("CPU: decode and crop on one core", "host_input.json", quick_crops(False), None),
     Claim("CPU: the same with 2 workers", "host_input.json", quick_crops(True), None),
     Claim("CPU: 45 logistic probes, 50,000 x 512", "probe_cpu.json", many_probes, 10.0),
-    Claim("CPU: a step of 3 seeds at once, digits", "seeds_at_once_cpu.json", seeds_at_once, None),
     Claim("CPU: kNN, `cpu` preset", f"{ACCURACY}_cpu.json", good_accuracy(0.48), 1.0),
     Claim("CPU: seconds of that training, torch", f"{ACCURACY}_cpu.json", quicker_training, None),
     Claim("CPU: the same with Muon", f"{ACCURACY}_cpu.json", quicker_to_the_target, None),

@@ -77,7 +77,7 @@ def ours(run: Any, every: int, looks: Looks) -> tuple[float, float]:
     """Train as the command does; when the clock began, and the seconds of compiling before."""
     import jax
 
-    from contrastive_jax import train
+    from contrastive_jax import loop
     from experiments import launch, scoring
 
     def look(state: Any, step: int) -> dict[str, float]:
@@ -85,7 +85,7 @@ def ours(run: Any, every: int, looks: Looks) -> tuple[float, float]:
         looks.take(lambda image: scoring.extract(run, state, image)["features"], step)
         return {}
 
-    finished = train.run(
+    finished = loop.run(
         run.objective,
         run.optimizer,
         run.feed,
@@ -93,7 +93,7 @@ def ours(run: Any, every: int, looks: Looks) -> tuple[float, float]:
         plan=run.plan,
         mesh=run.mesh,
         write=lambda step, row: None,
-        evaluators=[train.Evaluator(every, look)],
+        evaluators=[loop.Evaluator(every, look)],
     )
     return time.perf_counter() - finished.train_seconds, finished.compile_seconds
 

@@ -55,7 +55,6 @@ def extract(
     batch_size: int,
     shard: Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]] | None = None,
     out_sharding: Any = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """The encoder's outputs for a whole set of images, in order, as float32 on the host.
 
@@ -70,7 +69,6 @@ def extract(
       shard: puts a host batch on the devices; default: on the default device.
       out_sharding: of what `embed` returns; the compiler's choice by default. Where several
         processes hold a batch it has to be replicated.
-      progress: called with (images done, images in all) after each batch.
 
     Returns:
       What `embed` returns, {"features": [N, F], "embedding": [N, D]}.
@@ -96,8 +94,6 @@ def extract(
         if pending is not None:  # fetch one batch while the next is computed
             parts.append(jax.device_get(pending))
         pending = running
-        if progress is not None:
-            progress(min(start + batch_size, len(image)), len(image))
     parts.append(jax.device_get(pending))
     join = partial(np.concatenate, dtype=np.float32)
     return {name: join([part[name] for part in parts])[: len(image)] for name in parts[0]}

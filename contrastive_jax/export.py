@@ -123,16 +123,10 @@ def save(
       steps: of training.
 
     Raises:
-      ValueError: torchvision's ResNet has no such stem.
       OSError: the folder cannot be written.
     """
     settings = inspect.signature(resnet.make).bind(**encoder)
     settings.apply_defaults()  # written out: a later default must not change this encoder
-    if settings.arguments["whiten"]:
-        raise ValueError(
-            "torchvision's ResNet has no whitened stem, so an encoder with encoder.whiten=True is "
-            "not exported"
-        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = to_torch(variables, steps)

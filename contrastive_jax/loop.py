@@ -1,19 +1,24 @@
-"""The one training loop, for a run alone or for several whose states are stacked."""
+"""The training loop: steps on the devices, metrics one step late, checkpoints of finite states."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import optax
 
-from contrastive_jax import metrics as metrics_lib
+from contrastive_jax import parallel
 from contrastive_jax.checkpoint import Checkpointer
-from contrastive_jax.types import Batch, Metrics, TrainState
+from contrastive_jax.errors import NonFiniteError
+from contrastive_jax.parallel import Mesh
+from contrastive_jax.train import AUGMENT_STREAM, Plan, make_train_step, stream_key
+from contrastive_jax.types import Feed, Objective, TrainState
 
 
 class Finished(NamedTuple):
-    """What a call of `train.run` leaves behind."""
+    """The result of `run`."""
 
     state: TrainState
     step: int
@@ -28,61 +33,59 @@ class Evaluator(NamedTuple):
     measure: Callable[[TrainState, int], Mapping[str, Any]]
 
 
-class Record(NamedTuple):
-    """What training leaves of one run on its way, as `train.run` explains it."""
-
-    write: Callable[[int, Mapping[str, Any]], None]
-    checkpointer: Checkpointer | None = None
-    meta: Mapping[str, Any] | None = None
-    evaluators: Sequence[Evaluator] = ()
-    name: str = ""  # whose metrics are not finite
-
-
-class Stage(NamedTuple):
-    """From which step on a program trains."""
-
-    start: int
-    train_step: Callable[..., Any]  # under jax.jit: `train.compiled`
-
-
-class Trainee(NamedTuple):
-    """What the loop trains: one run, or several whose state and metrics are stacked."""
-
-    stages: Sequence[Stage]  # in order, the first from step 0 on
-    batch_at: Callable[[int], Batch]  # what is sent for a step, on the devices
-    resident: Batch
-    key: jax.Array  # of augmentation
-    records: Sequence[Record]  # one for each run
-    states: Callable[[TrainState], Sequence[TrainState]]  # that of each run
-    rows: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]  # of metrics on the host
-
-
-def loop(
-    trainee: Trainee,
+def run(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    feed: Feed,
     state: TrainState,
-    step: int,
-    steps: int,
-    log_every: int,
     *,
-    on_step: Callable[[int], None],
-    stop: Callable[[], bool],
+    plan: Plan,
+    mesh: Mesh,
+    write: Callable[[int, Mapping[str, Any]], None],
+    checkpointer: Checkpointer | None = None,
+    meta: Mapping[str, Any] | None = None,
+    evaluators: Sequence[Evaluator] = (),
+    on_step: Callable[[int], None] = lambda step: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Finished:
-    """Train from `state` at `step` to the last of `steps`, or until `stop()`: see `train.run`."""
-    resident, key, records = trainee.resident, trainee.key, trainee.records
-    log = _LateLog(trainee, step)
-    started, compiling = time.perf_counter(), 0.0
-    stage = running = None
-    train_step: Any = None
+    """Train from `state` to the last step of the plan, or until `stop()`.
 
-    while step < steps:
+    A row of metrics is written one step late, when the next step is already on its way, so that
+    reading it does not hold the device up. A checkpoint is written only after the metrics of its
+    step were found finite.
+
+    Args:
+      objective, optimizer, feed: what to train and on what.
+      state: where to begin: of `make_init` or of a checkpoint. It is donated.
+      plan: length, seed and logging interval.
+      mesh: the devices.
+      write: called with (step, metrics) for every logged step, in order.
+      checkpointer: where to save, or None.
+      meta: goes into every checkpoint beside the state.
+      evaluators: measured at their own intervals and at the end.
+      on_step: called after each step is dispatched: a progress bar.
+      stop: asked after each step; True saves and returns.
+
+    Raises:
+      NonFiniteError: a metric became NaN or infinite. The last checkpoint is from before that.
+      CheckpointError: a checkpoint could not be written.
+    """
+    step = int(jax.device_get(state.step))
+    resident = parallel.put_replicated(dict(feed.resident), mesh)
+    root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
+    key = jax.jit(root, out_shardings=parallel.replicated(mesh))()
+    log = _LateLog(write, step)
+    train_step = running = None
+    started, compiling = time.perf_counter(), 0.0
+
+    while step < plan.steps:
         with jax.transfer_guard("disallow"):
-            sent = trainee.batch_at(step)
-            due = [each for each in trainee.stages if each.start <= step][-1]
-            if due is not stage:  # compiled ahead, so that a second compilation is an error
-                jax.block_until_ready(state)
-                began, stage = time.perf_counter(), due
-                train_step = due.train_step.lower(state, resident, sent, key).compile()  # type: ignore
-                compiling += time.perf_counter() - began
+            sent = parallel.put_batch(feed.batch_at(step), mesh)
+            if train_step is None:  # compiled ahead, so that a second compilation is an error
+                began = time.perf_counter()
+                lowered = make_train_step(objective, optimizer, feed, mesh)
+                train_step = lowered.lower(state, resident, sent, key).compile()
+                compiling = time.perf_counter() - began
             state, metrics = train_step(state, resident, sent, key)
         if not resident:  # streamed batches are large: one in use and one on its way are enough
             jax.block_until_ready(running)
@@ -90,12 +93,17 @@ def loop(
         step += 1
         log.flush()
         on_step(step)
-        last = step == steps or stop()
-        done = step == steps
-        looks = any(done or step % e.every == 0 for record in records for e in record.evaluators)
-        if looks or done or step == 1 or step % log_every == 0:
-            log.hold(step, metrics, _measured(trainee, state, step, done) if looks else None)
-        _save(trainee, state, metrics, step, log, last)
+        done = step == plan.steps
+        last = done or stop()
+        due = [e for e in evaluators if done or step % e.every == 0]
+        if due or done or step == 1 or step % plan.log_every == 0:
+            measured = {k: v for e in due for k, v in e.measure(state, step).items()}
+            log.hold(step, {**metrics, **measured})
+        if checkpointer is not None and (last or checkpointer.due(step)):
+            log.flush()
+            require_finite(_of_the_state(metrics), step, log.last_finite)
+            row = log.finite_row(step)
+            checkpointer.save(step, state, meta=dict(meta or {}), metrics=row)
         if last:
             break
 
@@ -105,81 +113,65 @@ def loop(
     return Finished(state, step, compiling, seconds - compiling)
 
 
-def _measured(trainee: Trainee, state: TrainState, step: int, done: bool) -> list[dict[str, Any]]:
-    """What each run's evaluators that are due say of it."""
-    measured = []
-    for record, own in zip(trainee.records, trainee.states(state), strict=True):
-        due = [e for e in record.evaluators if done or step % e.every == 0]
-        measured.append({k: v for e in due for k, v in e.measure(own, step).items()})
-    return measured
-
-
-def _save(
-    trainee: Trainee,
-    state: TrainState,
-    metrics: Metrics,
-    step: int,
-    log: "_LateLog",
-    last: bool,
-) -> None:
-    """A checkpoint of each run for which one is due, once its metrics are known to be finite."""
-    savers = [record.checkpointer for record in trainee.records]
-    if not any(saver is not None and (last or saver.due(step)) for saver in savers):
-        return
-    log.flush()
-    rows = trainee.rows(jax.device_get(dict(metrics)))
-    states, logged = trainee.states(state), log.rows_of(step)
-    for record, own, row, logged_row in zip(trainee.records, states, rows, logged, strict=True):
-        metrics_lib.require_finite(_of_the_state(row), step, log.last_finite, record.name)
-        if record.checkpointer is not None:
-            record.checkpointer.save(step, own, meta=dict(record.meta or {}), metrics=logged_row)
-
-
-def _of_the_state(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What has to be finite: of a step that was left out, its update only, which is zero.
-
-    When too many in a row were not finite the optimizer applies one: its update is not.
-    """
-    left_out = "skipped_in_a_row" in row and float(row["skipped_in_a_row"]) > 0
-    return {"update_norm": row["update_norm"]} if left_out else row
-
-
 class _LateLog:
-    """Holds the metrics of one step until the next one runs, then checks and writes them."""
+    """Holds the metrics of one step until the next one runs, then writes and checks them."""
 
-    def __init__(self, trainee: Trainee, step: int):
-        self._records, self._split = trainee.records, trainee.rows
-        self._held: tuple[int, Mapping[str, Any], Sequence[Mapping[str, Any]]] | None = None
+    def __init__(self, write: Callable[[int, Mapping[str, float]], None], step: int):
+        self._write = write
+        self._held: tuple[int, Mapping[str, Any]] | None = None
+        self._last_row: dict[str, float] = {}
         self.last_finite: int | None = step or None
-        self._last_rows: list[dict[str, float]] = []
 
-    def hold(
-        self,
-        step: int,
-        metrics: Mapping[str, Any],
-        measured: Sequence[Mapping[str, Any]] | None,
-    ) -> None:
-        """Metrics of all runs, and what was measured beside them of each."""
-        self._held = (step, metrics, measured or [{} for _ in self._records])
+    def hold(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self._held = (step, metrics)
 
     def flush(self) -> None:
         if self._held is None:
             return
-        step, metrics, measured = self._held
-        self._held = None
-        metrics, measured = jax.device_get((dict(metrics), measured))
-        rows = [
-            {name: float(value) for name, value in {**row, **own}.items()}
-            for row, own in zip(self._split(metrics), measured, strict=True)
-        ]
-        for record, row in zip(self._records, rows, strict=True):
-            record.write(step, row)
-        for record, row in zip(self._records, rows, strict=True):
-            metrics_lib.require_finite(_of_the_state(row), step, self.last_finite, record.name)
-        self.last_finite, self._last_rows = step, rows
+        (step, metrics), self._held = self._held, None
+        row = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        self._write(step, row)
+        require_finite(_of_the_state(row), step, self.last_finite)
+        self.last_finite, self._last_row = step, row
 
-    def rows_of(self, step: int) -> Sequence[dict[str, float] | None]:
-        """What is finite in each run's row of this very step, None if it was not logged."""
+    def finite_row(self, step: int) -> dict[str, float] | None:
+        """What is finite in the row of this very step, None if it was not logged."""
         if self.last_finite != step:
-            return [None] * len(self._records)
-        return [{k: v for k, v in row.items() if math.isfinite(v)} for row in self._last_rows]
+            return None
+        return {name: value for name, value in self._last_row.items() if math.isfinite(value)}
+
+
+def _of_the_state(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What has to be finite: of a step that was skipped, its update only, which is zero.
+
+    When too many in a row were not finite the optimizer applies one: its update is not.
+    """
+    skipped = "skipped_in_a_row" in row and float(row["skipped_in_a_row"]) > 0
+    return {"update_norm": row["update_norm"]} if skipped else row
+
+
+def require_finite(metrics: Mapping[str, Any], step: int, previous_step: int | None = None) -> None:
+    """Stop the run when a metric is NaN or infinite.
+
+    Args:
+      metrics: scalars by name.
+      step: the step that the metrics belong to.
+      previous_step: the last step that was checked and found finite, None for none.
+
+    Raises:
+      NonFiniteError: names each non-finite metric and the steps in which it may have started.
+
+    >>> require_finite({"loss": 1.5}, step=20, previous_step=10)
+    """
+    values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+    bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+    if not bad:
+        return
+    first = min(1 if previous_step is None else previous_step + 1, step)
+    steps = f"step {step}" if first == step else f"steps {first} to {step}"
+    more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+    raise NonFiniteError(
+        f"Training is not finite: {', '.join(bad[:4])}{more}, since {steps}.\n"
+        "Lower the learning rate, lengthen the warm-up or raise the temperature.",
+        range(first, step + 1),
+    )

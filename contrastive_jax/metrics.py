@@ -1,4 +1,4 @@
-"""Numbers on their way out of a run: mergeable means, the JSONL truth, the non-finite check."""
+"""Writers of metrics.jsonl and TensorBoard events."""
 
 import json
 import logging
@@ -9,86 +9,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.errors import NonFiniteError
-
 _log = logging.getLogger(__name__)
-
-
-class Mean(NamedTuple):
-    """A weighted mean as (total, count), exact to merge over batches of unequal size.
-
-    sum_b w_b x_b / sum_b w_b, both sums in float32.
-
-    Example:
-        >>> first = Mean.of(jnp.array([1.0, 2.0, 3.0]))
-        >>> last = Mean.of(jnp.array([8.0, 99.0]), jnp.array([1.0, 0.0]))  # 99 is padding
-        >>> float(first.merge(last).compute())
-        3.5
-    """
-
-    total: jax.Array  # float32 []
-    count: jax.Array  # float32 []
-
-    @classmethod
-    def of(cls, values_B: jax.Array, weights_B: jax.Array | None = None) -> "Mean":
-        """The mean of `values_B` [B]; weight 0 leaves an example out, whatever its value."""
-        values_B = jnp.asarray(values_B, jnp.float32)
-        if weights_B is None:
-            return cls(values_B.sum(), jnp.asarray(values_B.size, jnp.float32))
-        weights_B = jnp.asarray(weights_B, jnp.float32)
-        if weights_B.shape != values_B.shape:
-            raise ValueError(
-                f"weights {weights_B.shape} and values {values_B.shape} differ in shape: "
-                "pass one weight for each value."
-            )
-        weighted_B = jnp.where(weights_B == 0, 0.0, weights_B * values_B)
-        return cls(weighted_B.sum(), weights_B.sum())
-
-    def merge(self, other: "Mean") -> "Mean":
-        """The mean over both sets of examples."""
-        return Mean(self.total + other.total, self.count + other.count)
-
-    def compute(self) -> jax.Array:
-        """total / count, float32 []; NaN for a mean over nothing."""
-        return self.total / self.count
-
-
-def require_finite(
-    metrics: Mapping[str, Any], step: int, previous_step: int | None = None, of: str = ""
-) -> None:
-    """Stop the run when a metric is NaN or infinite.
-
-    Args:
-        metrics: scalars by name.
-        step: the step that the metrics belong to.
-        previous_step: the last step that was checked and found finite, None for none.
-        of: which run, where several train at once.
-
-    Raises:
-        NonFiniteError: names each non-finite metric and the steps in which it began.
-
-    Example:
-        >>> require_finite({"loss": 1.5}, step=20, previous_step=10)
-    """
-    values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
-    bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-    if not bad:
-        return
-    first = min(1 if previous_step is None else previous_step + 1, step)
-    steps = f"step {step}" if first == step else f"steps {first} to {step}"
-    more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-    raise NonFiniteError(
-        f"Training{of and f' of {of}'} is not finite: {', '.join(bad[:4])}{more}, "
-        f"begun in {steps}.\n"
-        "Lower the learning rate, lengthen the warm-up or raise the temperature.",
-        range(first, step + 1),
-    )
 
 
 class JsonlWriter:

@@ -45,7 +45,7 @@ def make_queue(key: jax.Array, size: int, dim: int) -> Queue:
     return Queue(keys, jnp.zeros((), jnp.int32))
 
 
-def push(queue: Queue, keys_BD: jax.Array, *, axis_name: str | None = None) -> Queue:
+def push(queue: Queue, keys_BD: jax.Array) -> Queue:
     """The queue with the B oldest keys replaced by new ones; K need not be a multiple of B.
 
         keys_{(cursor + i) mod K} <- keys_i,   cursor <- (cursor + B) mod K
@@ -53,8 +53,6 @@ def push(queue: Queue, keys_BD: jax.Array, *, axis_name: str | None = None) -> Q
     Args:
       queue: from `make_queue` or an earlier push.
       keys_BD: any float dtype, stored as they are in float32, without a gradient.
-      axis_name: mapped axis over which the batch is sharded: every device stores all keys in the
-        same order, so that replicated queues stay equal.
 
     Returns:
       The new Queue.
@@ -72,8 +70,6 @@ def push(queue: Queue, keys_BD: jax.Array, *, axis_name: str | None = None) -> Q
 
     Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv:1911.05722).
     """
-    if axis_name is not None:
-        keys_BD = lax.all_gather(keys_BD, axis_name, axis=0, tiled=True)
     K, D = queue.keys_KD.shape
     if keys_BD.ndim != 2 or keys_BD.shape[1] != D or len(keys_BD) > K:
         raise ValueError(

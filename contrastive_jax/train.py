@@ -1,7 +1,7 @@
 """Training of one run: its length, its first state, its step. It knows no method in particular."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax import compiling, parallel
-from contrastive_jax.checkpoint import Checkpointer
-from contrastive_jax.loop import Evaluator, Finished, Record, Stage, Trainee, loop
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
 
@@ -133,77 +131,12 @@ def make_step(
 
 def make_train_step(
     objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
-) -> Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, Metrics]]:
-    """`make_step` as a compiled function, which is given the state's buffers."""
-    return compiled(make_step(objective, optimizer, feed), mesh)
-
-
-def stages(objective: Objective, compiled_step: Callable[[Objective], Any]) -> list[Stage]:
-    """A program for each part of the training: one, or two where the objective begins otherwise."""
-    rest = compiled_step(objective)
-    if objective.early is None:
-        return [Stage(0, rest)]
-    first = compiled_step(objective._replace(loss=objective.early.loss))
-    return [Stage(0, first), Stage(objective.early.steps, rest)]
-
-
-def compiled(step: Callable[..., tuple[TrainState, Metrics]], mesh: Mesh) -> Callable[..., Any]:
-    """A step under `jax.jit`: the state is donated, what comes out is replicated."""
+) -> Any:
+    """`make_step` under `jax.jit`: the state is donated, what comes out is replicated."""
     replicated = parallel.replicated(mesh)
     return jax.jit(
-        step,
+        make_step(objective, optimizer, feed),
         donate_argnums=0,
         out_shardings=(replicated, replicated),
         compiler_options=compiling.of_steps(mesh),
     )
-
-
-def run(
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    feed: Feed,
-    state: TrainState,
-    *,
-    plan: Plan,
-    mesh: Mesh,
-    write: Callable[[int, Mapping[str, Any]], None],
-    checkpointer: Checkpointer | None = None,
-    meta: Mapping[str, Any] | None = None,
-    evaluators: Sequence[Evaluator] = (),
-    on_step: Callable[[int], None] = lambda step: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Finished:
-    """Train from `state` to the last step of the plan, or until `stop()`.
-
-    A row of metrics is written one step late, when the next step is already on its way, so that
-    reading it does not hold the device up. A checkpoint is written only after the metrics of its
-    step were found finite.
-
-    Args:
-      objective, optimizer, feed: what to train and on what.
-      state: where to begin: of `make_init` or of a checkpoint. It is donated.
-      plan: length, seed and logging interval.
-      mesh: the devices.
-      write: called with (step, metrics) for every logged step, in order.
-      checkpointer: where to save, or None.
-      meta: goes into every checkpoint beside the state.
-      evaluators: measured at their own intervals and at the end.
-      on_step: called after each step is dispatched: a progress bar.
-      stop: asked after each step; True saves and returns.
-
-    Raises:
-      NonFiniteError: a metric became NaN or infinite. The last checkpoint is from before that.
-      CheckpointError: a checkpoint could not be written.
-    """
-    root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
-    trainee = Trainee(
-        stages(objective, lambda part: make_train_step(part, optimizer, feed, mesh)),
-        lambda step: parallel.put_batch(feed.batch_at(step), mesh),
-        parallel.put_replicated(dict(feed.resident), mesh),
-        jax.jit(root, out_shardings=parallel.replicated(mesh))(),
-        (Record(write, checkpointer, meta, evaluators),),
-        states=lambda state: (state,),
-        rows=lambda metrics: (metrics,),
-    )
-    start = int(jax.device_get(state.step))
-    return loop(trainee, state, start, plan.steps, plan.log_every, on_step=on_step, stop=stop)

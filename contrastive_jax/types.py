@@ -43,26 +43,17 @@ class EmbedFn(Protocol):
     ) -> dict[str, jax.Array]: ...
 
 
-class Early(NamedTuple):
-    """What is minimised for the first steps of a training: smaller views, another temperature."""
-
-    loss: LossFn
-    steps: int
-
-
 class Objective(NamedTuple):
     """A method as three pure functions; its hyperparameters are held by closure.
 
     `init` makes the parameters and the model state from one batch. `loss` is the scalar to
     minimise, on the global batch. `embed` is the encoder in evaluation mode:
-    {"features": [B,F], "embedding": [B,D]}. `early`, of the same parameters and metrics, takes the
-    place of `loss` at first.
+    {"features": [B,F], "embedding": [B,D]}.
     """
 
     init: InitFn
     loss: LossFn
     embed: EmbedFn
-    early: Early | None = None
 
 
 class Feed(NamedTuple):

@@ -8,11 +8,10 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contrastive_jax import lease
 from contrastive_jax.errors import ConfigError, WorkdirBusyError
 
 
@@ -62,7 +61,7 @@ def _reason(error: Exception) -> str:
 def lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Hold the workdir for this process; the kernel lets go when it ends, however it ends.
 
-    On a mounted object store the kernel speaks for one host only: there a lease is held as well.
+    On a mounted bucket the kernel speaks for one host only: start one run per folder there.
 
     Args:
         path: an existing workdir.
@@ -84,8 +83,7 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ConfigError(f"Cannot open {file}: {_reason(error)}.") from error
     try:
         _take(descriptor, file)
-        with lease.hold(path) if lease.needed(path) else nullcontext():
-            yield
+        yield
     finally:
         os.close(descriptor)
 

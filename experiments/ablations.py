@@ -6,7 +6,6 @@ python -m experiments.ablations --config configs/ablations/temperature.py:cpu --
 --config.section.key=value     change one value of its base config
 --workdir DIR                  where all of it lives; the same command does what is missing
 --only NAME|KEY=VALUE          only the cells of this name, or with this override
---seeds_at_once N              train up to N seeds of a cell in one program (default: 1, in turn)
 --dry_run                      print the plan and an estimate of its time
 """
 
@@ -21,13 +20,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from contrastive_jax import data, workdir
-from contrastive_jax.errors import ConfigError
 from experiments import cell_runs, command_line, grid, launch, moco, provenance, simclr
 from experiments.cell_runs import Job, Plan, summary_of
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 
 EXPERIMENTS = {"simclr": simclr.EXPERIMENT, "moco": moco.EXPERIMENT}
-FLAGS = {"only": "a cell, or KEY=VALUE", "seeds_at_once": "how many"}
+FLAGS = {"only": "a cell, or KEY=VALUE"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,7 +57,6 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
         one.
       DataError: no such data.
     """
-    seeds = seeds_at_once(command.strings["seeds_at_once"])
     path, preset = page_of(argv)
     page = grid.read(path, preset)
     if page.experiment not in EXPERIMENTS:
@@ -77,39 +74,10 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
         for job in _jobs(experiment, page, cell, cells[cell.name], folder, load)
     )
     for job in jobs:
-        _refuse_streamed(job, seeds)
         provenance.saved_summary(job.folder, job.config)  # refuses a folder of another config
     names = frozenset(cell.name for cell in chosen)
     text = provenance.command_text(argv)
-    return Plan(command.name, page, jobs, names, folder, text, seeds)
-
-
-def seeds_at_once(text: str | None) -> int:
-    """How many seeds of a cell to train in one program, by the flag.
-
-    In turn is the default: on two CPU cores it was faster wherever it was measured, because a
-    convolution with filters of several seeds is a grouped one, which XLA computes slowly there. On
-    GPUs and TPUs it was not measured; `benchmarks/seeds_at_once.py` tells.
-
-    Raises:
-      ConfigError: no number of 1 or more.
-
-    >>> seeds_at_once(None), seeds_at_once("3")
-    (1, 3)
-    """
-    if text is None:
-        return 1
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"--seeds_at_once is {text!r}; give how many, 1 (in turn) or more.")
-    return int(text)
-
-
-def _refuse_streamed(job: Job, seeds: int) -> None:
-    if seeds > 1 and job.run.dataset.stream is not None:
-        raise ConfigError(
-            f"--seeds_at_once is {seeds}, but the images of cell {job.cell.name!r} are streamed, "
-            "by one reader a run.\nLeave the flag out, or set data.streaming=False."
-        )
+    return Plan(command.name, page, jobs, names, folder, text)
 
 
 def page_of(argv: Sequence[str]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import augment, data, evaluate, optim, parallel, train
+from contrastive_jax import augment, data, evaluate, loop, optim, parallel, train
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluate import Scored
 from contrastive_jax.objectives import linear_heads, supervised
@@ -167,7 +167,7 @@ def _train_heads(
 def _train(
     run: Any, objective: Objective, optimizer: Any, feed: Any, state: TrainState, plan: train.Plan
 ) -> TrainState:
-    return train.run(
+    return loop.run(
         objective,
         optimizer,
         feed,

@@ -1,10 +1,8 @@
-"""The runs of an ablation: what is missing is done, in turn or several seeds at once."""
+"""The runs of an ablation: train those that are missing, in order; retry one that crashed."""
 
-import itertools
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +10,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import metrics, workdir
 from contrastive_jax.errors import RunError
-from experiments import at_once, collect, grid, launch, provenance
+from experiments import collect, grid, launch, provenance
 from experiments.stopping import STOPPED, StopSignal
 
 INCOMPLETE = 1  # some runs crashed twice
@@ -37,62 +35,22 @@ class Plan(NamedTuple):
     chosen: frozenset[str]  # the cells that --only leaves
     folder: Path
     command: str
-    seeds_at_once: int
 
 
 def execute(plan: Plan, signals: StopSignal) -> int:
     """Do what is missing, in order; then write what is known."""
     chosen = [job for job in plan.jobs if job.cell.name in plan.chosen]
-    for group in groups([job for job in chosen if not summary_of(job)], plan.seeds_at_once):
-        if not _together(plan, group, signals) or not _in_turn(plan, chosen, group, signals):
+    for number, job in enumerate(chosen, start=1):
+        if summary_of(job):
+            continue
+        print(f"\nrun {number} of {len(chosen)}: {job.cell.name}, seed {job.seed}", flush=True)
+        if not _with_retry(plan, job, signals):
             return STOPPED
+        _write(plan, rows_of(plan))
     rows = rows_of(plan)
     print(_write(plan, rows))
     collect.draw(plan.folder / "figure.png", plan.title, plan.grid, rows)
     return INCOMPLETE if any(not summary_of(job) for job in chosen) else 0
-
-
-def groups(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
-    """Runs of one cell, in order, at most `size` in a group."""
-    for _, cell in itertools.groupby(jobs, key=lambda job: job.cell.name):
-        seeds = list(cell)
-        yield from (seeds[i : i + size] for i in range(0, len(seeds), size))
-
-
-def _together(plan: Plan, group: Sequence[Job], signals: StopSignal) -> bool:
-    """Train the seeds at once; after a crash some are unfinished. False for a stop on request."""
-    if len(group) == 1:
-        return True
-    print(f"\n{group[0].cell.name}, seeds {[job.seed for job in group]}", flush=True)
-    words = {"name": f"{plan.title}: {group[0].cell.name}", "command": plan.command}
-    try:
-        with ExitStack() as locks:
-            for job in group:
-                job.folder.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(workdir.lock(job.folder))
-            members = [(job.run, job.config, job.folder) for job in group]
-            finished = at_once.train_and_score(members, signals, **words)
-    except Exception as error:  # whatever it is, each seed can go on alone
-        for job in group:
-            if not summary_of(job):
-                _add_crash(plan, job, error)
-        _report(f"seeds {[job.seed for job in group]} of {group[0].cell.name!r} at once", error)
-        finished = True
-    _write(plan, rows_of(plan))
-    return finished
-
-
-def _in_turn(plan: Plan, chosen: Sequence[Job], jobs: Sequence[Job], signals: StopSignal) -> bool:
-    """Run what is unfinished of some jobs; False for a stop on request."""
-    for job in jobs:
-        if summary_of(job):
-            continue
-        number = [each.folder for each in chosen].index(job.folder) + 1
-        print(f"\nrun {number} of {len(chosen)}: {job.cell.name}, seed {job.seed}", flush=True)
-        if not _with_retry(plan, job, signals):
-            return False
-        _write(plan, rows_of(plan))
-    return True
 
 
 def rows_of(plan: Plan) -> list[collect.Row]:

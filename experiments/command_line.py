@@ -15,7 +15,6 @@ from ml_collections import ConfigDict, config_flags
 from contrastive_jax.errors import CheckpointError, ConfigError, RunError
 
 Sections = Mapping[str, Collection[str]]  # section -> the keywords of the function that reads it
-OPTIONAL = {"early"}  # sections that a config may leave out
 
 
 class Command(NamedTuple):
@@ -180,10 +179,9 @@ def check(config: ConfigDict, sections: Sections) -> None:
       ConfigError: names the section or key, and the nearest one that exists.
     """
     _check_names("section", set(config), set(sections))
-    needed = set(sections) - OPTIONAL
-    missing = sorted(needed - set(config))
+    missing = sorted(set(sections) - set(config))
     if missing:
-        raise ConfigError(f"The config has no section {missing[0]!r}; it needs {sorted(needed)}.")
+        raise ConfigError(f"The config has no section {missing[0]!r}; it needs {sorted(sections)}.")
     for section in config:
         _check_names(f"key of {section!r}", set(config[section]), set(sections[section]))
     for key, value in leaves(config):

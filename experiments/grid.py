@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from contrastive_jax import claims
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.figures.ablation import FORMS
-from experiments.command_line import OPTIONAL
 
 Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
 Overrides = Mapping[str, Any]
@@ -124,8 +123,6 @@ def override(base: ConfigDict, overrides: Overrides, cell: str) -> ConfigDict:
     with config.unlocked():
         for key, value in overrides.items():
             section, _, name = key.partition(".")
-            if section in OPTIONAL and section not in config:
-                config[section] = ConfigDict()
             if section not in config or not name:
                 raise ConfigError(
                     f"{key!r} of cell {cell!r} has no section in the base config; "

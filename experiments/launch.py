@@ -12,12 +12,12 @@ import jax
 from ml_collections import ConfigDict
 
 import contrastive_jax
-from contrastive_jax import augment, data, metrics, optim, parallel, train, workdir
+from contrastive_jax import augment, data, loop, metrics, optim, parallel, train, workdir
 from contrastive_jax.checkpoint import Checkpointer, digest
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, Objective, TrainState
-from experiments import command_line, console, early, processes, provenance, resuming, scoring
+from experiments import command_line, console, processes, provenance, resuming, scoring
 from experiments.command_line import keywords
 from experiments.stopping import STOPPED, StopRequested, StopSignal
 from experiments.trouble import culprits_kept, memory_explained
@@ -187,13 +187,12 @@ def begin(
     return Begun(run, config, folder, checkpointer, state, start)
 
 
-def conclude(begun: Begun, finished: train.Finished, at_once: int = 1) -> dict[str, Any] | None:
+def conclude(begun: Begun, finished: loop.Finished) -> dict[str, Any] | None:
     """Score a run whose training has ended; None if it was stopped before its last step.
 
     Args:
       begun: of `begin`.
       finished: what its training left.
-      at_once: seeds that trained together; the seconds are this one's share.
     """
     run, sha256 = begun.run, digest(finished.state)
     print(f"step {finished.step}, state sha256 {sha256}", flush=True)
@@ -201,7 +200,7 @@ def conclude(begun: Begun, finished: train.Finished, at_once: int = 1) -> dict[s
         print(f"stopped after step {finished.step}, saved; run the same command again to go on.")
         return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
-    seconds |= {"training_began_at_step": begun.step, "seeds_at_once": at_once}
+    seconds |= {"training_began_at_step": begun.step}
     origin = provenance.of_run(begun.config, finished.step, seconds)
     origin["state_sha256"] = sha256
     return scoring.score(run, finished.state, fresh_state(run), begun.folder, origin)
@@ -224,9 +223,7 @@ def build(
     """
     mesh = parallel.make_mesh()
     check_batch(config.data.batch_size, mesh)
-    for part in (config, early.settings(config)):
-        if part is not None:  # its checks come before the data is read
-            experiment.build(part, mesh, 2)
+    experiment.build(config, mesh, 2)  # its checks come before the data is read
     settings = scoring.settings(**command_line.as_kwargs(config, "eval"))
     dataset = load(**command_line.as_kwargs(config, "data"))
     steps_per_epoch = dataset.n_train // dataset.batch_size
@@ -237,10 +234,7 @@ def build(
         steps=plan.steps,
         steps_per_epoch=steps_per_epoch,
     )
-    if dataset.stream is not None:
-        early.check_streamed(experiment.views, config)
-    classes = len(dataset.class_names)
-    objective = early.build(lambda part: experiment.build(part, mesh, classes), config, plan.steps)
+    objective = experiment.build(config, mesh, len(dataset.class_names))
     views = experiment.views(config)
     feed = data.train_feed(dataset, plan.seed, views.crops)
     init = train.make_init(objective, optimizer, feed, mesh)
@@ -278,7 +272,7 @@ def fresh_state(run: Run) -> TrainState:
     return run.init(run.plan.seed)
 
 
-def train_alone(begun: Begun, signals: StopSignal, stack: ExitStack) -> train.Finished:
+def train_alone(begun: Begun, signals: StopSignal, stack: ExitStack) -> loop.Finished:
     """Train a run from where it stands; `stack` closes what it writes to."""
     run, folder = begun.run, begun.folder
     stack.callback(run.feed.close)
@@ -291,7 +285,7 @@ def train_alone(begun: Begun, signals: StopSignal, stack: ExitStack) -> train.Fi
 
     culprits = culprits_kept(run.feed, folder / "nonfinite.json") if first else nullcontext()
     with culprits, signals.deferred() as finish_first:
-        return train.run(
+        return loop.run(
             run.objective,
             run.optimizer,
             run.feed,

@@ -16,7 +16,7 @@ from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.objectives import momentum
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Objective
-from experiments import early, launch, simclr
+from experiments import launch, simclr
 from experiments.command_line import as_kwargs
 
 
@@ -37,13 +37,11 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
     )
 
 
-LOSS = {"moco": ("temperature", "queue_size", "momentum")}
 EXPERIMENT = launch.Experiment(
     usage=__doc__ or "",
     sections={
         **{name: simclr.EXPERIMENT.sections[name] for name in ("augment", "encoder", "head")},
-        **LOSS,
-        "early": early.keys({"augment": early.VIEWS, **LOSS}),
+        "moco": ("temperature", "queue_size", "momentum"),
     },
     build=build,
     views=simclr.views,

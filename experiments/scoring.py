@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from contrastive_jax import data, evaluate, health, parallel, probe, train, workdir
+from contrastive_jax import data, evaluate, health, loop, parallel, probe, workdir
 from contrastive_jax.types import TrainState
 from experiments import pictures, transformations
 
@@ -83,7 +83,7 @@ def settings(
     return Settings(*chosen, labels_per_class, draws, figures, baselines, predict)
 
 
-def evaluators(run: Any) -> list[train.Evaluator]:
+def evaluators(run: Any) -> list[loop.Evaluator]:
     """The kNN accuracy within the training set, as often as the config asks."""
     if run.eval.every_steps == 0:
         return []
@@ -102,7 +102,7 @@ def evaluators(run: Any) -> list[train.Evaluator]:
         predicted = evaluate.knn_predict(near, labels[index], protocol)
         return {"knn_validation": float(np.mean(predicted == labels[len(bank) :]))}
 
-    return [train.Evaluator(run.eval.every_steps, measure)]
+    return [loop.Evaluator(run.eval.every_steps, measure)]
 
 
 def extract(run: Any, state: TrainState, image: np.ndarray) -> Features:

@@ -18,7 +18,7 @@ from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.objectives import simclr
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Objective
-from experiments import early, launch
+from experiments import launch
 from experiments.command_line import as_kwargs, keywords
 from experiments.pair_losses import pair_loss
 
@@ -48,15 +48,13 @@ def views(config: ConfigDict) -> augment.Views:
     return augment.make_views(**as_kwargs(config, "augment"))
 
 
-LOSS = {"loss": (*keywords(pair_loss), "views_apart")}
 EXPERIMENT = launch.Experiment(
     usage=__doc__ or "",
     sections={
-        "augment": early.VIEWS,
+        "augment": ("size", *augment.Augmentation._fields),
         "encoder": keywords(resnet.make),
         "head": keywords(heads.make),
-        **LOSS,
-        "early": early.keys({"augment": early.VIEWS, **LOSS}),
+        "loss": (*keywords(pair_loss), "views_apart"),
     },
     build=build,
     views=views,

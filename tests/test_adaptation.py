@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from contrastive_jax import augment, data, leaves, optim, parallel, probe, train
+from contrastive_jax import augment, data, leaves, loop, optim, parallel, probe, train
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.objectives import linear_heads, supervised
 from contrastive_jax.types import TrainState
@@ -75,7 +75,7 @@ def train_heads(run, state, rates, embed=None):
     start = TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
     start = parallel.put_replicated(start, run.mesh)
     quiet = {"plan": run.plan, "mesh": run.mesh, "write": lambda step, row: None}
-    return train.run(objective, optimizer, feed, start, **quiet).state
+    return loop.run(objective, optimizer, feed, start, **quiet).state
 
 
 @pytest.fixture(scope="module")

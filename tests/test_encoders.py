@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax.encoders import conv, heads, norm, resnet, whitening
+from contrastive_jax.encoders import conv, heads, norm, resnet
 
 
 def count(module, x) -> int:
@@ -236,92 +236,3 @@ def test_local_statistics_are_the_running_ones_in_evaluation(key):
     split, whole = (norm.batch_norm(groups, False, jnp.float32)() for groups in (2, 1))
     variables = split.init(key, x)
     np.testing.assert_allclose(split.apply(variables, x), whole.apply(variables, x), rtol=1e-5)
-
-
-def correlated_images(key):
-    """Images whose neighbouring pixels and channels are alike, and not all of one brightness."""
-    noise = jax.random.normal(key, (64, 14, 14, 3))
-    smooth = sum(noise[:, i : i + 12, j : j + 12] for i in range(3) for j in range(3)) / 9
-    return 0.4 + 0.2 * smooth + 0.1 * smooth.mean(axis=-1, keepdims=True)
-
-
-def tiles(x):
-    """Every 3 x 3 patch of a tiling as a row, by loops."""
-    return np.array(
-        [
-            image[row : row + 3, column : column + 3].ravel()
-            for image in np.asarray(x, np.float64)
-            for row in range(0, x.shape[1] - 2, 3)
-            for column in range(0, x.shape[2] - 2, 3)
-        ]
-    )
-
-
-def test_whitening_is_the_inverse_root_of_the_covariance_of_patches(key):
-    x, epsilon = correlated_images(key), 1e-3
-    layer = whitening.Whitening(use_running_average=False, epsilon=epsilon)
-    empty = layer.init(key, x)
-    assert set(empty) == {"batch_stats"}  # nothing to train
-    y, updated = layer.apply(empty, x, mutable=["batch_stats"])
-    rows = tiles(np.asarray(x) - np.asarray(x).mean(axis=(0, 1, 2)))
-    covariance = rows.T @ rows / len(rows)
-    np.testing.assert_allclose(updated["batch_stats"]["covariance"], covariance, atol=1e-6)
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors / np.sqrt(values + epsilon * np.trace(covariance) / 27) @ vectors.T
-    centres = np.asarray(y)[:, 1::3, 1::3].reshape(-1, 27)
-    np.testing.assert_allclose(centres, rows @ root, rtol=1e-3, atol=2e-3)
-    white = centres.T @ centres / len(centres)
-    raw = np.abs(np.corrcoef(rows.T) - np.eye(27)).max()
-    assert raw > 0.5
-    assert np.abs(white - np.diag(np.diag(white))).max() < 0.1 * raw
-
-
-def test_whitening_averages_the_first_batches_and_then_forgets_old_ones(key):
-    layer = whitening.Whitening(use_running_average=False)
-    x = correlated_images(key)
-    variables = layer.init(key, x)
-    shares = []
-    for batch in range(12):
-        before = variables["batch_stats"]["mean"][0]
-        _, variables = layer.apply(variables, x + batch, mutable=["batch_stats"])
-        after, new = variables["batch_stats"]["mean"][0], (x + batch)[..., 0].mean()
-        shares.append(float((after - before) / (new - before)))
-    want = [max(0.1, 1 / (batch + 1)) for batch in range(12)]
-    np.testing.assert_allclose(shares, want, rtol=1e-3)
-
-
-def test_whitening_of_one_colour_and_of_one_channel_is_finite(key):
-    layer = whitening.Whitening(use_running_average=False)
-    for x in (
-        jnp.zeros((2, 8, 8, 3)),
-        jnp.full((2, 8, 8, 1), 0.5),
-        jax.random.uniform(key, (2, 7, 5, 1)),
-    ):
-        y, _ = layer.apply(layer.init(key, x), x, mutable=["batch_stats"])
-        assert y.shape == (*x.shape[:3], 9 * x.shape[-1])
-        assert np.isfinite(y).all()
-
-
-def test_a_whitened_encoder_trains_and_evaluates_by_its_running_statistics(key):
-    x = correlated_images(key)[:8]
-    encoder = resnet.make(depth=10, width=0.0625, stages=1, whiten=True)
-    variables = encoder.init(key, x, train=False)
-    assert "whitening" not in variables["params"]
-    assert variables["params"]["stem_conv"]["kernel"].shape == (3, 3, 27, 4)
-
-    @jax.jit
-    def gradient(params):
-        def loss(params):
-            both = {**variables, "params": params}
-            h, updated = encoder.apply(both, x, train=True, mutable=["batch_stats"])
-            return jnp.square(h).sum(), updated["batch_stats"]
-
-        return jax.grad(loss, has_aux=True)(params)
-
-    grads, statistics = gradient(variables["params"])
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-    after = {"params": variables["params"], "batch_stats": statistics}
-    whole = encoder.apply(after, x, train=False)
-    np.testing.assert_allclose(encoder.apply(after, x[:1], train=False), whole[:1], rtol=1e-4)
-    before = encoder.apply(variables, x, train=False)
-    assert np.abs(before - whole).max() > 1e-3  # the running statistics count

@@ -232,14 +232,6 @@ def test_a_card_of_another_encoder_is_refused_and_names_a_tensor(saved):
         export.load(folder)
 
 
-def test_a_stem_that_torchvision_lacks_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="no whitened stem"):
-        export.save(
-            tmp_path / "new", {}, encoder={"whiten": True}, size=8, image_shape=(8, 8, 3), about={}
-        )
-    assert not (tmp_path / "new").exists()
-
-
 def test_a_folder_without_an_export_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="holds no export"):
         export.load(tmp_path)

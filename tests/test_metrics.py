@@ -3,18 +3,16 @@
 import json
 import logging
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from contrastive_jax.errors import NonFiniteError
+from contrastive_jax.loop import require_finite
 from contrastive_jax.metrics import (
     JsonlWriter,
-    Mean,
     TensorBoardWriter,
     read_jsonl,
-    require_finite,
 )
 
 
@@ -26,34 +24,6 @@ def write_steps(path, steps, resume_step=None):
 
 def steps_in(path):
     return [row["step"] for row in read_jsonl(path)]
-
-
-def test_merged_means_of_unequal_batches_equal_the_mean_over_all():
-    values = np.random.default_rng(0).normal(size=17).astype(np.float32)
-    merged = Mean.of(values[:5]).merge(Mean.of(values[5:6])).merge(Mean.of(values[6:]))
-    np.testing.assert_allclose(merged.compute(), values.mean(), rtol=1e-6)
-
-
-def test_mean_is_a_pytree_that_merges_under_jit_in_float32():
-    halves = Mean.of(jnp.array([1, 2], jnp.bfloat16)), Mean.of(jnp.array([9], jnp.int32))
-    merged = jax.jit(lambda a, b: a.merge(b))(*halves)
-    assert isinstance(merged, Mean)
-    assert merged.total.dtype == merged.count.dtype == jnp.float32
-    assert float(merged.compute()) == 4.0
-
-
-def test_weight_zero_leaves_out_even_a_nan():
-    mean = Mean.of(jnp.array([2.0, jnp.nan]), jnp.array([1, 0]))
-    assert float(mean.compute()) == 2.0
-
-
-def test_mean_over_nothing_is_nan_rather_than_a_number():
-    assert np.isnan(Mean.of(jnp.zeros([0])).compute())
-
-
-def test_weights_of_another_shape_are_refused_with_both_shapes():
-    with pytest.raises(ValueError, match=r"\(2,\) and values \(3,\)"):
-        Mean.of(jnp.ones(3), jnp.ones(2))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

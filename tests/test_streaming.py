@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import photos
-from contrastive_jax import augment, data, parallel, train
+from contrastive_jax import augment, data, loop, parallel, train
 from contrastive_jax.augment.geometry import sample_crop_box
 from contrastive_jax.data import crops
 from contrastive_jax.errors import DataError
@@ -203,7 +203,7 @@ def test_training_goes_on_bit_for_bit_after_a_stop(root):
             state = state or train.make_init(objective, optimizer, feed, mesh)(0)
             plan, write = train.Plan(4, 0, 1), lambda step, row: rows.append((step, row))
             options = {"plan": plan, "mesh": mesh, "write": write, **stopping}
-            return train.run(objective, optimizer, feed, state, **options).state, rows
+            return loop.run(objective, optimizer, feed, state, **options).state, rows
 
     straight, rows = run(None)
     asked = iter([False, True])

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from contrastive_jax import augment, data, losses, optim, parallel, train
+from contrastive_jax import augment, data, loop, losses, optim, parallel, train
 from contrastive_jax.checkpoint import Checkpointer, digest
 from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.errors import NonFiniteError
@@ -62,7 +62,7 @@ def run(objective, optimizer, feed, mesh, *, steps, state=None, **settings):
     rows = []
     plan = train.Plan(steps, seed=0, log_every=2)
     state = train.make_init(objective, optimizer, feed, mesh)(0) if state is None else state
-    finished = train.run(
+    finished = loop.run(
         objective,
         optimizer,
         feed,
@@ -174,7 +174,7 @@ def test_the_loop_sends_four_bytes_an_image_and_reads_only_rows_that_are_logged(
     objective, optimizer = line_objective(), optax.sgd(0.1)
     state = train.make_init(objective, optimizer, feed, mesh)(0)
     monkeypatch.setattr(parallel, "put_batch", counted_put)
-    train.run(
+    loop.run(
         objective,
         optimizer,
         feed,
@@ -251,7 +251,7 @@ def _after(calls):
 def test_evaluators_add_to_the_row_of_their_step_and_change_nothing(examples):
     mesh = parallel.make_mesh(jax.devices()[:1])
     feed = data.feed(examples, BATCH, seed=0)
-    watch = train.Evaluator(3, lambda state, step: {"seen": float(state.model_state["seen"])})
+    watch = loop.Evaluator(3, lambda state, step: {"seen": float(state.model_state["seen"])})
     plain, plain_rows = run(line_objective(), optax.sgd(1e-4), feed, mesh, steps=7)
     watched, rows = run(line_objective(), optax.sgd(1e-4), feed, mesh, steps=7, evaluators=[watch])
     assert digest(plain.state) == digest(watched.state)

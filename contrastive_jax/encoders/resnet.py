@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from contrastive_jax.encoders.conv import Conv
 from contrastive_jax.encoders.norm import batch_norm
-from contrastive_jax.encoders.whitening import Whitening
 
 
 class Architecture(NamedTuple):
@@ -39,7 +38,6 @@ def make(
     stages: int = 4,
     dtype: str = "float32",
     norm_groups: int = 1,
-    whiten: bool = False,
 ) -> "ResNet":
     """An encoder from images [B,H,W,C] to features [B,F] by the keys of the config's `encoder`.
 
@@ -52,7 +50,6 @@ def make(
       dtype: "float32" or "bfloat16" for the computation; parameters and statistics are float32.
       norm_groups: parts of the batch whose statistics are apart, as on devices of their own; 1 is
         the global batch.
-      whiten: show the stem the whitened 3x3 patches of the images, see `whitening.py`.
 
     Raises:
       ValueError: an unknown depth, stem or dtype, or a width or number of stages out of range.
@@ -75,9 +72,7 @@ def make(
     architecture = ARCHITECTURES[depth]
     blocks = architecture.blocks[:stages]
     computed = jnp.dtype(dtype)
-    return ResNet(
-        blocks, architecture.bottleneck, stem, channels, computed, norm_groups, bool(whiten)
-    )
+    return ResNet(blocks, architecture.bottleneck, stem, channels, computed, norm_groups)
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:
@@ -92,7 +87,6 @@ class ResNet(nn.Module):
     channels: int
     dtype: jnp.dtype
     norm_groups: int
-    whiten: bool
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
@@ -101,8 +95,7 @@ class ResNet(nn.Module):
         block = functools.partial(Bottleneck if self.bottleneck else Basic, norm=norm, conv=conv)
 
         size, stride = {"cifar": (3, 1), "stride2": (3, 2), "imagenet": (7, 2)}[self.stem]
-        x = Whitening(not train, name="whitening")(x_BHWC) if self.whiten else x_BHWC
-        x = conv(self.channels, size, stride, name="stem_conv")(x)
+        x = conv(self.channels, size, stride, name="stem_conv")(x_BHWC)
         x = nn.relu(norm(name="stem_norm")(x))
         if self.stem == "imagenet":
             edges: Any = ((1, 1), (1, 1))  # flax annotates its padding as a name only

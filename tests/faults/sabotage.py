@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from contrastive_jax import checkpoint, data, leaves, metrics, parallel, workdir
+from contrastive_jax import checkpoint, data, leaves, loop, metrics, parallel, workdir
 from contrastive_jax.data import local, prepared
 from contrastive_jax.errors import ConfigError
 from experiments import launch, processes, resuming, stopping
@@ -112,12 +112,12 @@ def _pickles() -> None:
 
 
 def _loss_alone() -> None:
-    require = metrics.require_finite
+    require = loop.require_finite
 
     def careless(values: Any, *args: Any) -> None:
         require({name: value for name, value in values.items() if "loss" in name}, *args)
 
-    patch(metrics, "require_finite", careless)
+    patch(loop, "require_finite", careless)
 
 
 def _bare_norms() -> None:
@@ -202,7 +202,7 @@ BREAKS: dict[str, Callable[[], None]] = {
     "configs are not compared": _replace(resuming, "_changes", lambda *args: ([], [])),
     "shapes are not compared": _replace(checkpoint, "_require_same_architecture"),
     "another machine is not mentioned": _replace(resuming, "_machine_notes", lambda *args: []),
-    "metrics may be NaN": _replace(metrics, "require_finite"),
+    "metrics may be NaN": _replace(loop, "require_finite"),
     "only the loss has to be finite": _loss_alone,
     "no step is left out": _replace(optax, "apply_if_finite", lambda optimizer, steps: optimizer),
     "labels are not checked": _no_label_check,

@@ -44,9 +44,7 @@ def squares(path: Path) -> None:
         label = np.arange(n, dtype=np.int32) % 2
         corners = [(rng.integers(395), rng.integers(608)) for _ in range(n)]
         pictures = [load_sample_images().images[k] for k in label]
-        image = [
-            p[t : t + 32, s : s + 32] for p, (t, s) in zip(pictures, corners, strict=True)
-        ]
+        image = [p[t : t + 32, s : s + 32] for p, (t, s) in zip(pictures, corners, strict=True)]
         sets |= {f"{prefix}image": np.stack(image), f"{prefix}label": label}
     np.savez(path, **sets)
 

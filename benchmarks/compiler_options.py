@@ -33,15 +33,15 @@ def compiled_step(name: str, options: dict[str, str]) -> harness.Step:
     """The step that the command trains with, compiled under these options."""
     import simclr_jax
 
-    from contrastive_jax import compiling
+    from contrastive_jax.training import compiler_options
 
     images = np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), np.uint8)
-    chosen = compiling.of_steps
-    compiling.of_steps = lambda mesh: options or None
+    chosen = compiler_options.of_steps
+    compiler_options.of_steps = lambda mesh: options or None
     try:
         contender = simclr_jax.contender(work.config(name, None, "float32"), images)
     finally:
-        compiling.of_steps = chosen
+        compiler_options.of_steps = chosen
 
     def step() -> None:
         contender.step()

@@ -76,7 +76,7 @@ def reached(weight_FC: np.ndarray, bias_C: np.ndarray, sets: Sets, l2: float) ->
 
 def ours(sets: Sets, standardised: Sets, rounds: int) -> dict[str, Any]:
     """All strengths together."""
-    from contrastive_jax import logistic
+    from contrastive_jax.evaluation import logistic
 
     seconds = []
     for _ in range(1 + rounds):

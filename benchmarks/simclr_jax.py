@@ -8,10 +8,13 @@ import numpy as np
 import optax
 from work import Contender
 
-from contrastive_jax import augment, compiling, data, losses, optim, parallel, train
+from contrastive_jax import augment, data, losses, parallel, training
 from contrastive_jax.encoders import heads, resnet
-from experiments import launch, simclr
-from experiments.command_line import as_kwargs
+from contrastive_jax.training import compiler_options, optim
+from contrastive_jax.types import TrainState
+from experiments import simclr
+from experiments.run import lifecycle
+from experiments.run.command_line import as_kwargs
 
 INCLUDES = (
     "gather from uint8 on the device, two views, encoder, head, NT-Xent, gradients, SGD; also the "
@@ -20,7 +23,7 @@ INCLUDES = (
 
 
 def contender(config: Any, images: np.ndarray) -> Contender:
-    launch.set_up_jax()
+    lifecycle.set_up_jax()
     mesh = parallel.make_mesh()
     batch_size = config.data.batch_size
     examples = data.Examples(images, np.arange(len(images), dtype=np.int32) % 10)
@@ -28,10 +31,10 @@ def contender(config: Any, images: np.ndarray) -> Contender:
     lengths = {"steps": 10_000, "steps_per_epoch": len(images) // batch_size}
     optimizer, _ = optim.make(**as_kwargs(config, "optimizer"), batch_size=batch_size, **lengths)
     objective = simclr.build(config, mesh, 10)
-    train_step = train.make_train_step(objective, optimizer, feed, mesh)
-    key = parallel.put_replicated(train.stream_key(0, train.AUGMENT_STREAM), mesh)
+    train_step = training.make_train_step(objective, optimizer, feed, mesh)
+    key = parallel.put_replicated(training.stream_key(0, training.AUGMENT_STREAM), mesh)
     resident = parallel.put_replicated(dict(feed.resident), mesh)
-    state = train.make_init(objective, optimizer, feed, mesh)(0)
+    state = training.make_init(objective, optimizer, feed, mesh)(0)
     count = {
         name: sum(p.size for p in jax.tree.leaves(state.params[name]))
         for name in ("encoder", "head")
@@ -51,7 +54,7 @@ def contender(config: Any, images: np.ndarray) -> Contender:
 
 
 def _parts(
-    config: Any, optimizer: Any, feed: Any, resident: Any, state: train.TrainState, key: jax.Array
+    config: Any, optimizer: Any, feed: Any, resident: Any, state: TrainState, key: jax.Array
 ) -> dict[str, Any]:
     """Each part of the step compiled alone, on the arrays that the part before it gave."""
     modules = {
@@ -60,7 +63,7 @@ def _parts(
     }
     views = augment.make_views(**as_kwargs(config, "augment"))
     sent = feed.batch_at(0)
-    options = compiling.of_steps(parallel.make_mesh())
+    options = compiler_options.of_steps(parallel.make_mesh())
     jit = functools.partial(jax.jit, compiler_options=options)
 
     @jit

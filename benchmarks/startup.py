@@ -87,16 +87,17 @@ def first_step() -> dict[str, float]:
     began, marks = float(os.environ[BEGAN]), [("process", time.time())]
 
     from configs import digits
-    from contrastive_jax import loop
-    from experiments import launch, simclr
+    from contrastive_jax import training
+    from experiments import simclr
+    from experiments.run import lifecycle
 
     marks.append(("imports", time.time()))
-    launch.set_up_jax()
-    run = launch.build(simclr.EXPERIMENT, digits.get_config())
+    lifecycle.set_up_jax()
+    run = lifecycle.build(simclr.EXPERIMENT, digits.get_config())
     marks.append(("data and objects", time.time()))
-    state = launch.fresh_state(run)
+    state = lifecycle.fresh_state(run)
     marks.append(("initial state", time.time()))
-    finished = loop.run(
+    finished = training.run(
         run.objective,
         run.optimizer,
         run.feed,

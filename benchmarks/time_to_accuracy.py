@@ -65,11 +65,11 @@ class Looks:
         return [Look(*when, self._accuracy(*features)) for *when, features in self._held]
 
     def _accuracy(self, bank: Any, queries: Any) -> float:
-        from contrastive_jax import evaluate
+        from contrastive_jax.evaluation import knn
 
-        protocol = evaluate.KnnProtocol(10)
-        near, index = evaluate.knn_neighbours(bank, queries, k=protocol.k)
-        predicted = evaluate.knn_predict(near, self.bank.label[index], protocol)
+        protocol = knn.KnnProtocol(10)
+        near, index = knn.knn_neighbours(bank, queries, k=protocol.k)
+        predicted = knn.knn_predict(near, self.bank.label[index], protocol)
         return float((predicted == self.test.label).mean())
 
 
@@ -77,23 +77,24 @@ def ours(run: Any, every: int, looks: Looks) -> tuple[float, float]:
     """Train as the command does; when the clock began, and the seconds of compiling before."""
     import jax
 
-    from contrastive_jax import loop
-    from experiments import launch, scoring
+    from contrastive_jax import training
+    from experiments.run import lifecycle
+    from experiments.scoring import summary
 
     def look(state: Any, step: int) -> dict[str, float]:
         jax.block_until_ready(state)
-        looks.take(lambda image: scoring.extract(run, state, image)["features"], step)
+        looks.take(lambda image: summary.extract(run, state, image)["features"], step)
         return {}
 
-    finished = loop.run(
+    finished = training.run(
         run.objective,
         run.optimizer,
         run.feed,
-        launch.fresh_state(run),
+        lifecycle.fresh_state(run),
         plan=run.plan,
         mesh=run.mesh,
         write=lambda step, row: None,
-        evaluators=[loop.Evaluator(every, look)],
+        evaluators=[training.Evaluator(every, look)],
     )
     return time.perf_counter() - finished.train_seconds, finished.compile_seconds
 
@@ -113,11 +114,12 @@ def peer(config: Any, run: Any, every: int, looks: Looks) -> tuple[float, float]
 
 def train_once(contender: str, config: Any, every: int | None) -> dict[str, Any]:
     """One seed of a contender: the accuracies and the seconds of training until each."""
-    from experiments import launch, simclr
+    from experiments import simclr
+    from experiments.run import lifecycle
 
-    launch.set_up_jax()
+    lifecycle.set_up_jax()
     config.optimizer.update(OURS.get(contender, {}))
-    run = launch.build(simclr.EXPERIMENT, config)
+    run = lifecycle.build(simclr.EXPERIMENT, config)
     looks, every = Looks(run.dataset), every or run.plan.steps
     if contender in OURS:
         began, compiling = ours(run, every, looks)
@@ -158,7 +160,7 @@ def reached(points: list[dict[str, float]], target: float) -> float | None:
 
 
 def load_config(args: argparse.Namespace, seed: int) -> Any:
-    from experiments import command_line
+    from experiments.run import command_line
 
     config = command_line.parse(["time_to_accuracy", f"--config={args.config}"], "").config
     config.train.seed = seed

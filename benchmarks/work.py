@@ -66,7 +66,7 @@ def step_flops(chosen: Any) -> float:
     import jax.numpy as jnp
 
     from contrastive_jax.encoders import heads, resnet
-    from experiments.command_line import as_kwargs
+    from experiments.run.command_line import as_kwargs
 
     encoder = resnet.make(**as_kwargs(chosen, "encoder"))
     head = heads.make(**as_kwargs(chosen, "head"))

@@ -19,9 +19,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from contrastive_jax import augment, workdir
+from contrastive_jax import augment
 from contrastive_jax.encoders import resnet
 from contrastive_jax.errors import CheckpointError
+from contrastive_jax.storage import workdir
 
 TENSORS, CARD, SUMS = "encoder.safetensors", "card.json", "SHA256SUMS"
 FORMAT = "contrastive_jax encoder, 1"

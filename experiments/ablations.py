@@ -19,10 +19,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from contrastive_jax import data, workdir
-from experiments import cell_runs, command_line, grid, launch, moco, provenance, simclr
-from experiments.cell_runs import Job, Plan, summary_of
-from experiments.stopping import STOPPED, StopRequested, StopSignal
+from contrastive_jax import data
+from contrastive_jax.storage import workdir
+from experiments import moco, simclr
+from experiments.ablation import grid, jobs
+from experiments.ablation.jobs import Job, Plan, summary_of
+from experiments.run import command_line, lifecycle, provenance
+from experiments.run.signals import STOPPED, StopRequested, StopSignal
 
 EXPERIMENTS = {"simclr": simclr.EXPERIMENT, "moco": moco.EXPERIMENT}
 FLAGS = {"only": "a cell, or KEY=VALUE"}
@@ -36,14 +39,14 @@ def main(argv: Sequence[str]) -> int:
     argv = [word for word in argv if word != "--dry_run"]
     command = command_line.parse(argv, __doc__ or "", FLAGS)
     folder = workdir.prepare(command.workdir or os.path.join("runs", "ablations", command.name))
-    launch.set_up_jax()
+    lifecycle.set_up_jax()
     try:
         with workdir.lock(folder):
             plan = make_plan(command, folder, argv)
             if dry_run:
                 print(describe(plan))
                 return 0
-            return cell_runs.execute(plan, signals)
+            return jobs.execute(plan, signals)
     except StopRequested as stop:
         print(f"{stop}: stopped; run the same command again to go on.", file=sys.stderr)
         return STOPPED
@@ -63,7 +66,7 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
         raise ValueError(f"experiment is {page.experiment!r}; give one of {tuple(EXPERIMENTS)}")
     experiment = EXPERIMENTS[page.experiment]
     cells = grid.configs(page, command.config)
-    sections = {**launch.SHARED_SECTIONS, **experiment.sections}
+    sections = {**lifecycle.SHARED_SECTIONS, **experiment.sections}
     for config in cells.values():
         command_line.check(config, sections)
     chosen = grid.selected(page.cells, command.strings["only"])
@@ -98,7 +101,7 @@ def keeping(load: Callable[..., data.Dataset]) -> Callable[..., data.Dataset]:
 
 
 def _jobs(
-    experiment: launch.Experiment,
+    experiment: lifecycle.Experiment,
     page: grid.Grid,
     cell: grid.Cell,
     config: ConfigDict,
@@ -107,7 +110,7 @@ def _jobs(
 ) -> list[Job]:
     """The runs of a cell. They share one objective, and so its compiled programs."""
     try:
-        run = launch.build(experiment, config, load)
+        run = lifecycle.build(experiment, config, load)
     except ValueError as error:
         raise ValueError(f"cell {cell.name!r}: {error}") from error
     jobs = []

@@ -25,26 +25,21 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import compiling, data, statistics, train, workdir
+from contrastive_jax import data, training
 from contrastive_jax.encoders import resnet
 from contrastive_jax.errors import ConfigError
-from contrastive_jax.evaluate import Scored
-from experiments import (
-    adaptation,
-    command_line,
-    console,
-    finished,
-    launch,
-    provenance,
-    scoring,
-    suite,
-)
+from contrastive_jax.evaluation import intervals
+from contrastive_jax.evaluation.knn import Scored
+from contrastive_jax.storage import workdir
+from contrastive_jax.training import compiler_options
+from experiments.run import command_line, console, lifecycle, provenance, restore
+from experiments.scoring import finetune, protocols, summary
 from experiments.simclr import EXPERIMENT
 
 TRAINED = ("sgd", "finetune")
 GAUGED = 2000  # test images whose representation is gauged
 FLAGS = {
-    **finished.STEP_FLAG,
+    **restore.STEP_FLAG,
     "protocols": "which, by commas",
     "epochs": "of sgd and finetune",
     "label_fraction": "of the labels, for finetune",
@@ -55,15 +50,15 @@ FLAGS = {
 def main(argv: Sequence[str]) -> int:
     """Restore, score, write results/evaluation.json and the predictions beside it."""
     command = command_line.parse(argv, __doc__ or "", FLAGS, pages=("data",))
-    command_line.check(command.config, {**launch.SHARED_SECTIONS, **EXPERIMENT.sections})
+    command_line.check(command.config, {**lifecycle.SHARED_SECTIONS, **EXPERIMENT.sections})
     protocols = _protocols(command.strings["protocols"])
-    recipe = adaptation.recipe(
+    recipe = finetune.recipe(
         command.config, _number(command, "epochs", 30.0), _number(command, "label_fraction", 1.0)
     )
-    folder = finished.folder_of(command)
-    launch.set_up_jax()
+    folder = restore.folder_of(command)
+    lifecycle.set_up_jax()
     with workdir.lock(folder):
-        opened = finished.restore(EXPERIMENT, command, folder)
+        opened = restore.restore(EXPERIMENT, command, folder)
         opened, name = _target(opened, command)
         label_N = opened.run.dataset.test.label
         other = _other(command.strings["against"], f"{name}.npz", label_N)
@@ -84,8 +79,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _protocols(text: str | None) -> tuple[str, ...]:
-    known = (*suite.PROTOCOLS, *TRAINED)
-    chosen = tuple(text.split(",")) if text else tuple(suite.PROTOCOLS)
+    known = (*protocols.PROTOCOLS, *TRAINED)
+    chosen = tuple(text.split(",")) if text else tuple(protocols.PROTOCOLS)
     for name in chosen:
         if name not in known:
             raise ConfigError(f"--protocols: {name!r} is none of {', '.join(known)}.")
@@ -101,14 +96,14 @@ def _number(command: command_line.Command, name: str, default: float) -> float:
 
 
 def _target(
-    opened: finished.Finished, command: command_line.Command
-) -> tuple[finished.Finished, str]:
+    opened: restore.Finished, command: command_line.Command
+) -> tuple[restore.Finished, str]:
     """The run with the data that it is scored on, and the name of its results."""
     page = command.pages["data"]
     if page is None:
         return opened, "evaluation"
     section = ConfigDict({"data": page.data} if "data" in page else {})
-    command_line.check(section, {"data": launch.SHARED_SECTIONS["data"]})
+    command_line.check(section, {"data": lifecycle.SHARED_SECTIONS["data"]})
     target = data.load(**command_line.as_kwargs(page, "data"))
     ours, theirs = (d.train.image.shape[-1] for d in (opened.run.dataset, target))
     if ours != theirs:
@@ -121,7 +116,7 @@ def _target(
 
 
 def _score(
-    opened: finished.Finished, protocols: Sequence[str], encoder: Any, recipe: adaptation.Recipe
+    opened: restore.Finished, protocols: Sequence[str], encoder: Any, recipe: finetune.Recipe
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What goes into the JSON file, and what goes into the .npz beside it."""
     health: dict[str, Any] = {}
@@ -139,19 +134,19 @@ def _score(
 
 
 def _feature_scores(
-    opened: finished.Finished, protocols: Sequence[str], health: dict[str, Any]
+    opened: restore.Finished, protocols: Sequence[str], health: dict[str, Any]
 ) -> Iterator[Scored]:
     """Every protocol on every layer of every representation; fills in `health` on the way."""
-    run, wanted = opened.run, [name for name in protocols if name in suite.PROTOCOLS]
+    run, wanted = opened.run, [name for name in protocols if name in protocols.PROTOCOLS]
     if not wanted:
         return
     bank, test, seed = data.labelled(run.dataset.train), run.dataset.test, run.plan.seed
     order = np.random.default_rng(seed).permutation(len(bank.label))[: run.eval.probe_train]
     states, images = (opened.trained, opened.untrained), (bank.image, test.image, _view_pairs(run))
-    for representation, layers in scoring.representations(run, *states, *images):
+    for representation, layers in summary.representations(run, *states, *images):
         for layer in layers[0]:
             x, test_x, pair_x = (part[layer] for part in layers)
-            sets = suite.Sets(
+            sets = protocols.Sets(
                 bank=(x, bank.label),
                 probed=(x[order], bank.label[order]),
                 test=(test_x, test.label),
@@ -163,21 +158,21 @@ def _feature_scores(
             names = {"representation": representation, "layer": layer}
             pairs_BVD = pair_x.reshape(-1, 2, pair_x.shape[1])
             gauged = test_x[:GAUGED], test.label[:GAUGED], pairs_BVD
-            health[f"{representation}/{layer}"] = suite.gauges(*gauged)
+            health[f"{representation}/{layer}"] = protocols.gauges(*gauged)
             for name in wanted:
                 print(f"scoring: {representation}, {layer}, {name}", flush=True)
-                yield from suite.PROTOCOLS[name](sets, names)
+                yield from protocols.PROTOCOLS[name](sets, names)
 
 
-def _view_pairs(run: launch.Run) -> np.ndarray:
+def _view_pairs(run: lifecycle.Run) -> np.ndarray:
     """Two random views of each gauged test image, side by side: [2N, H, W, C] uint8."""
     image, rows = run.dataset.test.image[:GAUGED], run.eval.batch_size
-    root = train.stream_key(run.plan.seed, train.AUGMENT_STREAM)
+    root = training.stream_key(run.plan.seed, training.AUGMENT_STREAM)
     keys = [jax.random.fold_in(root, view) for view in range(2)]
     index = np.arange(len(image), dtype=np.int32)
     draw = jax.jit(
         lambda key, image, index: run.views.train(key, image, index)[:, 0],
-        compiler_options=compiling.of_what_runs_once(run.mesh),
+        compiler_options=compiler_options.of_what_runs_once(run.mesh),
     )
     blocks = [slice(start, start + rows) for start in range(0, len(image), rows)]
     views = [np.concatenate([draw(key, image[b], index[b]) for b in blocks]) for key in keys]
@@ -186,16 +181,16 @@ def _view_pairs(run: launch.Run) -> np.ndarray:
 
 
 def _trained_scores(
-    opened: finished.Finished, protocols: Sequence[str], encoder: Any, recipe: adaptation.Recipe
+    opened: restore.Finished, protocols: Sequence[str], encoder: Any, recipe: finetune.Recipe
 ) -> Iterator[Scored]:
     for name in (name for name in protocols if name in TRAINED):
         for representation in ("trained", "untrained"):
             state = opened.trained if representation == "trained" else opened.untrained
             print(f"scoring: {representation}, {name}", flush=True)
             if name == "sgd":
-                yield adaptation.sgd_probe(opened.run, state, recipe, representation=representation)
+                yield finetune.sgd_probe(opened.run, state, recipe, representation=representation)
             else:
-                yield adaptation.finetune(
+                yield finetune.finetune(
                     opened.run, encoder, state, recipe, representation=representation
                 )
 
@@ -239,7 +234,7 @@ def paired(kept: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> d
     """This run minus the other, for each protocol of the trained encoder that both have."""
     label_N = kept["label"]
     shared = [key for key in kept if key in other and key.startswith("trained/")]
-    tests = {k: statistics.paired(other[k] == label_N, kept[k] == label_N) for k in shared}
+    tests = {k: intervals.paired(other[k] == label_N, kept[k] == label_N) for k in shared}
     return {
         key: {
             **test._asdict(),

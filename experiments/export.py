@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contrastive_jax import export, workdir
-from experiments import command_line, finished, launch, provenance, report_runs
+from contrastive_jax import export
+from contrastive_jax.storage import workdir
+from experiments.reporting import folders
+from experiments.run import command_line, lifecycle, provenance, restore
 from experiments.simclr import EXPERIMENT
 
 
@@ -18,9 +20,9 @@ def main(argv: Sequence[str]) -> int:
     """Restore, write, say where."""
     arguments = _parser().parse_args(argv[1:])
     folder = arguments.run.expanduser().absolute()
-    launch.set_up_jax()
-    run, config = finished.rebuild(EXPERIMENT, folder)
-    restored = finished.checkpoint(run, config, folder, arguments.step)
+    lifecycle.set_up_jax()
+    run, config = restore.rebuild(EXPERIMENT, folder)
+    restored = restore.checkpoint(run, config, folder, arguments.step)
     state = restored.state
     variables = {
         "params": state.params["encoder"],
@@ -46,9 +48,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _about(run: launch.Run, folder: Path, step: int) -> dict[str, Any]:
+def _about(run: lifecycle.Run, folder: Path, step: int) -> dict[str, Any]:
     """What the card says of the run: its data, config and scores."""
-    description = finished.description(folder)
+    description = restore.description(folder)
     config = description["config"]
     config["data"].pop("data_dir", None)  # a path of the machine that trained it
     dataset = run.dataset
@@ -71,7 +73,7 @@ def _about(run: launch.Run, folder: Path, step: int) -> dict[str, Any]:
 
 def _scores(folder: Path, step: int) -> Mapping[str, Any] | None:
     """The evaluations of this very step, each with its protocol; None where there are none."""
-    for name in report_runs.OF_OWN_DATA:
+    for name in folders.OF_OWN_DATA:
         path = folder / "results" / f"{name}.json"
         summary = workdir.read_json(path) if path.is_file() else None
         if isinstance(summary, dict) and summary.get("step") == step and "evaluations" in summary:

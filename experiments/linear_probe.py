@@ -10,23 +10,24 @@ python -m experiments.linear_probe --config configs/digits.py --workdir runs/dig
 
 from collections.abc import Sequence
 
-from contrastive_jax import workdir
-from experiments import command_line, console, finished, launch, provenance, scoring
+from contrastive_jax.storage import workdir
+from experiments.run import command_line, console, lifecycle, provenance, restore
+from experiments.scoring import summary
 from experiments.simclr import EXPERIMENT
 
 
 def main(argv: Sequence[str]) -> int:
     """Restore, score, write results/linear_probe.json."""
-    command = command_line.parse(argv, __doc__ or "", finished.STEP_FLAG)
-    command_line.check(command.config, {**launch.SHARED_SECTIONS, **EXPERIMENT.sections})
-    folder = finished.folder_of(command)
-    launch.set_up_jax()
+    command = command_line.parse(argv, __doc__ or "", restore.STEP_FLAG)
+    command_line.check(command.config, {**lifecycle.SHARED_SECTIONS, **EXPERIMENT.sections})
+    folder = restore.folder_of(command)
+    lifecycle.set_up_jax()
     with workdir.lock(folder):
-        run, step, trained, untrained = finished.restore(EXPERIMENT, command, folder)
+        run, step, trained, untrained = restore.restore(EXPERIMENT, command, folder)
         origin = provenance.of_run(command.config, step, {})
         name = "linear_probe"
-        summary = scoring.score(run, trained, untrained, folder, origin, name=name)
-    print(console.table(summary["evaluations"]))
+        scored = summary.score(run, trained, untrained, folder, origin, name=name)
+    print(console.table(scored["evaluations"]))
     return 0
 
 

@@ -13,11 +13,12 @@ python -m experiments.moco --config configs/ablations/moco.py:cpu --workdir DIR
 from ml_collections import ConfigDict
 
 from contrastive_jax.encoders import heads, resnet
-from contrastive_jax.objectives import momentum
+from contrastive_jax.objectives import moco
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Objective
-from experiments import launch, simclr
-from experiments.command_line import as_kwargs
+from experiments import simclr
+from experiments.run import lifecycle
+from experiments.run.command_line import as_kwargs
 
 
 def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
@@ -28,7 +29,7 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
             f"moco.queue_size is {config.moco.queue_size} and data.batch_size "
             f"{config.data.batch_size}; the queue must hold a batch"
         )
-    return momentum.make(
+    return moco.make(
         resnet.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
         simclr.views(config),
@@ -37,7 +38,7 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
     )
 
 
-EXPERIMENT = launch.Experiment(
+EXPERIMENT = lifecycle.Experiment(
     usage=__doc__ or "",
     sections={
         **{name: simclr.EXPERIMENT.sections[name] for name in ("augment", "encoder", "head")},
@@ -48,4 +49,4 @@ EXPERIMENT = launch.Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT)
+    lifecycle.main(EXPERIMENT)

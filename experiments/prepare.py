@@ -31,10 +31,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from contrastive_jax.data.failures import WITHOUT_DOWNLOAD, first_line, needs
-from contrastive_jax.data.prepared import find_prepared
+from contrastive_jax.data._errors import WITHOUT_DOWNLOAD, first_line, needs
+from contrastive_jax.data.tfds import find_prepared
 from contrastive_jax.errors import DataError
-from experiments.command_line import exit_with
+from experiments.run.command_line import exit_with
 
 TIMEOUT_S = 10
 MAX_ARCHIVE_BYTES = 1 << 30  # unpacked; the published archives are 185 MB

@@ -11,25 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import contrastive_jax
-from contrastive_jax import workdir
 from contrastive_jax.errors import RunError
-from experiments import (
-    command_line,
-    launch,
-    report_features,
-    report_html,
-    report_runs,
-    report_sections,
-)
-from experiments.report_runs import Ablation, Run
+from contrastive_jax.storage import workdir
+from experiments.reporting import features, folders, html, sections
+from experiments.reporting.folders import Ablation, Run
+from experiments.run import command_line, lifecycle
 
-Findings = dict[str, report_features.Pictures | str]  # by run; a str says why there are none
+Findings = dict[str, features.Pictures | str]  # by run; a str says why there are none
 
 
 def main(argv: Sequence[str]) -> int:
     """Read the folders, write the page, say where."""
     arguments = _parser().parse_args(argv[1:])
-    runs, ablations = report_runs.read(arguments.folders)
+    runs, ablations = folders.read(arguments.folders)
     target = (arguments.to or arguments.folders[0] / "report.html").expanduser().absolute()
     workdir.prepare(target.parent)
     with tempfile.TemporaryDirectory() as scratch:
@@ -50,26 +44,26 @@ def render(
       findings: of the runs that were looked into.
       scratch: an existing folder to draw in.
     """
-    sections = report_sections.of_ablations(ablations)
-    sections += report_sections.of_runs(runs, findings, scratch) if runs else []
+    sections = sections.of_ablations(ablations)
+    sections += sections.of_runs(runs, findings, scratch) if runs else []
     names = ", ".join(item.name for item in [*runs, *ablations])
     counts = [(len(runs), "run"), (len(ablations), "ablation")]
     lead = " and ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
     footer = (
         f"Written by `python -m experiments.report`, contrastive_jax {contrastive_jax.__version__}."
     )
-    return report_html.page(names, lead, sections, report_html.inline(footer))
+    return html.page(names, lead, sections, html.inline(footer))
 
 
 def _findings(runs: Sequence[Run], scratch: Path) -> Findings:
-    launch.set_up_jax()
+    lifecycle.set_up_jax()
     found: Findings = {}
     for i, run in enumerate(runs):
         print(f"looking into the latest checkpoint of {run.name}", flush=True)
         out = scratch / str(i)
         out.mkdir()
         try:
-            found[run.name] = report_features.draw(run, out)
+            found[run.name] = features.draw(run, out)
         except (RunError, ValueError, OSError, KeyError) as error:
             reason = " ".join(str(error).split())
             found[run.name] = f"{type(error).__name__}: {reason}" if reason else repr(error)

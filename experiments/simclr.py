@@ -18,9 +18,9 @@ from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.objectives import simclr
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Objective
-from experiments import launch
-from experiments.command_line import as_kwargs, keywords
-from experiments.pair_losses import pair_loss
+from experiments.run import lifecycle
+from experiments.run.command_line import as_kwargs, keywords
+from experiments.run.losses import pair_loss
 
 
 def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
@@ -48,7 +48,7 @@ def views(config: ConfigDict) -> augment.Views:
     return augment.make_views(**as_kwargs(config, "augment"))
 
 
-EXPERIMENT = launch.Experiment(
+EXPERIMENT = lifecycle.Experiment(
     usage=__doc__ or "",
     sections={
         "augment": ("size", *augment.Augmentation._fields),
@@ -61,4 +61,4 @@ EXPERIMENT = launch.Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT)
+    lifecycle.main(EXPERIMENT)

@@ -12,7 +12,7 @@ cpu       10,000 images of CIFAR-10, three operators, two seeds.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 OPERATORS = {
     "crop": {"augment.crop_probability": 1.0},

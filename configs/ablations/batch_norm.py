@@ -12,7 +12,7 @@ cpu          digits, three seeds, parts of 8 images.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 
 def get_config(preset: str = "full"):

@@ -12,7 +12,7 @@ cpu        digits with AdamW and the square-root rule, three seeds.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 
 def get_config(preset: str = "full"):

@@ -12,7 +12,7 @@ cpu       10,000 images of CIFAR-10, two strengths, three seeds.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 
 def get_config(preset: str = "full"):

@@ -9,7 +9,7 @@ cpu       digits, batches of 16 and 256, three seeds.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 
 def get_config(preset: str = "full"):

@@ -12,7 +12,7 @@ cpu       digits with AdamW, 16 epochs, three seeds, one rate and two strengths 
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 TEMPERED, MARGIN = "loss.temperature", "loss.margin"
 LOSSES = {  # name -> kind, what is tuned, semi-hard

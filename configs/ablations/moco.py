@@ -10,7 +10,7 @@ cpu       digits, three seeds; each queue holds at least one batch.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 
 def get_config(preset: str = "full"):

@@ -10,7 +10,7 @@ cpu       digits, two rates each, three seeds.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 RATES = {
     "sgd": {"full": (0.06, 0.2, 0.6), "cpu": (0.1, 0.5), "smoke": (0.1,)},

@@ -8,7 +8,7 @@ cpu          digits, z as wide as h, three seeds.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 H, Z = "h", "z"
 

@@ -8,7 +8,7 @@ cpu       digits, dimensions 16 and 64, three seeds.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 
 def get_config(preset: str = "full"):

@@ -12,7 +12,7 @@ cpu       10,000 images of CIFAR-10, a small encoder, 234 steps, three seeds, 11
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 RATES = {
     "LARS": {"full": (1.0, 2.0), "cpu": (2.0,), "smoke": ()},

@@ -11,7 +11,7 @@ cpu       digits, three seeds.
 """
 
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 MIDDLE = ("normalised, 0.1", "normalised, 0.5")
 OTHERS = ("normalised, 0.05", "normalised, 1", "raw, 10", "raw, 100")

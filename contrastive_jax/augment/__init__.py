@@ -4,7 +4,8 @@
 float32 in [0, 1], and can be used alone.
 """
 
-from contrastive_jax.augment.colour import adjust_hue, colour_jitter, grayscale, solarize
+from contrastive_jax.augment.color import adjust_hue, colour_jitter, grayscale, solarize
+from contrastive_jax.augment.filters import add_noise, cutout, gaussian_blur, sobel
 from contrastive_jax.augment.geometry import (
     Box,
     flip,
@@ -14,7 +15,6 @@ from contrastive_jax.augment.geometry import (
     sample_translation,
     translate,
 )
-from contrastive_jax.augment.texture import add_noise, cutout, gaussian_blur, sobel
 from contrastive_jax.augment.views import Augmentation, Views, make_views
 
 __all__ = [

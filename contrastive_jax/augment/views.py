@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.augment import colour, geometry, texture
+from contrastive_jax.augment import color, filters, geometry
 from contrastive_jax.types import Crops
 
 # What an operator folds into the key of its view. New operators take new numbers: a changed number
@@ -194,23 +194,23 @@ def _operators(settings: Augmentation, size: int) -> list[_Gated]:
     def jitter(key: jax.Array, image: jax.Array) -> jax.Array:
         strengths = {"brightness": s.brightness, "contrast": s.contrast}
         strengths |= {"saturation": s.saturation, "hue": s.hue}
-        return colour.colour_jitter(key, image, brightness_form=s.brightness_form, **strengths)
+        return color.colour_jitter(key, image, brightness_form=s.brightness_form, **strengths)
 
     def blur(key: jax.Array, image: jax.Array) -> jax.Array:
         low, high = s.blur_sigma
-        return texture.gaussian_blur(image, jax.random.uniform(key, minval=low, maxval=high))
+        return filters.gaussian_blur(image, jax.random.uniform(key, minval=low, maxval=high))
 
     return [
         (_FLIP, s.flip_probability, lambda _, x: geometry.flip(x)),
         (_ROTATE, s.rotate_probability, rotate),
         (_TRANSLATE, s.translate_probability, translate),
         (_JITTER, s.jitter_probability, jitter),
-        (_GRAYSCALE, s.grayscale_probability, lambda _, x: colour.grayscale(x)),
+        (_GRAYSCALE, s.grayscale_probability, lambda _, x: color.grayscale(x)),
         (_BLUR, s.blur_probability, blur),
-        (_SOLARIZE, s.solarize_probability, lambda _, x: colour.solarize(x, s.solarize_threshold)),
-        (_SOBEL, s.sobel_probability, lambda _, x: texture.sobel(x)),
-        (_NOISE, s.noise_probability, lambda key, x: texture.add_noise(key, x, s.noise_std)),
-        (_CUTOUT, s.cutout_probability, lambda key, x: texture.cutout(key, x, s.cutout_fraction)),
+        (_SOLARIZE, s.solarize_probability, lambda _, x: color.solarize(x, s.solarize_threshold)),
+        (_SOBEL, s.sobel_probability, lambda _, x: filters.sobel(x)),
+        (_NOISE, s.noise_probability, lambda key, x: filters.add_noise(key, x, s.noise_std)),
+        (_CUTOUT, s.cutout_probability, lambda key, x: filters.cutout(key, x, s.cutout_fraction)),
     ]
 
 

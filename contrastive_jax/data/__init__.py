@@ -10,7 +10,8 @@ from typing import cast
 
 import numpy as np
 
-from contrastive_jax.data.ahead import stream_feed
+from contrastive_jax.data._errors import PathLike
+from contrastive_jax.data.digits_and_npz import load_digits, load_npz
 from contrastive_jax.data.examples import (
     UNLABELLED,
     Dataset,
@@ -21,10 +22,9 @@ from contrastive_jax.data.examples import (
     feed,
     labelled,
 )
-from contrastive_jax.data.failures import PathLike
-from contrastive_jax.data.local import load_digits, load_npz
-from contrastive_jax.data.prepared import PREPARABLE, load_tfds
-from contrastive_jax.data.streamed import load_streamed
+from contrastive_jax.data.prefetch import stream_feed
+from contrastive_jax.data.streaming import load_streamed
+from contrastive_jax.data.tfds import PREPARABLE, load_tfds
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Crops, Feed
 

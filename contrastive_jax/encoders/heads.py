@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.encoders import norm
+from contrastive_jax.encoders import batch_norm as norm
 
 KINDS = ("none", "linear", "mlp")
 

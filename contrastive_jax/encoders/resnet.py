@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax.encoders.batch_norm import batch_norm
 from contrastive_jax.encoders.conv import Conv
-from contrastive_jax.encoders.norm import batch_norm
 
 
 class Architecture(NamedTuple):

@@ -6,9 +6,9 @@ says by colour alone what it has to say. Matplotlib and scikit-learn are importe
 
 from contrastive_jax.figures.ablation import ablation
 from contrastive_jax.figures.comparisons import confusion_matrix, image_pairs, overlaid_curves
+from contrastive_jax.figures.images import neighbours, views_grid
 from contrastive_jax.figures.maps import embedding_map
 from contrastive_jax.figures.plots import cosine_histogram, curves, score_bars
-from contrastive_jax.figures.tiles import neighbours, views_grid
 
 __all__ = [
     "ablation",

@@ -7,16 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.figures.sheet import (
-    BLUE,
-    GRAY,
-    GREEN,
-    INK,
-    ORANGE,
-    RED,
-    PathLike,
-    sheet,
-)
+from contrastive_jax.figures.canvas import BLUE, GRAY, GREEN, INK, ORANGE, RED, PathLike, sheet
 
 Points = Mapping[tuple[str, ...], tuple[float, float]]  # (x[, series]) -> mean, half of its bar
 _COLOURS = (BLUE, ORANGE, GREEN, RED, GRAY, "#CC79A7", "#56B4E9")

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from contrastive_jax.figures.canvas import INK, PathLike, class_name, mosaic, sheet, tile
 from contrastive_jax.figures.maps import palette
 from contrastive_jax.figures.plots import draw_line
-from contrastive_jax.figures.sheet import INK, PathLike, class_name, mosaic, sheet, tile
 
 
 class _Panel(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.figures.sheet import FAINT, PathLike, class_name, sheet
+from contrastive_jax.figures.canvas import FAINT, PathLike, class_name, sheet
 
 _CLASS_COLOURS = (
     *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),

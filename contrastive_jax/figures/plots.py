@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contrastive_jax.figures.sheet import (
+from contrastive_jax.figures.canvas import (
     BLUE,
     FAINT,
     GRAY,

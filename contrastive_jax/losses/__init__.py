@@ -21,12 +21,20 @@ one without an entry above 1e-30 counts as zero; where they are taken as they co
 entry beyond 1e15 (vicreg: 1e8) is shrunk to that, since its square would leave float32.
 """
 
-from contrastive_jax.losses.batch_triplet import (
-    batch_all_triplet,
-    batch_hard_triplet,
-    batch_semi_hard_triplet,
+from contrastive_jax.losses.margin import margin_contrastive, nt_margin, triplet
+from contrastive_jax.losses.metric_learning import (
+    circle,
+    lifted_structure,
+    multi_similarity,
+    ranked_list,
 )
-from contrastive_jax.losses.companions import (
+from contrastive_jax.losses.negatives import (
+    guided_info_nce,
+    joint_info_nce,
+    own_negatives_info_nce,
+    queue_info_nce,
+)
+from contrastive_jax.losses.non_contrastive import (
     alignment,
     barlow_twins,
     negative_cosine,
@@ -34,15 +42,6 @@ from contrastive_jax.losses.companions import (
     uniformity,
     vicreg,
 )
-from contrastive_jax.losses.margin import margin_contrastive, nt_margin, triplet
-from contrastive_jax.losses.metric import circle, lifted_structure, multi_similarity, ranked_list
-from contrastive_jax.losses.negatives import (
-    guided_info_nce,
-    joint_info_nce,
-    own_negatives_info_nce,
-    queue_info_nce,
-)
-from contrastive_jax.losses.pair_score import angle, cosent, cosine_regression
 from contrastive_jax.losses.positives import (
     angular,
     multi_positive_info_nce,
@@ -52,6 +51,12 @@ from contrastive_jax.losses.positives import (
 from contrastive_jax.losses.reweighted import debiased_nt_xent, decoupled, hardness_info_nce
 from contrastive_jax.losses.sigmoid import nt_logistic, siglip
 from contrastive_jax.losses.softmax import info_nce, nt_xent, sup_con, symmetric_info_nce
+from contrastive_jax.losses.text_similarity import angle, cosent, cosine_regression
+from contrastive_jax.losses.triplet_in_batch import (
+    batch_all_triplet,
+    batch_hard_triplet,
+    batch_semi_hard_triplet,
+)
 from contrastive_jax.losses.wrappers import learned_temperature, matryoshka
 
 __all__ = [

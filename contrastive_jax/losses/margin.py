@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._common import (
+from contrastive_jax.losses._engine.checks import (
     bounded,
     check_embedding,
     check_option,
@@ -20,9 +20,9 @@ from contrastive_jax.losses._common import (
     softplus,
     unit,
 )
-from contrastive_jax.losses._similarity import check_views, positives_of
-from contrastive_jax.losses.pairs import over_keys
-from contrastive_jax.losses.tiles import Terms
+from contrastive_jax.losses._engine.reduce import over_keys
+from contrastive_jax.losses._engine.similarity import check_views, positives_of
+from contrastive_jax.losses._engine.tile import Terms
 
 
 def margin_contrastive(

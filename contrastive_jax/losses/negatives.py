@@ -6,16 +6,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._common import (
+from contrastive_jax.losses._engine.checks import (
     check_embedding,
     check_shapes,
     log_sum_exp,
     softplus,
     unit,
 )
-from contrastive_jax.losses._similarity import check_pairs, keys_of_other_ids, other_keys, scaled
-from contrastive_jax.losses.pairs import over_both, over_keys, over_self
-from contrastive_jax.losses.tiles import Terms, similarities
+from contrastive_jax.losses._engine.reduce import over_both, over_keys, over_self
+from contrastive_jax.losses._engine.similarity import (
+    check_pairs,
+    keys_of_other_ids,
+    other_keys,
+    scaled,
+)
+from contrastive_jax.losses._engine.tile import Terms, similarities
 
 
 def own_negatives_info_nce(

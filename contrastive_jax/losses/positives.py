@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses._common import (
+from contrastive_jax.losses._engine.checks import (
     bounded,
     check_positive,
     check_shapes,
@@ -11,9 +11,9 @@ from contrastive_jax.losses._common import (
     softplus,
     unit,
 )
-from contrastive_jax.losses._similarity import Ids, check_pairs, other_keys, scaled
-from contrastive_jax.losses.pairs import over_keys
-from contrastive_jax.losses.tiles import Terms, similarities
+from contrastive_jax.losses._engine.reduce import over_keys
+from contrastive_jax.losses._engine.similarity import Ids, check_pairs, other_keys, scaled
+from contrastive_jax.losses._engine.tile import Terms, similarities
 
 
 def multi_positive_info_nce(

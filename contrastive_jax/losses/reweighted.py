@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._common import check_positive, log_sum_exp, softplus, unit
-from contrastive_jax.losses._similarity import (
+from contrastive_jax.losses._engine.checks import check_positive, log_sum_exp, softplus, unit
+from contrastive_jax.losses._engine.reduce import over_keys
+from contrastive_jax.losses._engine.similarity import (
     Ids,
     check_pairs,
     check_views,
@@ -16,8 +17,7 @@ from contrastive_jax.losses._similarity import (
     positives_of,
     scaled,
 )
-from contrastive_jax.losses.pairs import over_keys
-from contrastive_jax.losses.tiles import Terms
+from contrastive_jax.losses._engine.tile import Terms
 
 
 def decoupled(

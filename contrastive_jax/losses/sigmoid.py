@@ -6,10 +6,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._common import global_index, softplus, unit
-from contrastive_jax.losses._similarity import Ids, check_pairs, check_views, positives_of, scaled
-from contrastive_jax.losses.pairs import over_keys
-from contrastive_jax.losses.tiles import Terms
+from contrastive_jax.losses._engine.checks import global_index, softplus, unit
+from contrastive_jax.losses._engine.reduce import over_keys
+from contrastive_jax.losses._engine.similarity import (
+    Ids,
+    check_pairs,
+    check_views,
+    positives_of,
+    scaled,
+)
+from contrastive_jax.losses._engine.tile import Terms
 
 
 def siglip(

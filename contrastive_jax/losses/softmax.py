@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses._common import (
+from contrastive_jax.losses._engine.checks import (
     check_embedding,
     check_labels,
     check_option,
@@ -12,7 +12,8 @@ from contrastive_jax.losses._common import (
     softplus,
     unit,
 )
-from contrastive_jax.losses._similarity import (
+from contrastive_jax.losses._engine.reduce import over_both, over_keys, over_self
+from contrastive_jax.losses._engine.similarity import (
     Ids,
     check_pairs,
     check_views,
@@ -24,8 +25,7 @@ from contrastive_jax.losses._similarity import (
     scaled,
     share_of_positives,
 )
-from contrastive_jax.losses.pairs import over_both, over_keys, over_self
-from contrastive_jax.losses.tiles import Terms
+from contrastive_jax.losses._engine.tile import Terms
 
 
 def nt_xent(

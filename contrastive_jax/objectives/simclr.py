@@ -13,9 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import health
-from contrastive_jax.objectives import parts as image_parts
-from contrastive_jax.objectives.parts import Views
+from contrastive_jax.evaluation import diagnostics
+from contrastive_jax.objectives import image_model as image_parts
+from contrastive_jax.objectives.image_model import Views
 from contrastive_jax.types import Batch, LossOutput, ModelState, Objective, Params
 
 GAUGE_EXAMPLES = 1024  # the gauges of a step hold an [N, N] matrix of at most this many examples
@@ -64,7 +64,7 @@ def make(
         labels, h = jnp.repeat(batch["label"], n_views), h_BVF.reshape(examples * n_views, -1)
         online, online_metrics = image_parts.online_probe(parts, params, h, labels)
 
-        gauges = health.summary(jax.lax.stop_gradient(z_BVD[:GAUGE_EXAMPLES]), temperature)
+        gauges = diagnostics.summary(jax.lax.stop_gradient(z_BVD[:GAUGE_EXAMPLES]), temperature)
         metrics = {"loss": contrastive, **gauges, **online_metrics}
         return contrastive + online, LossOutput(new_state, metrics)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import losses, parallel
-from experiments import processes
+from experiments.run import multihost
 
 B, V, D = 8, 2, 6
 DENSE = functools.partial(losses.nt_xent, temperature=0.5)
@@ -60,11 +60,11 @@ def main(argv: list[str]) -> int:
     """Join, compare, print that it is equal."""
     flags = dict(word.removeprefix("--").split("=", 1) for word in argv[1:])
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    with processes.joined(flags):
+    with multihost.joined(flags):
         check()
         print("equal", jnp.int32(jax.device_count()), file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
-    processes.leave(main(sys.argv))
+    multihost.leave(main(sys.argv))

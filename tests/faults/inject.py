@@ -22,9 +22,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from contrastive_jax import checkpoint, optim, train
+from contrastive_jax import training
 from contrastive_jax.errors import DataError
-from experiments import console, launch, processes, scoring, stopping
+from contrastive_jax.training import checkpoint, optim
+from experiments.run import console, lifecycle, multihost, signals
+from experiments.scoring import summary
 from tests.faults import sabotage
 
 
@@ -38,7 +40,7 @@ def apply(faults: Sequence[str]) -> None:
 
 def unscored() -> None:
     """The command ends where training ends."""
-    scoring.score = lambda *args, **kwargs: {"evaluations": []}
+    summary.score = lambda *args, **kwargs: {"evaluations": []}
 
 
 def at_step(step: str, strike: Callable[[], None]) -> None:
@@ -50,8 +52,8 @@ def at_step(step: str, strike: Callable[[], None]) -> None:
             strike()
 
     console.Progress.on_step = struck
-    silent = launch._NOWHERE
-    launch._NOWHERE = (silent[0], lambda now: strike() if now == int(step) else None)
+    silent = lifecycle._NOWHERE
+    lifecycle._NOWHERE = (silent[0], lambda now: strike() if now == int(step) else None)
 
 
 def kill(step: str) -> None:
@@ -116,7 +118,7 @@ def compiling() -> None:
         for _ in range(2):  # the second time waits for the first, which holds it
             library.pthread_mutex_lock(mutex)
 
-    train.make_train_step = never
+    training.make_train_step = never
 
 
 def pause(step_and_file: str) -> None:
@@ -189,11 +191,11 @@ def nan_gradient(step: str) -> None:
 
 
 def _poison(step: int, term: Callable[[jax.Array], jax.Array]) -> None:
-    build = launch.build
+    build = lifecycle.build
 
-    def poisoned(*args: Any) -> launch.Run:
+    def poisoned(*args: Any) -> lifecycle.Run:
         run = build(*args)
-        root = train.stream_key(run.plan.seed, train.AUGMENT_STREAM)
+        root = training.stream_key(run.plan.seed, training.AUGMENT_STREAM)
         struck = jax.random.key_data(jax.random.fold_in(root, step - 1))
 
         def loss(params: Any, model_state: Any, batch: Any, key: jax.Array) -> Any:
@@ -204,7 +206,7 @@ def _poison(step: int, term: Callable[[jax.Array], jax.Array]) -> None:
 
         return run._replace(objective=run.objective._replace(loss=loss))
 
-    launch.build = poisoned
+    lifecycle.build = poisoned
 
 
 def clock_backwards() -> None:
@@ -234,12 +236,12 @@ def offline() -> None:
 
 def impatient() -> None:
     """A signal that is not heard is waited for a second."""
-    stopping.GRACE_SECONDS = 1
+    signals.GRACE_SECONDS = 1
 
 
 def patient() -> None:
     """On a machine that is busy, no heartbeat is late."""
-    processes.HEARTBEAT_SECONDS = 600
+    multihost.HEARTBEAT_SECONDS = 600
 
 
 def no_data() -> None:
@@ -248,7 +250,7 @@ def no_data() -> None:
     def load(**kwargs: Any) -> Any:
         raise DataError("struck")
 
-    launch.build.__defaults__ = (load,)
+    lifecycle.build.__defaults__ = (load,)
 
 
 if __name__ == "__main__":

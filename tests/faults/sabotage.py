@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import optax
 
-from contrastive_jax import checkpoint, data, leaves, loop, metrics, parallel, workdir
-from contrastive_jax.data import local, prepared
+from contrastive_jax import data, parallel
+from contrastive_jax.data import digits_and_npz, tfds
 from contrastive_jax.errors import ConfigError
-from experiments import launch, processes, resuming, stopping
+from contrastive_jax.storage import metrics, workdir
+from contrastive_jax.training import checkpoint, checksums, loop
+from experiments.run import lifecycle, multihost, resume, signals
 
 _undo: list[Callable[[], None]] = []
 
@@ -63,7 +65,7 @@ def _forget_optimizer() -> None:
 
 
 def _no_sigterm() -> None:
-    patch(stopping, "SIGNALS", stopping.SIGNALS[:1])
+    patch(signals, "SIGNALS", signals.SIGNALS[:1])
 
 
 def _no_fallback() -> None:
@@ -76,7 +78,7 @@ def _no_fallback() -> None:
 
 
 def _no_checksum() -> None:
-    unpack = leaves.unpack
+    unpack = checksums.unpack
 
     def trusting(stored: Any, index: Any, targets: Any) -> Any:
         def actual(entry: dict[str, Any]) -> int:
@@ -108,7 +110,11 @@ def _refuse_no_file() -> None:
 
 def _pickles() -> None:
     load = np.load
-    patch(local.np, "load", lambda *args, **kwargs: load(*args, **{**kwargs, "allow_pickle": True}))
+    patch(
+        digits_and_npz.np,
+        "load",
+        lambda *args, **kwargs: load(*args, **{**kwargs, "allow_pickle": True}),
+    )
 
 
 def _loss_alone() -> None:
@@ -121,11 +127,12 @@ def _loss_alone() -> None:
 
 
 def _bare_norms() -> None:
-    from contrastive_jax.losses import _similarity, softmax
+    from contrastive_jax.losses import softmax
+    from contrastive_jax.losses._engine import similarity
 
     bare = lambda x: x / (x**2).sum(-1, keepdims=True) ** 0.5  # noqa: E731
     patch(softmax, "unit", bare)
-    patch(_similarity, "unit", bare)
+    patch(similarity, "unit", bare)
 
 
 def _no_label_check() -> None:
@@ -184,8 +191,8 @@ BREAKS: dict[str, Callable[[], None]] = {
     "metrics.jsonl is not rewound": _replace(metrics, "_rewind", lambda path, step: -1),
     "the optimizer's state is not restored": _forget_optimizer,
     "SIGTERM is not caught": _no_sigterm,
-    "no thread watches for signals": _replace(stopping.StopSignal, "_watch"),
-    "a second signal leaves with 1": _replace(stopping, "ABANDONED", 1),
+    "no thread watches for signals": _replace(signals.StopSignal, "_watch"),
+    "a second signal leaves with 1": _replace(signals, "ABANDONED", 1),
     "failed saves are not reported": _swallow_save_errors,
     "errors of the disk exit with 1": _replace(checkpoint.CheckpointError, "exit_code", 1),
     "the workdir is not tried": _refuse_no_file,
@@ -199,31 +206,31 @@ BREAKS: dict[str, Callable[[], None]] = {
     "the workdir is not locked": _replace(workdir, "lock", contextlib.nullcontext),
     "a killed run leaves its lock": _lock_by_existence,
     "--strict_resume is not heeded": _never_strict,
-    "configs are not compared": _replace(resuming, "_changes", lambda *args: ([], [])),
+    "configs are not compared": _replace(resume, "_changes", lambda *args: ([], [])),
     "shapes are not compared": _replace(checkpoint, "_require_same_architecture"),
-    "another machine is not mentioned": _replace(resuming, "_machine_notes", lambda *args: []),
+    "another machine is not mentioned": _replace(resume, "_machine_notes", lambda *args: []),
     "metrics may be NaN": _replace(loop, "require_finite"),
     "only the loss has to be finite": _loss_alone,
     "no step is left out": _replace(optax, "apply_if_finite", lambda optimizer, steps: optimizer),
     "labels are not checked": _no_label_check,
-    "errors of records are passed on as they are": _wrong_error(prepared, "_unreadable"),
-    "missing data is an error like others": _wrong_error(prepared, "DataError"),
+    "errors of records are passed on as they are": _wrong_error(tfds, "_unreadable"),
+    "missing data is an error like others": _wrong_error(tfds, "DataError"),
     "config errors exit with 1": _replace(ConfigError, "exit_code", 1),
     "norms are not safe at zero": _bare_norms,
-    "batches are not checked": _replace(launch, "check_batch"),
+    "batches are not checked": _replace(lifecycle, "check_batch"),
     "pickles are loaded": _pickles,
     "archive members need not be files": _replace(tarfile.TarInfo, "isreg", lambda self: True),
     "the newest step is the youngest folder": _newest_by_time,
     "a broken sink stops the run": _sink_that_stops_the_run,
     "nothing waits for the last save": _replace(checkpoint.Checkpointer, "__exit__"),
     "memory errors are passed on as they are": _replace(
-        launch, "memory_explained", lambda *args: contextlib.nullcontext()
+        lifecycle, "memory_explained", lambda *args: contextlib.nullcontext()
     ),
     "processes do not hear of each other's signals": _replace(
-        parallel, "any_process", lambda mesh, local: local
+        parallel, "any_process", lambda mesh, local: digits_and_npz
     ),
-    "a dead process is not missed": _replace(processes, "HEARTBEAT_SECONDS", 86400),
-    "the start is not watched": _replace(processes, "_give_up"),
-    "no address is told": _replace(processes, "_place", lambda wanted: "A process"),
-    "processes need not agree": _replace(processes, "_compare"),
+    "a dead process is not missed": _replace(multihost, "HEARTBEAT_SECONDS", 86400),
+    "the start is not watched": _replace(multihost, "_give_up"),
+    "no address is told": _replace(multihost, "_place", lambda wanted: "A process"),
+    "processes need not agree": _replace(multihost, "_compare"),
 }

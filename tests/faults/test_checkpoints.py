@@ -6,8 +6,8 @@ import shutil
 import jax
 import pytest
 
-from contrastive_jax.checkpoint import Checkpointer
 from contrastive_jax.errors import CheckpointError
+from contrastive_jax.training.checkpoint import Checkpointer
 from tests.faults.commands import assert_short_error
 from tests.faults.rows import row
 

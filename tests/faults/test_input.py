@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import test_data, test_prepare
+from tests.data import test_data
+from tests.experiments import test_prepare
 from tests.faults.commands import PREPARE, assert_short_error
 from tests.faults.rows import row
 

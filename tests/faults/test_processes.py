@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax.errors import ConfigError
-from experiments import processes
+from experiments.run import multihost
 from tests.faults import commands
 from tests.faults.commands import KINDS, Ended, Kind, Running, committed, rows
 from tests.faults.rows import row
@@ -280,5 +280,5 @@ def test_what_stops_one_process_at_the_start_stops_all_with_its_code(team, tmp_p
     ],
 )
 def test_flags_that_cannot_be_meant_are_refused(flags, says):
-    with pytest.raises(ConfigError, match=says), processes.joined(flags):
+    with pytest.raises(ConfigError, match=says), multihost.joined(flags):
         pass

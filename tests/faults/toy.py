@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from contrastive_jax import augment, losses, parallel
 from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Batch, LossOutput, Objective
-from experiments import launch
+from experiments.run import lifecycle
 
 
 def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
@@ -44,7 +44,7 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
     return Objective(init, loss, embed)
 
 
-EXPERIMENT = launch.Experiment(
+EXPERIMENT = lifecycle.Experiment(
     usage=__doc__ or "",
     sections={"encoder": ("features",), "loss": ("temperature",), "views": ("noise",)},
     build=build,
@@ -52,4 +52,4 @@ EXPERIMENT = launch.Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT)
+    lifecycle.main(EXPERIMENT)

@@ -24,7 +24,8 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from benchmarks import photos
-from experiments import launch, moco, simclr
+from experiments import moco, simclr
+from experiments.run import lifecycle
 
 ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("golden.json")
@@ -77,9 +78,9 @@ def measure(scratch: Path) -> dict[str, Any]:
 
 def _run(folder: Path, module: Any, config: str, words: tuple[str, ...]) -> Mapping[str, Any]:
     argv = [f"{module.__name__}.py", f"--config={config}", *words, f"--workdir={folder}"]
-    with mock.patch.object(launch, "set_up_jax"), mock.patch.object(sys, "argv", argv):
+    with mock.patch.object(lifecycle, "set_up_jax"), mock.patch.object(sys, "argv", argv):
         with contextlib.redirect_stdout(io.StringIO()):
-            assert launch._main(module.EXPERIMENT, argv) == 0
+            assert lifecycle._main(module.EXPERIMENT, argv) == 0
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "results" / "summary.json").read_text())
     scores = {

@@ -1,0 +1,207 @@
+"""Batches of a set on disk, read, decoded and cut on the host ahead of the step, through grain.
+
+A batch is a function of (seed, step): of no iterator state, and of no number of workers. Chunks of
+a batch are numbered from the first step on; grain hands them to threads or processes and brings
+them back in order, so that a resume begins at the number of its first chunk.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from multiprocessing import connection, parent_process, resource_tracker
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from contrastive_jax.data import decode as cutting
+from contrastive_jax.data._errors import first_line
+from contrastive_jax.data.examples import Stream, batch_rows, check_feed
+from contrastive_jax.data.streaming import read_or_replace, read_records
+from contrastive_jax.data.tfds import keep_reader_quiet
+from contrastive_jax.errors import DataError
+from contrastive_jax.types import Crops, Feed
+
+_CHUNK = 16  # examples that are read at once: 5 MB at two views of 224 px
+_CHUNKS_WAITING = 2  # of each worker
+_NO_END = 2**40  # chunks: more than anyone trains on
+_READ_BY_THE_RUN = {signal.SIGINT, signal.SIGTERM}  # not by its workers: they end with it
+
+Arrays = dict[str, np.ndarray]
+
+
+class _Plan(NamedTuple):
+    """What the workers know."""
+
+    stream: Stream
+    crops: Crops
+    batch_size: int
+    seed: int
+
+    @property
+    def chunks(self) -> int:
+        """Of one batch."""
+        return -(-self.batch_size // _CHUNK)
+
+
+def stream_feed(stream: Stream, batch_size: int, seed: int, crops: Crops | None) -> Feed:
+    """Batches of random crops, decoded ahead of the step; the order is that of `feed`.
+
+    Args:
+      stream: the training split.
+      batch_size: B, from 1 to the images of the split.
+      seed: of order and crops, int >= 0.
+      crops: V views and the size S, from which boxes.
+
+    Returns:
+      A feed whose batches are {"image": [B,V,S,S,C] uint8, "label": [B] int32, "index": [B] int32}.
+      `batch_at` raises DataError for an image that cannot be decoded, or a worker that was killed.
+
+    Raises:
+      ValueError: for a number out of range, or no crops.
+    """
+    check_feed(batch_size, stream.n, seed)
+    if crops is None:
+        raise ValueError(
+            "data.streaming cuts the views on the host, which takes augment.crop_probability 1, "
+            "base_crop_probability 0 and one_branch False"
+        )
+    plan = _Plan(stream, crops, batch_size, seed)
+    empty = _empty(plan, batch_size)
+    spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in empty.items()}
+    reader = _Reader(plan)
+    return Feed({}, reader.batch_at, lambda resident, sent: dict(sent), spec, reader.close)
+
+
+class _Reader:
+    """An iterator over batches, begun anew where another step is asked for than the next."""
+
+    def __init__(self, plan: _Plan):
+        self._plan = plan
+        self._batches: Generator[Arrays, None, None] | None = None
+        self._upcoming = -1
+
+    def batch_at(self, step: int) -> Arrays:
+        step = int(step)
+        if self._batches is None or step != self._upcoming:
+            self.close()
+            self._batches = _batches_from(self._plan, step)
+        self._upcoming = -1  # unless this one comes whole
+        batch = next(self._batches)
+        self._upcoming = step + 1
+        return batch
+
+    def close(self) -> None:
+        """End the threads or processes."""
+        if self._batches is not None:
+            self._batches.close()
+        self._batches = None
+
+
+def _batches_from(plan: _Plan, step: int) -> Generator[Arrays, None, None]:
+    """The batches of this step and of all after it."""
+    number = step * plan.chunks
+    ahead = iter(_chunks_from(plan, number))
+    try:
+        with _workers_without_signals():
+            chunks = itertools.chain([next(ahead)], ahead)
+        while True:
+            batch = _empty(plan, plan.batch_size)
+            for part in range(plan.chunks):
+                for name, values in next(chunks).items():  # copied, which frees shared memory
+                    batch[name][part * _CHUNK :][:_CHUNK] = values
+                number += 1
+            yield batch
+    except DataError:
+        raise
+    except Exception as error:
+        rows = ", ".join(map(str, _rows(plan, number)))
+        raise DataError(
+            f"reading {plan.stream.folder} failed: {first_line(error)}\n"
+            f"It was at examples {rows} of split {plan.stream.split!r}\n"
+            "A worker that was killed lacked memory or shared memory: give fewer data.workers"
+        ) from error
+    finally:
+        ahead.close()
+
+
+def _rows(plan: _Plan, number: int) -> np.ndarray:
+    step, part = divmod(number, plan.chunks)
+    rows = batch_rows(step, plan.stream.n, plan.batch_size, plan.seed)
+    return rows[part * _CHUNK :][:_CHUNK]
+
+
+def _empty(plan: _Plan, n: int) -> Arrays:
+    side, channels = plan.crops.size, len(plan.stream.mode)
+    image = np.empty((n, plan.crops.n_views, side, side, channels), np.uint8)
+    return {"image": image, "label": np.empty(n, np.int32), "index": np.empty(n, np.int32)}
+
+
+def _chunk_at(plan: _Plan, number: int) -> Arrays:
+    """A part of a batch, in whichever thread or process."""
+    rows = _rows(plan, number)
+    epoch = number // plan.chunks // (plan.stream.n // plan.batch_size)
+    places = {int(row): place for place, row in enumerate(rows)}
+    chunk = _empty(plan, len(rows))
+
+    def take(place: int, row: int, record: Any) -> None:
+        drawn = plan.crops, plan.seed, epoch, row
+        chunk["image"][place] = cutting.cut_views(record["image"], plan.stream.mode, *drawn)
+        chunk["label"][place], chunk["index"][place] = record["label"], row
+
+    try:
+        read_records(plan.stream, rows, lambda row, record: take(places[row], row, record))
+    except DataError:
+        if plan.stream.on_corrupt == "error":
+            raise
+        read_or_replace(plan.stream, rows, take)
+    return chunk
+
+
+def _chunks_from(plan: _Plan, first: int) -> Any:
+    """Chunks of this number and all after it, in order, some of them ahead of their use."""
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # by no program of absl's: grain then has its defaults
+        flags.FLAGS.mark_as_parsed()
+    numbers = grain.MapDataset.range(first, first + _NO_END)
+    chunks = numbers.map(functools.partial(_chunk_at, plan))
+    if plan.stream.workers == 0:
+        threads = os.cpu_count() or 1
+        ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        return chunks.to_iter_dataset(ahead)
+    in_order = chunks.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    workers = grain.MultiprocessingOptions(
+        num_workers=plan.stream.workers, per_worker_buffer_size=_CHUNKS_WAITING
+    )
+    return in_order.mp_prefetch(workers, worker_init_fn=_begin_worker)
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """A worker ends when the process that started it is gone, however that ended."""
+    del index, count
+    keep_reader_quiet()
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    run = parent_process()
+    if run is not None:
+        connection.wait([run.sentinel])
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _workers_without_signals() -> Iterator[None]:
+    """Threads and processes begun inside do not receive Ctrl-C, which stops the run in its time."""
+    resource_tracker.ensure_running()  # it would let the signals through again when it begins
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _READ_BY_THE_RUN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,1 @@
+"""Evaluate frozen features: search, probes, retrieval, clustering, intervals, diagnostics."""

@@ -1,0 +1,324 @@
+"""Linear probes: what a linear classifier can read from cached features, and by which protocol."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from contrastive_jax.evaluation.knn import Row, accuracy_row, stratified_split
+from contrastive_jax.evaluation.logistic import (
+    LinearProbe,
+    check_set,
+    fit_draws,
+    fit_grid,
+    lane,
+    predict,
+)
+from contrastive_jax.evaluation.ridge import fit_ridge
+
+L2_GRID = tuple(10.0**power for power in range(-6, 3))
+# 45 log-spaced strengths, as in SimCLR (arXiv:2002.05709), section B.8.
+FINE_L2_GRID = tuple(float(l2) for l2 in np.logspace(-6, 5, 45))
+_OBJECTIVES = {  # by solver; the bias is free
+    "lbfgs": "mean cross-entropy + l2/2 |W|^2",
+    "eigendecomposition": "half the mean squared error on one-hot classes + l2/2 |W|^2",
+}
+
+
+class ProbeResult(NamedTuple):
+    """A linear probe whose l2 was chosen on a part of the training set."""
+
+    accuracy: float  # on the test set
+    hits: np.ndarray  # [N] bool
+    predictions: np.ndarray  # [N]
+    l2: float  # the chosen one
+    l2_grid: tuple[float, ...]
+    validation_accuracy: tuple[float, ...]  # for each l2
+    validation_fraction: float
+    seed: int
+    train_size: int  # examples in the final fit, validation included
+    steps: int  # of the final fit
+    converged: bool  # of the final fit
+    solver: str = "lbfgs"
+    max_steps: int | None = None  # allowed to each fit, where the solver takes steps
+
+
+class FewLabelResult(NamedTuple):
+    """Probes on several random draws of a few labels a class, all judged on one test set."""
+
+    mean: float
+    std: float  # over draws, with n - 1
+    accuracies: tuple[float, ...]
+    per_class: int | None
+    fraction: float | None
+    train_size: int  # examples in a draw
+    l2: float
+    seed: int
+    test_size: int
+    max_steps: int
+    converged: bool  # every draw
+
+
+def linear_probe(
+    train_x: np.ndarray,
+    train_y: np.ndarray,
+    test_x: np.ndarray,
+    test_y: np.ndarray,
+    *,
+    n_classes: int,
+    l2_grid: Sequence[float] = L2_GRID,
+    validation_fraction: float = 0.1,
+    max_steps: int = 500,
+    seed: int = 0,
+) -> ProbeResult:
+    """Test accuracy of a linear classifier on frozen features.
+
+    A stratified part of the training set is held out, one probe for each l2 is fitted on the rest,
+    the l2 that does best on the held-out part is kept (the larger of equals), and a probe with it
+    is fitted on all training examples. The test set has no part in the choice.
+
+    Args:
+      train_x: [N, F] features.
+      train_y: [N] classes, integers in [0, n_classes).
+      test_x: [M, F] features.
+      test_y: [M] classes.
+      n_classes: C.
+      l2_grid: penalties to choose from.
+      validation_fraction: of each class that is held out, in (0, 1).
+      max_steps: evaluations of the objective at most, in each fit.
+      seed: of the split.
+
+    Raises:
+      ValueError: as `fit_logistic`, or if nothing can be held out.
+
+    >>> x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    >>> y = (x[:, 0] > 0).astype(np.int32)
+    >>> result = linear_probe(x[:150], y[:150], x[150:], y[150:], n_classes=2, l2_grid=(1e-3, 1e-1))
+    >>> result.accuracy > 0.9, result.converged
+    (True, True)
+
+    Chen et al. 2020 (SimCLR, arXiv:2002.05709), section B.8, whose solver and selection these are.
+    """
+    fit = partial(fit_grid, n_classes=n_classes, max_steps=max_steps)
+    sets = (train_x, train_y, test_x, test_y)
+    choice = n_classes, l2_grid, validation_fraction, seed
+    return _choose_and_refit(fit, "lbfgs", sets, *choice)._replace(max_steps=max_steps)
+
+
+def ridge_probe(
+    train_x: np.ndarray,
+    train_y: np.ndarray,
+    test_x: np.ndarray,
+    test_y: np.ndarray,
+    *,
+    n_classes: int,
+    l2_grid: Sequence[float] = FINE_L2_GRID,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> ProbeResult:
+    """Test accuracy of ridge regression on one-hot classes; chosen and refitted as `linear_probe`.
+
+    Two eigendecompositions in all, one for the choice and one for the refit, whatever the number of
+    strengths.
+
+    Args:
+      train_x, train_y, test_x, test_y, n_classes: as `linear_probe`.
+      l2_grid: penalties to choose from; see `ridge`.
+      validation_fraction: of each class that is held out, in (0, 1).
+      seed: of the split.
+
+    Raises:
+      ValueError: as `ridge.fit_ridge`, or if nothing can be held out.
+
+    >>> x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    >>> y = (x[:, 0] > 0).astype(np.int32)
+    >>> ridge_probe(x[:150], y[:150], x[150:], y[150:], n_classes=2, l2_grid=(0.1,)).accuracy >= 0.9
+    True
+    """
+    fit = partial(fit_ridge, n_classes=n_classes)
+    sets = (train_x, train_y, test_x, test_y)
+    solver = "eigendecomposition"
+    return _choose_and_refit(fit, solver, sets, n_classes, l2_grid, validation_fraction, seed)
+
+
+def _choose_and_refit(
+    fit: Callable[..., LinearProbe],
+    solver: str,
+    sets: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    n_classes: int,
+    l2_grid: Sequence[float],
+    fraction: float,
+    seed: int,
+) -> ProbeResult:
+    """`fit(x, y, l2_grid=...)` on a part of train for the choice, on all of it for the result."""
+    train_x, train_y, test_x, test_y = sets
+    check_set("train", train_x, train_y, n_classes)
+    check_set("test", test_x, test_y, n_classes)
+    fit_N, held_N = stratified_split(train_y, fraction, seed)
+    probes = fit(train_x[fit_N], train_y[fit_N], l2_grid=l2_grid)
+    accuracy = tuple(
+        float(np.mean(predict(lane(probes, i), train_x[held_N]) == train_y[held_N]))
+        for i in range(len(l2_grid))
+    )
+    _, l2 = max(zip(accuracy, l2_grid, strict=True))
+    final = lane(fit(train_x, train_y, l2_grid=(l2,)), 0)
+    predictions = predict(final, test_x)
+    hits = predictions == test_y
+    return ProbeResult(
+        accuracy=float(np.mean(hits)),
+        hits=hits,
+        predictions=predictions,
+        l2=l2,
+        l2_grid=tuple(l2_grid),
+        validation_accuracy=accuracy,
+        validation_fraction=fraction,
+        seed=seed,
+        train_size=len(train_y),
+        steps=int(final.steps),
+        converged=bool(final.converged),
+        solver=solver,
+    )
+
+
+def linear_row(result: ProbeResult, *, representation: str, layer: str, split: str = "test") -> Row:
+    """A linear or ridge probe as a result with its protocol; see `evaluate.accuracy_row`."""
+    held = f"held-out {100 * result.validation_fraction:g} % of train"
+    protocol = {
+        "name": "linear" if result.solver == "lbfgs" else "ridge",
+        "solver": result.solver,
+        "objective": _OBJECTIVES[result.solver],
+        "l2": result.l2,
+        "l2_grid": list(result.l2_grid),
+        "selection": f"{held}, stratified, seed {result.seed}, the larger of equals",
+        "validation_accuracy": list(result.validation_accuracy),
+        "refit": "on all of train",
+        "standardised": True,
+        "train_size": result.train_size,
+        "steps": result.steps,
+        "max_steps": result.max_steps,
+        "converged": result.converged,
+    }
+    return accuracy_row(result.hits, protocol, representation, layer, split)
+
+
+def few_label_probe(
+    train_x: np.ndarray,
+    train_y: np.ndarray,
+    test_x: np.ndarray,
+    test_y: np.ndarray,
+    *,
+    n_classes: int,
+    per_class: int = 10,
+    fraction: float | None = None,
+    draws: int = 10,
+    l2: float = 0.1,
+    max_steps: int = 500,
+    seed: int = 0,
+) -> FewLabelResult:
+    """Test accuracy of linear probes on a few labelled examples a class, over random draws.
+
+    The l2 is fixed beforehand, since so few labels leave none to choose it by. Draw i depends on
+    (seed, i) only.
+
+    Args:
+      train_x: [N, F] features to draw from.
+      train_y: [N] classes, integers in [0, n_classes).
+      test_x: [M, F] features.
+      test_y: [M] classes.
+      n_classes: C.
+      per_class: labelled examples of each class in a draw.
+      fraction: or this share of each class, rounded, at least one example; in (0, 1).
+      draws: at least 2.
+      l2: weight of the penalty.
+      max_steps: evaluations of the objective at most.
+      seed: of the draws.
+
+    Raises:
+      ValueError: as `fit_logistic`, or if a class has fewer examples than are asked for.
+
+    >>> x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    >>> y = (x[:, 0] > 0).astype(np.int32)
+    >>> result = few_label_probe(x, y, x, y, n_classes=2, draws=3)
+    >>> len(result.accuracies), result.mean > 0.8
+    (3, True)
+    """
+    check_set("train", train_x, train_y, n_classes)
+    check_set("test", test_x, test_y, n_classes)
+    count_C = _labels_to_draw(train_y, n_classes, per_class, fraction, draws)
+    chosen_RN = np.stack([_draw(train_y, count_C, (seed, i)) for i in range(draws)])
+    drawn = train_x[chosen_RN], train_y[chosen_RN]
+    probes = fit_draws(*drawn, n_classes=n_classes, l2=l2, max_steps=max_steps)
+    accuracies = [float(np.mean(predict(lane(probes, i), test_x) == test_y)) for i in range(draws)]
+    return FewLabelResult(
+        mean=float(np.mean(accuracies)),
+        std=float(np.std(accuracies, ddof=1)),
+        accuracies=tuple(accuracies),
+        per_class=None if fraction else per_class,
+        fraction=fraction,
+        train_size=chosen_RN.shape[1],
+        l2=l2,
+        seed=seed,
+        test_size=len(test_y),
+        max_steps=max_steps,
+        converged=bool(probes.converged.all()),
+    )
+
+
+def few_label_row(
+    result: FewLabelResult, *, representation: str, layer: str, split: str = "test"
+) -> Row:
+    """A few-label probe as a result; its interval is Student's t over draws, on one test set."""
+    from scipy.special import stdtrit  # Student's t by its quantile; scipy is slow to import
+
+    draws = len(result.accuracies)
+    half = float(stdtrit(draws - 1, 0.975)) * result.std / draws**0.5
+    return {
+        "representation": representation,
+        "layer": layer,
+        "protocol": {
+            "name": "few-label",
+            "solver": "lbfgs",
+            "objective": _OBJECTIVES["lbfgs"],
+            "labels_per_class": result.per_class,
+            "fraction": result.fraction,
+            "train_size": result.train_size,
+            "draws": draws,
+            "seed": result.seed,
+            "draw": "stratified, without replacement",
+            "l2": result.l2,
+            "selection": "fixed beforehand",
+            "standardised": True,
+            "max_steps": result.max_steps,
+            "converged": result.converged,
+        },
+        "split": split,
+        "n": result.test_size,
+        "accuracy": result.mean,
+        "ci95": [max(0.0, result.mean - half), min(1.0, result.mean + half)],
+        "ci95_method": "student-t over draws",
+        "std": result.std,
+        "accuracies": list(result.accuracies),
+    }
+
+
+def _labels_to_draw(
+    y_N: np.ndarray, n_classes: int, per_class: int, fraction: float | None, draws: int
+) -> np.ndarray:
+    """How many examples of each class a draw has, [C]."""
+    has_C = np.bincount(y_N, minlength=n_classes)
+    if fraction is not None and draws >= 2 and 0 < fraction < 1:
+        return np.where(has_C > 0, np.maximum(1, np.round(fraction * has_C)), 0).astype(int)
+    if fraction is not None or has_C.min() < per_class or per_class < 1 or draws < 2:
+        wanted = f"{per_class} labels" if fraction is None else f"a share {fraction} of the labels"
+        raise ValueError(
+            f"need draws >= 2 of at least 1 label a class, got {draws} of {wanted}; "
+            f"the rarest class, {has_C.argmin()}, has {has_C.min()} examples"
+        )
+    return np.full(n_classes, per_class)
+
+
+def _draw(y_N: np.ndarray, count_C: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    members = ((np.flatnonzero(y_N == label), count) for label, count in enumerate(count_C))
+    return np.concatenate([rng.choice(own, count, replace=False) for own, count in members])

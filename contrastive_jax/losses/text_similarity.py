@@ -1,0 +1,141 @@
+"""Losses for pairs of texts with a score of how alike they are: regression, CoSENT, AnglE."""
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax.losses._engine.checks import (
+    check_embedding,
+    check_positive,
+    check_shapes,
+    log_sum_exp,
+    softplus,
+    unit,
+)
+
+
+def cosine_regression(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> jax.Array:
+    """The squared error of the cosine similarity as a guess of the score.
+
+        loss_i = (x_i . y_i - score_i)^2   on unit vectors
+
+    Args:
+      x_BD, y_BD: the pairs, any float dtype; normalised inside.
+      score_B: from -1 to 1.
+
+    Returns:
+      float32 [B].
+
+    Raises:
+      ValueError: wrong rank or dtype, batches that differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> print(losses.cosine_regression(jnp.eye(2), jnp.eye(2), jnp.array([1.0, 0.5])))
+      [0.   0.25]
+
+    Reference: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, section 3, regression objective
+    (arXiv:1908.10084).
+    """
+    _check(x_BD, y_BD, score_B)
+    return (_cosine(x_BD, y_BD) - score_B.astype(jnp.float32)) ** 2
+
+
+def cosent(
+    x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array, temperature: jax.Array | float = 0.05
+) -> jax.Array:
+    """CoSENT: pairs with a higher score should have a higher cosine similarity.
+
+        loss = log( 1 + sum_{score_i > score_j} exp( (cos_j - cos_i) / temperature ) )
+
+    The loss ranks the batch as a whole, so it is one number.
+
+    Args:
+      x_BD, y_BD: the pairs, any float dtype; normalised inside.
+      score_B: any numbers; only their order counts.
+      temperature: scalar above 0; may be traced.
+
+    Returns:
+      float32 []; 0 when all scores are equal.
+
+    Raises:
+      ValueError: wrong rank or dtype, batches that differ, temperature <= 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> loss = losses.cosent(jnp.eye(2), jnp.eye(2), jnp.array([1.0, 0.0]))  # a tie: log 2
+      >>> print(f"{loss:.3f}")
+      0.693
+
+    Reference: Su, CoSENT, 2022 (kexue.fm/archives/8847).
+    """
+    _check(x_BD, y_BD, score_B)
+    check_positive("temperature", temperature)
+    return _ranked(_cosine(x_BD, y_BD), score_B, temperature)
+
+
+def angle(
+    x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array, temperature: jax.Array | float = 0.05
+) -> jax.Array:
+    """AnglE: CoSENT on the angle difference in complex space, which has no flat ends.
+
+        loss = log( 1 + sum_{score_i > score_j} exp( (a_j - a_i) / temperature ) )
+        a = |sum_d Re(x_d conj(y_d)) + Im(x_d conj(y_d))|   on unit vectors
+
+    where the first half of the features is the real part and the second half the imaginary one.
+    The loss ranks the batch as a whole, so it is one number.
+
+    Args:
+      x_BD, y_BD: the pairs, any float dtype; D is even;
+        normalised inside.
+      score_B: any numbers; only their order counts.
+      temperature: scalar above 0; may be traced.
+
+    Returns:
+      float32 []; 0 when all scores are equal.
+
+    Raises:
+      ValueError: wrong rank or dtype, batches that differ, odd D, temperature <= 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import losses
+      >>> loss = losses.angle(jnp.eye(2), jnp.eye(2), jnp.array([1.0, 1.0]))
+      >>> print(loss)
+      0.0
+
+    Reference: Li and Li, AnglE-optimized Text Embeddings, ACL 2024, section 3.4
+    (arXiv:2309.12871).
+    """
+    _check(x_BD, y_BD, score_B)
+    check_positive("temperature", temperature)
+    if x_BD.shape[1] % 2:
+        raise ValueError(f"D is {x_BD.shape[1]}, expected an even number: pad the embedding.")
+    return _ranked(_angle(x_BD, y_BD), score_B, temperature)
+
+
+def _check(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> None:
+    check_embedding("x_BD", x_BD, "BD")
+    check_embedding("y_BD", y_BD, "BD")
+    check_shapes("y_BD", y_BD, "x_BD", x_BD.shape)
+    check_shapes("score_B", score_B, "x_BD", x_BD.shape[:1])
+
+
+def _cosine(x_BD: jax.Array, y_BD: jax.Array) -> jax.Array:
+    return jnp.sum(unit(x_BD) * unit(y_BD), axis=-1)
+
+
+def _angle(x_BD: jax.Array, y_BD: jax.Array) -> jax.Array:
+    a, b = jnp.split(unit(x_BD), 2, axis=-1)
+    c, d = jnp.split(unit(y_BD), 2, axis=-1)
+    return jnp.abs(jnp.sum(a * c + b * d + b * c - a * d, axis=-1))
+
+
+def _ranked(
+    closeness_B: jax.Array, score_B: jax.Array, temperature: jax.Array | float
+) -> jax.Array:
+    """log(1 + the sum over pairs in the wrong order, softly)."""
+    higher = score_B[:, None] > score_B[None, :]
+    gap = (closeness_B[None, :] - closeness_B[:, None]) / temperature
+    return softplus(log_sum_exp(jnp.where(higher, gap, -jnp.inf).reshape(-1)))

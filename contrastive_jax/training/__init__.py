@@ -1,0 +1,31 @@
+"""Train an objective: the first state, the step, the loop, optimizers, checkpoints."""
+
+from contrastive_jax.training.loop import Evaluator, Finished, run
+from contrastive_jax.training.step import (
+    AUGMENT_STREAM,
+    INIT_STREAM,
+    Plan,
+    abstract_state,
+    batch_spec,
+    make_init,
+    make_step,
+    make_train_step,
+    plan,
+    stream_key,
+)
+
+__all__ = [
+    "AUGMENT_STREAM",
+    "INIT_STREAM",
+    "Evaluator",
+    "Finished",
+    "Plan",
+    "abstract_state",
+    "batch_spec",
+    "make_init",
+    "make_step",
+    "make_train_step",
+    "plan",
+    "run",
+    "stream_key",
+]

@@ -1,0 +1,1 @@
+"""An ablation: its grid, its runs, its results."""

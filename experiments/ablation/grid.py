@@ -1,0 +1,241 @@
+"""From a page of configs/ablations to a checked plan: which cells, in which order, scored how."""
+
+import itertools
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from contrastive_jax.errors import ConfigError
+from contrastive_jax.evaluation import claims
+from contrastive_jax.figures.ablation import FORMS
+
+Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
+Overrides = Mapping[str, Any]
+COLUMN_KEYS = ("layer", "name", "k", "temperature", "gauge")
+KEYS = ("experiment", "axes", "cells", "seeds", "columns", "tuned", "figure", "seconds")
+FIGURE_KEYS = ("form", "axis", "columns", "tuned")
+
+
+class Cell(NamedTuple):
+    """One setting of the ablation."""
+
+    name: str
+    at: tuple[str, ...]  # its place in the figure: x, or x and series, or row and column
+    overrides: Overrides
+
+
+class Grid(NamedTuple):
+    """A page of configs/ablations, read and checked."""
+
+    experiment: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    columns: Mapping[str, Mapping[str, Any]]  # name -> which score; the first is the headline
+    tuned: Mapping[str, tuple[str, ...]]  # name -> the cells of which the best stands for it
+    form: str
+    axis: str
+    drawn: tuple[str, ...]  # columns, a series each
+    draws_tuned: bool  # the tuned names instead of the cells
+    seconds: float  # of one run, on the hardware that the page names
+    claim: Callable[[Results], claims.Verdict]
+    claim_text: str
+    source: str  # the first line of the page: what it is about, and whose claim
+
+
+def read(path: str, preset: str) -> Grid:
+    """The grid of a page, for a preset.
+
+    A page is a config like any other, whose `get_config(preset)` is the base, and beside it
+    `grid(preset)` -> dict and `claim(results)` -> Verdict. The keys of a grid:
+
+      axes        axis -> values; an axis is a key such as "loss.temperature", or a name, whose
+                  values are then {label: overrides}
+      cells       instead of axes: name, or (row, column), -> overrides
+      seeds       how many, from the base's train.seed on
+      columns     name -> {"layer", "name", "k", "temperature"} of a row of the summary, or
+                  {"gauge": a metric of the last logged step}
+      tuned       name -> cells, the best of which, by the mean of the column "validation", stands
+                  for all; it may be left out
+      figure      {"form", "axis", "columns": a series each (default: the headline), "tuned": True
+                  to draw the tuned names instead of the cells}
+      experiment  "simclr" (the default) or "moco"
+      seconds     expected of one run
+
+    Raises:
+      ConfigError: names what is missing, empty, unknown or given twice.
+    """
+    page = runpy.run_path(path)
+    for name in ("grid", "claim"):
+        if not callable(page.get(name)):
+            raise ConfigError(f"{path} has no {name}(): it is no page of configs/ablations.")
+    raw = page["grid"](preset or "full")
+    _check_keys("a grid", raw, KEYS, path)
+    if not raw.get("columns"):
+        raise ConfigError(f"{path}: the grid names no columns, so there is nothing to report.")
+    cells = _cells(raw, path)
+    figure = raw.get("figure", {})
+    drawn = tuple(figure.get("columns", list(raw["columns"])[:1]))
+    _check_figure(figure, drawn, raw["columns"], path)
+    if raw.get("seeds", 1) < 1:
+        raise ConfigError(f"{path}: seeds is {raw['seeds']}; give at least 1.")
+    text = " ".join((page["claim"].__doc__ or "").split())
+    return Grid(
+        raw.get("experiment", "simclr"),
+        cells,
+        tuple(range(raw.get("seeds", 1))),
+        _columns(raw["columns"], path),
+        _tuned(raw, cells, path),
+        figure.get("form", "bars"),
+        figure.get("axis", ""),
+        drawn,
+        bool(figure.get("tuned", False)),
+        float(raw.get("seconds", 0.0)),
+        page["claim"],
+        text,
+        (page.get("__doc__") or "").strip().partition("\n")[0],
+    )
+
+
+def configs(grid: Grid, base: ConfigDict) -> dict[str, ConfigDict]:
+    """The config of each cell: the base with its overrides.
+
+    Raises:
+      ConfigError: an override that fits no section or type, or two cells that come to the same.
+    """
+    made: dict[str, ConfigDict] = {}
+    seen: dict[str, str] = {}
+    for cell in grid.cells:
+        made[cell.name] = override(base, cell.overrides, cell.name)
+        text = made[cell.name].to_json(sort_keys=True)
+        if text in seen:
+            raise ConfigError(
+                f"The cells {seen[text]!r} and {cell.name!r} are the same config; drop one."
+            )
+        seen[text] = cell.name
+    return made
+
+
+def override(base: ConfigDict, overrides: Overrides, cell: str) -> ConfigDict:
+    """A copy of the base with some keys set; a key that its section lacks is added there."""
+    config = base.copy_and_resolve_references()
+    with config.unlocked():
+        for key, value in overrides.items():
+            section, _, name = key.partition(".")
+            if section not in config or not name:
+                raise ConfigError(
+                    f"{key!r} of cell {cell!r} has no section in the base config; "
+                    f"sections: {', '.join(sorted(config))}."
+                )
+            try:
+                config[section][name] = value
+            except TypeError as error:
+                raise ConfigError(f"{key!r} of cell {cell!r}: {error}") from error
+    return config
+
+
+def selected(cells: Sequence[Cell], only: str | None) -> tuple[Cell, ...]:
+    """The cells that --only names: by name, or by KEY=VALUE of their overrides.
+
+    Raises:
+      ConfigError: none is meant.
+    """
+    if only is None:
+        return tuple(cells)
+    key, _, value = only.partition("=")
+    chosen = tuple(
+        cell
+        for cell in cells
+        if cell.name == only or (key in cell.overrides and _label(cell.overrides[key]) == value)
+    )
+    if not chosen:
+        names = ", ".join(repr(cell.name) for cell in cells[:4])
+        raise ConfigError(f"--only {only}: no cell is meant; cells: {names}, ...")
+    return chosen
+
+
+def _check_keys(what: str, given: Mapping[str, Any], known: Sequence[str], path: str) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(f"{path}: {unknown[0]!r} is no key of {what}; known: {', '.join(known)}.")
+
+
+def _check_figure(
+    figure: Mapping[str, Any], drawn: Sequence[str], columns: Mapping[str, Any], path: str
+) -> None:
+    _check_keys("a figure", figure, FIGURE_KEYS, path)
+    form = figure.get("form", "bars")
+    if form not in FORMS:
+        raise ConfigError(f"{path}: the figure's form is {form!r}; give one of {FORMS}.")
+    for name in drawn:
+        if name not in columns:
+            raise ConfigError(f"{path}: the figure draws {name!r}, which is no column of the grid.")
+
+
+def _cells(raw: Mapping[str, Any], path: str) -> tuple[Cell, ...]:
+    if bool(raw.get("axes")) == bool(raw.get("cells")):
+        raise ConfigError(f"{path}: give a grid either axes or cells.")
+    cells = _given(raw["cells"]) if raw.get("cells") else _product(raw["axes"], path)
+    names = [cell.name for cell in cells]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{path}: the cell {twice[0]!r} is there twice.")
+    return cells
+
+
+def _given(cells: Mapping[Any, Overrides]) -> tuple[Cell, ...]:
+    places = [(name if isinstance(name, tuple) else (name,)) for name in cells]
+    named = zip(places, cells.values(), strict=True)
+    return tuple(Cell(" + ".join(at), at, dict(overrides)) for at, overrides in named)
+
+
+def _product(axes: Mapping[str, Any], path: str) -> tuple[Cell, ...]:
+    points = []
+    for axis, values in axes.items():
+        if not values:
+            raise ConfigError(f"{path}: the axis {axis!r} is empty.")
+        points.append(_points(axis, values))
+    cells = []
+    for combination in itertools.product(*points):
+        overrides = {key: value for _, _, own in combination for key, value in own.items()}
+        name = ", ".join(f"{axis}={label}" for axis, label, _ in combination)
+        cells.append(Cell(name, tuple(label for _, label, _ in combination), overrides))
+    return tuple(cells)
+
+
+def _points(axis: str, values: Any) -> list[tuple[str, str, Overrides]]:
+    """(name of the axis, label, overrides) of each of its values."""
+    if isinstance(values, Mapping):
+        return [(axis, label, overrides) for label, overrides in values.items()]
+    return [(axis.rpartition(".")[2], _label(value), {axis: value}) for value in values]
+
+
+def _label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _columns(columns: Mapping[str, Any], path: str) -> Mapping[str, Mapping[str, Any]]:
+    for name, column in columns.items():
+        wrong = sorted(set(column) - set(COLUMN_KEYS))
+        if wrong or not ({"gauge"} == set(column) or {"layer", "name"} <= set(column)):
+            raise ConfigError(
+                f"{path}: the column {name!r} is {dict(column)}; give layer and name "
+                "(and k, temperature), or gauge."
+            )
+    return columns
+
+
+def _tuned(
+    raw: Mapping[str, Any], cells: Sequence[Cell], path: str
+) -> Mapping[str, tuple[str, ...]]:
+    known = {cell.name for cell in cells}
+    for name, members in raw.get("tuned", {}).items():
+        missing = [member for member in members if member not in known]
+        if missing or not members:
+            raise ConfigError(
+                f"{path}: tuned {name!r} names no cell {(missing or ['at all'])[0]!r}."
+            )
+    if raw.get("tuned") and "validation" not in raw["columns"]:
+        raise ConfigError(f"{path}: tuned cells are chosen by the column 'validation'; add it.")
+    return {name: tuple(members) for name, members in raw.get("tuned", {}).items()}

@@ -1,0 +1,1 @@
+"""What is scored after training, and drawn."""

@@ -29,7 +29,7 @@ def train(
     """
     torch.manual_seed(config.train.seed)
     network = simclr_torch.build(config, simclr_torch.plain_head(config))
-    batch = simclr_torch.plain_batches(config, dataset.train.image)
+    batch = simclr_torch.plain_batches(config, dataset.train["image"])
     loss = functools.partial(simclr_torch.nt_xent, temperature=config.loss.temperature)
     cosine = lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))  # noqa: E731
     schedule = torch.optim.lr_scheduler.LambdaLR(network.optimizer, cosine)

@@ -58,7 +58,9 @@ def ours(images: np.ndarray, batch_size: int, settings: dict[str, Any]) -> Calla
     from contrastive_jax import augment, data
 
     views = augment.make_views(**settings)
-    feed = data.feed(data.Examples(images, np.zeros(len(images), np.int32)), batch_size, seed=0)
+    feed = data.feed(
+        {"image": images, "label": np.zeros(len(images), np.int32)}, batch_size, seed=0
+    )
     resident = jax.device_put(dict(feed.resident))
     key, done = jax.random.key(0), 0
 

@@ -26,7 +26,7 @@ def contender(config: Any, images: np.ndarray) -> Contender:
     lifecycle.set_up_jax()
     mesh = parallel.make_mesh()
     batch_size = config.data.batch_size
-    examples = data.Examples(images, np.arange(len(images), dtype=np.int32) % 10)
+    examples = {"image": images, "label": np.arange(len(images), dtype=np.int32) % 10}
     feed = data.feed(examples, batch_size, seed=0)
     lengths = {"steps": 10_000, "steps_per_epoch": len(images) // batch_size}
     optimizer, _ = optim.make(**as_kwargs(config, "optimizer"), batch_size=batch_size, **lengths)

@@ -51,13 +51,13 @@ class Looks:
     def __init__(self, dataset: Any):
         from contrastive_jax import data
 
-        self.bank, self.test = data.labelled(dataset.train), dataset.test
+        self.bank, self.test = data.labeled(dataset.train), dataset.test
         self._held: list[tuple[int, float, float, tuple[Any, Any]]] = []
 
     def take(self, features: Callable[[Any], Any], step: int) -> None:
         """`features` of [N,H,W,C] uint8 is [N,F]; the device has nothing left to do."""
         stopped = time.perf_counter()
-        bank, queries = features(self.bank.image), features(self.test.image)
+        bank, queries = features(self.bank["image"]), features(self.test["image"])
         self._held.append((step, stopped, time.perf_counter(), (bank, queries)))
         print(f"  step {step}", file=sys.stderr)
 
@@ -69,8 +69,8 @@ class Looks:
 
         protocol = knn.KnnProtocol(10)
         near, index = knn.knn_neighbours(bank, queries, k=protocol.k)
-        predicted = knn.knn_predict(near, self.bank.label[index], protocol)
-        return float((predicted == self.test.label).mean())
+        predicted = knn.knn_predict(near, self.bank["label"][index], protocol)
+        return float((predicted == self.test["label"]).mean())
 
 
 def ours(run: Any, every: int, looks: Looks) -> tuple[float, float]:

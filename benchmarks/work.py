@@ -42,7 +42,7 @@ def images(data_dir: str | None, limit: int = 50_000) -> tuple[np.ndarray, str]:
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     try:
         cifar = data.load("tfds", name="cifar10", data_dir=folder, limit_train=limit, batch_size=1)
-        return cifar.train.image, "CIFAR-10"
+        return cifar.train["image"], "CIFAR-10"
     except (DataError, ImportError):
         random = np.random.default_rng(0).integers(0, 256, (limit, 32, 32, 3), np.uint8)
         return random, "random uint8"

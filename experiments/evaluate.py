@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     with workdir.lock(folder):
         opened = restore.restore(EXPERIMENT, command, folder)
         opened, name = _target(opened, command)
-        label_N = opened.run.dataset.test.label
+        label_N = opened.run.dataset.test["label"]
         other = _other(command.strings["against"], f"{name}.npz", label_N)
         encoder = resnet.make(**command_line.as_kwargs(command.config, "encoder"))
         result, kept = _score(opened, protocols, encoder, recipe)
@@ -105,7 +105,7 @@ def _target(
     section = ConfigDict({"data": page.data} if "data" in page else {})
     command_line.check(section, {"data": lifecycle.SHARED_SECTIONS["data"]})
     target = data.load(**command_line.as_kwargs(page, "data"))
-    ours, theirs = (d.train.image.shape[-1] for d in (opened.run.dataset, target))
+    ours, theirs = (d.train["image"].shape[-1] for d in (opened.run.dataset, target))
     if ours != theirs:
         raise ConfigError(
             f"{target.name} has images of {theirs} channels, but the run was trained on {ours}; "
@@ -124,10 +124,10 @@ def _score(
     scored += _trained_scores(opened, protocols, encoder, recipe)
     dataset = opened.run.dataset
     rows, kept = _name_predictions(scored, dataset.name)
-    kept["label"] = dataset.test.label
+    kept["label"] = dataset.test["label"]
     gauged = {
         "split": "test",
-        "n": min(GAUGED, len(dataset.test.label)),
+        "n": min(GAUGED, len(dataset.test["label"])),
         "alignment": "two views by the run's augmentation, rounded to 8 bits",
     }
     return {"evaluations": rows, "health": health, "health_protocol": gauged}, kept
@@ -140,16 +140,19 @@ def _feature_scores(
     run, wanted = opened.run, [name for name in protocols if name in protocols.PROTOCOLS]
     if not wanted:
         return
-    bank, test, seed = data.labelled(run.dataset.train), run.dataset.test, run.plan.seed
-    order = np.random.default_rng(seed).permutation(len(bank.label))[: run.eval.probe_train]
-    states, images = (opened.trained, opened.untrained), (bank.image, test.image, _view_pairs(run))
+    bank, test, seed = data.labeled(run.dataset.train), run.dataset.test, run.plan.seed
+    order = np.random.default_rng(seed).permutation(len(bank["label"]))[: run.eval.probe_train]
+    states, images = (
+        (opened.trained, opened.untrained),
+        (bank["image"], test["image"], _view_pairs(run)),
+    )
     for representation, layers in summary.representations(run, *states, *images):
         for layer in layers[0]:
             x, test_x, pair_x = (part[layer] for part in layers)
             sets = protocols.Sets(
-                bank=(x, bank.label),
-                probed=(x[order], bank.label[order]),
-                test=(test_x, test.label),
+                bank=(x, bank["label"]),
+                probed=(x[order], bank["label"][order]),
+                test=(test_x, test["label"]),
                 n_classes=len(run.dataset.class_names),
                 steps=run.eval.probe_steps,
                 draws=run.eval.draws,
@@ -157,7 +160,7 @@ def _feature_scores(
             )
             names = {"representation": representation, "layer": layer}
             pairs_BVD = pair_x.reshape(-1, 2, pair_x.shape[1])
-            gauged = test_x[:GAUGED], test.label[:GAUGED], pairs_BVD
+            gauged = test_x[:GAUGED], test["label"][:GAUGED], pairs_BVD
             health[f"{representation}/{layer}"] = protocols.gauges(*gauged)
             for name in wanted:
                 print(f"scoring: {representation}, {layer}, {name}", flush=True)
@@ -166,7 +169,7 @@ def _feature_scores(
 
 def _view_pairs(run: lifecycle.Run) -> np.ndarray:
     """Two random views of each gauged test image, side by side: [2N, H, W, C] uint8."""
-    image, rows = run.dataset.test.image[:GAUGED], run.eval.batch_size
+    image, rows = run.dataset.test["image"][:GAUGED], run.eval.batch_size
     root = training.stream_key(run.plan.seed, training.AUGMENT_STREAM)
     keys = [jax.random.fold_in(root, view) for view in range(2)]
     index = np.arange(len(image), dtype=np.int32)

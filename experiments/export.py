@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         variables,
         encoder=command_line.as_kwargs(config, "encoder"),
         size=command_line.as_kwargs(config, "augment")["size"],
-        image_shape=run.dataset.train.image.shape[1:],
+        image_shape=run.dataset.train["image"].shape[1:],
         about=_about(run, folder, restored.step),
         steps=restored.step,
     )
@@ -59,7 +59,7 @@ def _about(run: lifecycle.Run, folder: Path, step: int) -> dict[str, Any]:
         "data": {
             "name": dataset.name,
             "train_images": dataset.n_train,
-            "test_images": len(dataset.test.image),
+            "test_images": len(dataset.test["image"]),
             "classes": list(dataset.class_names),
         },
         "config": config,

@@ -13,14 +13,16 @@ import numpy as np
 from contrastive_jax.data._errors import PathLike
 from contrastive_jax.data.digits_and_npz import load_digits, load_npz
 from contrastive_jax.data.examples import (
-    UNLABELLED,
+    UNLABELED,
     Dataset,
     Examples,
     Stream,
     check_batch_size,
     check_split,
     feed,
-    labelled,
+    labeled,
+    n_examples,
+    take,
 )
 from contrastive_jax.data.prefetch import stream_feed
 from contrastive_jax.data.streaming import load_streamed
@@ -31,13 +33,15 @@ from contrastive_jax.types import Crops, Feed
 __all__ = [
     "PREPARABLE",
     "SOURCES",
-    "UNLABELLED",
+    "UNLABELED",
     "Dataset",
     "Examples",
     "Stream",
     "feed",
-    "labelled",
+    "labeled",
     "load",
+    "n_examples",
+    "take",
     "train_feed",
 ]
 
@@ -74,7 +78,7 @@ def load(
         then ~/tensorflow_datasets); for arrays an .npz with image, label, test_image and
         test_label, or a folder with train.npz and test.npz that hold image and label.
       train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabelled". Only
-        the training split may hold unlabelled images (label -1); `labelled` leaves them out.
+        the training split may hold unlabelled images (label -1); `labeled` leaves them out.
       image_size: tfds images are resized to this short side in pixels (bicubic, antialiased) and
         centre-cropped to a square. Required where a set's images vary in size.
       limit_train, limit_test: keep at most this many images, the first ones.
@@ -116,12 +120,12 @@ def load(
     else:
         raise ValueError(f"source is {source!r}; choose one of {', '.join(SOURCES)}")
     title, train, test, class_names = loaded
-    check_split(train, f"{title} {train_split}", len(class_names), lowest=UNLABELLED)
+    check_split(train, f"{title} {train_split}", len(class_names), lowest=UNLABELED)
     check_split(test, f"{title} {test_split}", len(class_names), lowest=0)
-    if train.image.shape[1:] != test.image.shape[1:]:
+    if train["image"].shape[1:] != test["image"].shape[1:]:
         raise DataError(
-            f"{title}: images of train are {train.image.shape[1:]} but of test "
-            f"{test.image.shape[1:]}\nGive both the same height, width and channels"
+            f"{title}: images of train are {train['image'].shape[1:]} but of test "
+            f"{test['image'].shape[1:]}\nGive both the same height, width and channels"
         )
     if stream is None:
         train, test = _first(train, limit_train), _first(test, limit_test)
@@ -152,7 +156,8 @@ def train_feed(dataset: Dataset, seed: int, crops: Crops | None = None) -> Feed:
 
 
 def _first(examples: Examples, limit: int | None) -> Examples:
-    return Examples(examples.image[:limit], examples.label[:limit].astype(np.int32))
+    first = take(examples, slice(limit))
+    return {**first, "label": first["label"].astype(np.int32)} if "label" in first else first
 
 
 def _check_sizes(**sizes: int | None) -> None:

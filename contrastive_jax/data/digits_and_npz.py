@@ -33,7 +33,7 @@ def load_digits(
     in_test = np.zeros(len(label), bool)
     for digit in range(10):
         in_test[np.flatnonzero(label == digit)[-_DIGITS_TEST_PER_CLASS:]] = True
-    train, test = (Examples(image[rows], label[rows]) for rows in (~in_test, in_test))
+    train, test = ({"image": image[rows], "label": label[rows]} for rows in (~in_test, in_test))
     return "digits", train, test, tuple(map(str, range(10)))
 
 
@@ -50,8 +50,8 @@ def load_npz(
     else:
         train = _read_npz(path, "image", "label")
         test = _read_npz(path, "test_image", "test_label")
-    integers = np.issubdtype(train.label.dtype, np.integer) and train.label.size
-    classes = int(train.label.max()) + 1 if integers else 0
+    integers = np.issubdtype(train["label"].dtype, np.integer) and train["label"].size
+    classes = int(train["label"].max()) + 1 if integers else 0
     return name or path.stem, train, test, tuple(map(str, range(classes)))
 
 
@@ -63,7 +63,7 @@ def _read_npz(path: Path, image: str, label: str) -> Examples:
                 raise ValueError("a single array, not an .npz")
             if missing := sorted({image, label} - set(arrays.files)):
                 raise ValueError(f"no {' and no '.join(missing)} in it, only {arrays.files}")
-            return Examples(arrays[image], arrays[label])
+            return {"image": arrays[image], "label": arrays[label]}
     except Exception as error:  # the file system, zipfile and numpy raise many types
         raise DataError(
             f"cannot read {path}: {first_line(error)}\n"

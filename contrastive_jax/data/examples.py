@@ -1,7 +1,8 @@
-"""Labelled images, what they must satisfy, and batches of them by index."""
+"""Examples in memory, what they must satisfy, and batches of them by index."""
 
 import functools
-from typing import NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -9,14 +10,11 @@ import numpy as np
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Batch, Feed
 
-UNLABELLED = -1
+UNLABELED = -1
 
 
-class Examples(NamedTuple):
-    """Labelled images; a label of -1 means unlabelled."""
-
-    image: np.ndarray  # [N,H,W,C] uint8
-    label: np.ndarray  # [N] int32
+# Arrays of one length by name: "image" [N,H,W,C] uint8, and "label" [N] int32 where there is one.
+Examples = Mapping[str, np.ndarray]
 
 
 class Stream(NamedTuple):
@@ -46,27 +44,44 @@ class Dataset(NamedTuple):
     @property
     def n_train(self) -> int:
         """Images that training sees in an epoch, but for those of a last incomplete batch."""
-        return len(self.train.image) if self.stream is None else self.stream.n
+        return n_examples(self.train) if self.stream is None else self.stream.n
 
 
-def labelled(examples: Examples) -> Examples:
-    """The examples that have a label: what a nearest-neighbour bank or a probe can use.
+def n_examples(examples: Examples) -> int:
+    """Count the examples of a split.
 
-    Raises:
-      DataError: when no example has one.
-
-    Example:
-      >>> some = Examples(np.zeros((3, 2, 2, 1), np.uint8), np.array([4, -1, 5], np.int32))
-      >>> labelled(some).label
-      array([4, 5], dtype=int32)
+    >>> n_examples({"image": np.zeros((3, 2, 2, 1), np.uint8)})
+    3
     """
-    keep = examples.label != UNLABELLED
-    if not keep.any():
-        raise DataError(
-            f"none of the {len(keep)} training images has a label, and evaluation needs some\n"
-            "Train on a split that has both, such as train_split='train+unlabelled'"
-        )
-    return examples if keep.all() else Examples(examples.image[keep], examples.label[keep])
+    return len(next(iter(examples.values())))
+
+
+def take(examples: Examples, rows: Any) -> dict[str, np.ndarray]:
+    """Select examples by index, mask or slice.
+
+    >>> take({"label": np.array([7, 8, 9])}, [2, 0])
+    {'label': array([9, 7])}
+    """
+    return {name: values[rows] for name, values in examples.items()}
+
+
+def labeled(examples: Examples) -> dict[str, np.ndarray]:
+    """Select the examples that have a label: what a nearest-neighbor search or a probe can use.
+
+    Returns:
+      Some of the examples, none where the set has no labels; "label" is always there.
+
+    >>> some = {"image": np.zeros((3, 2, 2, 1), np.uint8), "label": np.array([4, -1, 5], np.int32)}
+    >>> labeled(some)["label"]
+    array([4, 5], dtype=int32)
+    >>> labeled({"image": some["image"]})["label"]
+    array([], dtype=int32)
+    """
+    label = examples.get("label")
+    if label is None:
+        return {**take(examples, slice(0)), "label": np.zeros(0, np.int32)}
+    keep = label != UNLABELED
+    return dict(examples) if keep.all() else take(examples, keep)
 
 
 def feed(examples: Examples, batch_size: int, seed: int) -> Feed:
@@ -82,25 +97,25 @@ def feed(examples: Examples, batch_size: int, seed: int) -> Feed:
       seed: int >= 0.
 
     Returns:
-      A feed whose batches are {"image": [B,H,W,C] uint8, "label": [B] int32, "index": [B] int32}.
+      A feed whose batches hold B rows of every array of the examples, and their "index" [B] int32.
 
     Raises:
       ValueError: for a batch size or a seed out of range.
 
     Example:
-      >>> some = Examples(np.zeros((6, 2, 2, 1), np.uint8), np.arange(6, dtype=np.int32))
+      >>> some = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.arange(6, dtype=np.int32)}
       >>> batches = feed(some, batch_size=2, seed=0)
       >>> batch = batches.assemble(batches.resident, batches.batch_at(0))
       >>> bool((batch["label"] == batch["index"]).all())
       True
     """
-    n = len(examples.image)
+    n = n_examples(examples)
     check_feed(batch_size, n, seed)
 
     def batch_at(step: int) -> dict[str, np.ndarray]:
         return {"index": batch_rows(int(step), n, batch_size, seed)}
 
-    return Feed(cast(Batch, examples._asdict()), batch_at, _gather)
+    return Feed(cast(Batch, dict(examples)), batch_at, _gather)
 
 
 def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
@@ -145,16 +160,18 @@ def check_batch_size(batch_size: int, n: int) -> None:
 
 
 def check_split(examples: Examples, what: str, classes: int, lowest: int) -> None:
-    """Raise DataError unless image is uint8 [N,H,W,C] and label integers [N] in lowest..classes-1.
+    """Raise DataError unless image is uint8 [N,H,W,C], label absent or [N] in lowest..classes-1.
 
-    >>> check_split(Examples(np.zeros((1, 2, 2, 3), np.uint8), np.array([9])), "a", 10, lowest=0)
+    >>> check_split({"image": np.zeros((1, 2, 2, 3), np.uint8)}, "a", 10, lowest=0)
     """
-    image, label = examples
+    image, label = examples["image"], examples.get("label")
     if image.ndim != 4 or image.dtype != np.uint8 or 0 in image.shape[1:]:
         raise DataError(
             f"{what}: image is {image.dtype} {list(image.shape)}, but must be uint8 [N,H,W,C]\n"
             "Scale to 0..255, add a channel axis by image[..., None], then .astype('uint8')"
         )
+    if label is None:
+        return
     if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
         raise DataError(
             f"{what}: label is {label.dtype} {list(label.shape)}, but must be integers [N]\n"

@@ -11,7 +11,7 @@ import numpy as np
 
 from contrastive_jax.data import decode as cutting
 from contrastive_jax.data._errors import PathLike, needs
-from contrastive_jax.data.examples import UNLABELLED, Examples, Stream
+from contrastive_jax.data.examples import UNLABELED, Examples, Stream
 from contrastive_jax.data.tfds import (
     chunks_of,
     open_prepared,
@@ -48,10 +48,10 @@ def load_streamed(
     )
     rows = np.sort(np.random.default_rng(0).permutation(train.n)[:bank])
     label = _labels(train, rows)
-    rows, label = rows[label != UNLABELLED], label[label != UNLABELLED]
+    rows, label = rows[label != UNLABELED], label[label != UNLABELED]
     if not rows.size:
         raise DataError(f"none of the training images of {name} drawn for evaluation has a label")
-    bank_set = Examples(cast(Any, Photos(train, rows, image_size)), label)
+    bank_set = {"image": cast(Any, Photos(train, rows, image_size)), "label": label}
     train = train._replace(on_corrupt=on_corrupt)
     return (found.name, bank_set, _all_of(test, image_size), found.class_names), train
 
@@ -63,7 +63,7 @@ def _open(folder: str, split: str, mode: str, limit: int | None, workers: int) -
 
 def _all_of(split: Stream, image_size: int) -> Examples:
     rows = np.arange(split.n)
-    return Examples(cast(Any, Photos(split, rows, image_size)), _labels(split, rows))
+    return {"image": cast(Any, Photos(split, rows, image_size)), "label": _labels(split, rows)}
 
 
 def _labels(split: Stream, rows: np.ndarray) -> np.ndarray:

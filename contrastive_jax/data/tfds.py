@@ -122,14 +122,17 @@ def _read_split(
             f"the images of {builder.info.full_name} vary in size\n"
             "Set image_size: their short side in pixels, after which a square is cropped"
         )
-    examples = Examples(np.empty((n, height, width, channels), np.uint8), np.empty(n, np.int32))
+    examples = {
+        "image": np.empty((n, height, width, channels), np.uint8),
+        "label": np.empty(n, np.int32),
+    }
     whole = np.ones(n, bool)
 
     def take(row: int, record: Any) -> None:
         pixels = decode.cut_square(record["image"], mode, image_size)
         if pixels.shape != (height, width, channels):
             raise ValueError(f"image of {pixels.shape}, not {(height, width, channels)}")
-        examples.image[row], examples.label[row] = pixels, record["label"]
+        examples["image"][row], examples["label"][row] = pixels, record["label"]
 
     def read(rows: range) -> None:
         try:
@@ -153,7 +156,7 @@ def _without(examples: Examples, whole_N: np.ndarray, where: str) -> Examples:
         raise DataError(f"none of the {len(lost)} examples of {where} can be read")
     named = ", ".join(map(str, lost[:10])) + (", ..." if len(lost) > 10 else "")
     _log.warning("left out %d of %d examples of %s: %s", len(lost), len(whole_N), where, named)
-    return Examples(examples.image[whole_N], examples.label[whole_N])
+    return {"image": examples["image"][whole_N], "label": examples["label"][whole_N]}
 
 
 def read_rows(

@@ -39,18 +39,18 @@ def draw(run: folders.Run, out: Path) -> Pictures:
     """
     built, config = restore.rebuild(EXPERIMENT, run.folder)
     restored = restore.checkpoint(built, config, run.folder, "latest")
-    bank = data.labelled(built.dataset.train)
-    order = np.random.default_rng(built.plan.seed).permutation(len(bank.label))
+    bank = data.labeled(built.dataset.train)
+    order = np.random.default_rng(built.plan.seed).permutation(len(bank["label"]))
     row = _linear_row(run, restored.step)
     n_probe = row["protocol"]["train_size"] if row else 0
     kept = order[: max(SAMPLE, n_probe)]
-    layers = summary.extract(built, restored.state, bank.image[kept])
-    sample = data.Examples(bank.image[kept[:SAMPLE]], bank.label[kept[:SAMPLE]])
+    layers = summary.extract(built, restored.state, bank["image"][kept])
+    sample = {"image": bank["image"][kept[:SAMPLE]], "label": bank["label"][kept[:SAMPLE]]}
     names = built.dataset.class_names
     z = layers["embedding"][:SAMPLE]
     confusion = None
     if row is not None:
-        train = layers["features"][:n_probe], bank.label[kept[:n_probe]]
+        train = layers["features"][:n_probe], bank["label"][kept[:n_probe]]
         confusion = _confusion(built, restored, row, train, out / "confusion.png")
     return Pictures(
         _pairs(sample, z, names, out / "negatives.png", same=False),
@@ -96,12 +96,12 @@ def closest_pairs(
 def _pairs(
     sample: data.Examples, z_ND: np.ndarray, names: Any, path: Path, *, same: bool
 ) -> tuple[Path, str]:
-    rows_P2, cosine_P = closest_pairs(z_ND, sample.label, PAIRS, same=same)
+    rows_P2, cosine_P = closest_pairs(z_ND, sample["label"], PAIRS, same=same)
     if len(cosine_P) == 0:
         kind = "one class" if same else "two classes"
         raise ConfigError(f"among {len(z_ND)} training images there is no pair of {kind}.")
     title = "Likely false negatives" if same else "Hardest negatives"
-    images, labels = sample.image[rows_P2], sample.label[rows_P2]
+    images, labels = sample["image"][rows_P2], sample["label"][rows_P2]
     figures.image_pairs(path, images, labels, cosine_P, names, title)
     kind = "the same class, which the loss pushes apart" if same else "different classes"
     return path, (
@@ -133,15 +133,15 @@ def _confusion(
     l2 = row["protocol"]["l2"]
     max_steps = row["protocol"].get("max_steps", built.eval.probe_steps)  # older runs lack it
     probe = logistic.fit_logistic(*train, n_classes=len(names), l2=l2, max_steps=max_steps)
-    h_test = summary.extract(built, restored.state, test.image)["features"]
+    h_test = summary.extract(built, restored.state, test["image"])["features"]
     predicted = logistic.predict(probe, h_test)
     count = np.zeros((len(names), len(names)), int)
-    np.add.at(count, (test.label, predicted), 1)
+    np.add.at(count, (test["label"], predicted), 1)
     figures.confusion_matrix(path, count, names)
-    accuracy = float(np.mean(predicted == test.label))
+    accuracy = float(np.mean(predicted == test["label"]))
     return path, (
         f"Linear probe on h, fitted again with the L2 strength of the table ({l2:g}) on "
-        f"{len(train[1]):,} training images: {100 * accuracy:.1f} % of {len(test.label):,} test "
+        f"{len(train[1]):,} training images: {100 * accuracy:.1f} % of {len(test['label']):,} test "
         f"images (the table has {100 * row['accuracy']:.1f} %). {_commonest(count, names)}"
     )
 

@@ -337,7 +337,7 @@ def row_writer(
 def _facts(run: Run, state: TrainState, folder: Path, start: int, name: str) -> dict[str, str]:
     devices = run.mesh.devices.ravel()
     count = sum(p.size for p in jax.tree.leaves(state.params))
-    shape = "x".join(map(str, run.dataset.train.image.shape[1:]))
+    shape = "x".join(map(str, run.dataset.train["image"].shape[1:]))
     batch = run.dataset.batch_size
     return {
         "contrastive_jax": f"{contrastive_jax.__version__}, jax {jax.__version__}",
@@ -345,7 +345,7 @@ def _facts(run: Run, state: TrainState, folder: Path, start: int, name: str) -> 
         **multihost.facts(),
         "config": f"{name}, seed {run.plan.seed}",
         "data": f"{run.dataset.name}: {run.dataset.n_train:,} train and "
-        f"{len(run.dataset.test.image):,} test images of {shape}",
+        f"{len(run.dataset.test['image']):,} test images of {shape}",
         "batch": f"{batch} images, {batch // len(devices)} a device",
         "parameters": f"{count:,}",
         "steps": f"{run.plan.steps:,}" + (f", resumed from step {start:,}" if start else ""),

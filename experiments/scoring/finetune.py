@@ -61,15 +61,15 @@ def sgd_probe(
     One head for each rate, all on the same passes of the encoder; the rate that does best on a part
     of train that is held out is kept (the smaller of equals), as it is: nothing is refitted.
     """
-    bank, test, seed = data.labelled(run.dataset.train), run.dataset.test, run.plan.seed
-    fit_N, held_N = knn.stratified_split(bank.label, VALIDATION_FRACTION, seed)
-    feed, plan = _schedule(run, _part(bank, fit_N), recipe.epochs)
+    bank, test, seed = data.labeled(run.dataset.train), run.dataset.test, run.plan.seed
+    fit_N, held_N = knn.stratified_split(bank["label"], VALIDATION_FRACTION, seed)
+    feed, plan = _schedule(run, data.take(bank, fit_N), recipe.epochs)
     heads, end = _train_heads(run, state, recipe.views, rates, feed, plan)
     held_NR, test_NR = (
         summary.extract(heads, end, image)["embedding"].argmax(axis=-1)
-        for image in (bank.image[held_N], test.image)
+        for image in (bank["image"][held_N], test["image"])
     )
-    accuracy_R = np.mean(held_NR == bank.label[held_N, None], axis=0)
+    accuracy_R = np.mean(held_NR == bank["label"][held_N, None], axis=0)
     best = int(accuracy_R.argmax())
     held = f"held-out {100 * VALIDATION_FRACTION:g} % of train, stratified, seed {seed}"
     held += ", the smaller of equals"
@@ -84,7 +84,7 @@ def sgd_probe(
         "standardised": False,
         **_length(recipe, plan, feed, len(fit_N)),
     }
-    return _scored(test_NR[:, best], test.label, protocol, representation, "features")
+    return _scored(test_NR[:, best], test["label"], protocol, representation, "features")
 
 
 def finetune(
@@ -94,9 +94,9 @@ def finetune(
 
     From an untrained state it is the supervised baseline with the same recipe.
     """
-    bank, test, seed = data.labelled(run.dataset.train), run.dataset.test, run.plan.seed
+    bank, test, seed = data.labeled(run.dataset.train), run.dataset.test, run.plan.seed
     if recipe.label_fraction < 1:
-        bank = _part(bank, knn.stratified_split(bank.label, recipe.label_fraction, seed)[1])
+        bank = data.take(bank, knn.stratified_split(bank["label"], recipe.label_fraction, seed)[1])
     objective = supervised.make(encoder, recipe.views, n_classes=len(run.dataset.class_names))
     feed, plan = _schedule(run, bank, recipe.epochs)
     batch_size = len(feed.batch_at(0)["index"])
@@ -108,23 +108,23 @@ def finetune(
         weight_decay=0.0,
         batch_size=batch_size,
         steps=plan.steps,
-        steps_per_epoch=len(bank.label) // batch_size,
+        steps_per_epoch=len(bank["label"]) // batch_size,
     )
     start = training.make_init(objective, optimizer, feed, run.mesh)(seed)
     params = {**start.params, "encoder": jax.tree.map(jnp.copy, state.params["encoder"])}
     statistics = {"encoder": jax.tree.map(jnp.copy, state.model_state["encoder"])}
     start = start._replace(params=params, model_state=statistics)
     end = _train(run, objective, optimizer, feed, start, plan)
-    logits_NC = summary.extract(run._replace(objective=objective), end, test.image)["embedding"]
+    logits_NC = summary.extract(run._replace(objective=objective), end, test["image"])["embedding"]
     protocol = {
         "name": "finetune",
         "solver": "Nesterov SGD, momentum 0.9, half cosine to zero, no decay",
         "learning_rate": FINETUNE_RATE * batch_size / 256,
         "selection": "fixed beforehand, the last step",
         "label_fraction": recipe.label_fraction,
-        **_length(recipe, plan, feed, len(bank.label)),
+        **_length(recipe, plan, feed, len(bank["label"])),
     }
-    return _scored(logits_NC.argmax(axis=-1), test.label, protocol, representation, "logits")
+    return _scored(logits_NC.argmax(axis=-1), test["label"], protocol, representation, "logits")
 
 
 def _schedule(run: Any, examples: data.Examples, epochs: float) -> tuple[Any, training.Plan]:
@@ -135,14 +135,14 @@ def _schedule(run: Any, examples: data.Examples, epochs: float) -> tuple[Any, tr
             "leaves them on disk; choose other --protocols."
         )
     devices = run.mesh.devices.size
-    batch_size = min(run.dataset.batch_size, len(examples.label) // devices * devices)
+    batch_size = min(run.dataset.batch_size, len(examples["label"]) // devices * devices)
     if batch_size == 0:
         raise ConfigError(
-            f"{len(examples.label)} labelled images are too few for {devices} devices; "
+            f"{len(examples['label'])} labelled images are too few for {devices} devices; "
             "give a larger --label_fraction."
         )
     feed = data.feed(examples, batch_size, run.plan.seed)
-    steps_per_epoch = len(examples.label) // batch_size
+    steps_per_epoch = len(examples["label"]) // batch_size
     return feed, training.plan(epochs, seed=run.plan.seed, steps_per_epoch=steps_per_epoch)
 
 
@@ -183,10 +183,6 @@ def _train(
         mesh=run.mesh,
         write=lambda step, row: None,
     ).state
-
-
-def _part(examples: data.Examples, index: np.ndarray) -> data.Examples:
-    return data.Examples(examples.image[index], examples.label[index])
 
 
 def _length(recipe: Recipe, plan: training.Plan, feed: Any, train_size: int) -> dict[str, Any]:

@@ -34,31 +34,33 @@ def draw(
       trained: features of the labelled training images and of the test images.
     """
     out = folder / "figures"
-    bank, test = data.labelled(run.dataset.train), run.dataset.test
+    bank, test = data.labeled(run.dataset.train), run.dataset.test
     classes = run.dataset.class_names
-    pair_images = run.dataset.train.image[:PAIRS]
+    pair_images = run.dataset.train["image"][:PAIRS]
     views = _views(run, pair_images)
     figures.views_grid(
         out / "views.png",
         pair_images[:GRID],
         views[:GRID],
-        [classes[label] if label >= 0 else "" for label in run.dataset.train.label[:GRID]],
+        [classes[label] if label >= 0 else "" for label in run.dataset.train["label"][:GRID]],
     )
     _draw_cosines(run, state, out / "cosines.png", views)
     history = metrics.read_jsonl(folder / "metrics.jsonl")
     figures.curves(out / "curves.png", history)
     figures.score_bars(out / "scores.png", rows)
     for layer, z in trained[1].items():
-        figures.embedding_map(out / f"map_{layer}.png", z, test.label, classes, seed=run.plan.seed)
+        figures.embedding_map(
+            out / f"map_{layer}.png", z, test["label"], classes, seed=run.plan.seed
+        )
     h_bank, h_test = trained[0]["features"], trained[1]["features"]
     chosen = np.linspace(0, len(h_test) - 1, QUERIES).astype(int)
     similarity, index = knn.knn_neighbours(h_bank, h_test[chosen], k=NEIGHBOURS)
     figures.neighbours(
         out / "neighbours.png",
-        test.image[chosen],
-        bank.image[index],
-        test.label[chosen],
-        bank.label[index],
+        test["image"][chosen],
+        bank["image"][index],
+        test["label"][chosen],
+        bank["label"][index],
         classes,
         similarity,
     )

@@ -89,12 +89,12 @@ def evaluators(run: Any) -> list[training.Evaluator]:
     """The kNN accuracy within the training set, as often as the config asks."""
     if run.eval.every_steps == 0:
         return []
-    labelled = data.labelled(run.dataset.train)
-    order = np.random.default_rng(run.plan.seed).permutation(len(labelled.label))
+    labelled = data.labeled(run.dataset.train)
+    order = np.random.default_rng(run.plan.seed).permutation(len(labelled["label"]))
     queries = order[: min(VALIDATION_QUERIES, len(order) // 4)]
     bank = order[len(queries) : len(queries) + VALIDATION_BANK]
-    images = labelled.image[np.concatenate([bank, queries])]
-    labels = labelled.label[np.concatenate([bank, queries])]
+    images = labelled["image"][np.concatenate([bank, queries])]
+    labels = labelled["label"][np.concatenate([bank, queries])]
     protocol = knn.KnnProtocol(20, 0.07)
 
     def measure(state: TrainState, step: int) -> Mapping[str, float]:
@@ -148,20 +148,20 @@ def score(
     started = time.perf_counter()
     for subfolder in ("results", "figures"):
         (folder / subfolder).mkdir(exist_ok=True)
-    bank, test = data.labelled(run.dataset.train), run.dataset.test
+    bank, test = data.labeled(run.dataset.train), run.dataset.test
     rows: list[dict[str, Any]] = []
-    images = bank.image, test.image
+    images = bank["image"], test["image"]
     kept = dict(representations(run, trained, untrained, *images))
     if jax.process_index() > 0:
         return {"evaluations": rows}
     for representation, layers in kept.items():
         print(f"scoring: {representation}", flush=True)
         for layer in layers[0]:
-            split = (layers[0][layer], bank.label), (layers[1][layer], test.label)
+            split = (layers[0][layer], bank["label"]), (layers[1][layer], test["label"])
             names = {"representation": representation, "layer": layer}
             rows += knn.knn_rows(*split, **names)
             rows += _probe_rows(run, *split, **names)
-    rows += _transformation_rows(run, trained, bank.image, test.image)
+    rows += _transformation_rows(run, trained, bank["image"], test["image"])
     evaluated = time.perf_counter() - started
     if run.eval.figures:
         pictures.draw(run, parallel.local_copy(trained), folder, rows, kept["trained"])

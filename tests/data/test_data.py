@@ -32,7 +32,7 @@ def arrays(n_train=20, n_test=8):
 
 def examples(n):
     image = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    return data.Examples(image, np.arange(n, dtype=np.int32) + 100)
+    return {"image": image, "label": np.arange(n, dtype=np.int32) + 100}
 
 
 def assert_short(error):
@@ -46,10 +46,10 @@ def test_digits_are_the_real_ones_and_test_is_the_last_fifty_of_each_class():
     from sklearn.datasets import load_digits
 
     digits, real = data.load("digits", batch_size=1297), load_digits()
-    assert digits.train.image.shape == (1297, 8, 8, 1)
-    assert digits.test.image.shape == (500, 8, 8, 1)
+    assert digits.train["image"].shape == (1297, 8, 8, 1)
+    assert digits.test["image"].shape == (500, 8, 8, 1)
     for digit in range(10):
-        both = [s.image[s.label == digit] for s in (digits.train, digits.test)]
+        both = [s["image"][s["label"] == digit] for s in (digits.train, digits.test)]
         assert len(both[1]) == 50
         expected = real.images[real.target == digit][..., None] * 255 / 16
         np.testing.assert_allclose(np.concatenate(both), expected, atol=0.5)
@@ -57,8 +57,8 @@ def test_digits_are_the_real_ones_and_test_is_the_last_fifty_of_each_class():
 
 def test_digits_use_the_whole_range_of_uint8():
     digits = data.load("digits", batch_size=1)
-    assert (digits.train.image.dtype, digits.train.label.dtype) == (np.uint8, np.int32)
-    assert (digits.train.image.min(), digits.train.image.max()) == (0, 255)
+    assert (digits.train["image"].dtype, digits.train["label"].dtype) == (np.uint8, np.int32)
+    assert (digits.train["image"].min(), digits.train["image"].max()) == (0, 255)
 
 
 # arrays
@@ -76,10 +76,10 @@ def test_npz_comes_back_as_it_was_saved(tmp_path, as_folder):
     loaded = data.load("arrays", batch_size=4, data_dir=path, limit_test=5)
     assert loaded.name == path.stem
     assert loaded.class_names == ("0", "1", "2", "3")
-    np.testing.assert_array_equal(loaded.train.image, saved["image"])
-    np.testing.assert_array_equal(loaded.train.label, saved["label"])
-    np.testing.assert_array_equal(loaded.test.image, saved["test_image"][:5])
-    assert loaded.train.label.dtype == loaded.test.label.dtype == np.int32
+    np.testing.assert_array_equal(loaded.train["image"], saved["image"])
+    np.testing.assert_array_equal(loaded.train["label"], saved["label"])
+    np.testing.assert_array_equal(loaded.test["image"], saved["test_image"][:5])
+    assert loaded.train["label"].dtype == loaded.test["label"].dtype == np.int32
 
 
 class Bomb:
@@ -170,15 +170,14 @@ def test_an_empty_set_is_refused(tmp_path):
 
 def test_unlabelled_images_may_be_trained_on_but_not_evaluated_on(tmp_path):
     saved = arrays()
-    saved["label"][::2] = data.UNLABELLED
+    saved["label"][::2] = data.UNLABELED
     np.savez(tmp_path / "mine.npz", **saved)
     train = data.load("arrays", batch_size=4, data_dir=tmp_path / "mine.npz").train
-    some = data.labelled(train)
-    assert len(train.label) == 20
-    np.testing.assert_array_equal(some.image, saved["image"][1::2])
-    np.testing.assert_array_equal(some.label, saved["label"][1::2])
-    with pytest.raises(DataError, match="none of the 10"):
-        data.labelled(data.Examples(train.image[::2], train.label[::2]))
+    some = data.labeled(train)
+    assert len(train["label"]) == 20
+    np.testing.assert_array_equal(some["image"], saved["image"][1::2])
+    np.testing.assert_array_equal(some["label"], saved["label"][1::2])
+    assert not len(data.labeled(data.take(train, slice(None, None, 2)))["label"])
 
 
 # arguments
@@ -255,8 +254,8 @@ def test_the_compiled_step_gathers_the_rows_of_the_index():
         sent = feed.batch_at(step)
         batch = assemble(feed.resident, sent)
         assert batch["image"].dtype == np.uint8
-        np.testing.assert_array_equal(batch["image"], some.image[sent["index"]])
-        np.testing.assert_array_equal(batch["label"], some.label[sent["index"]])
+        np.testing.assert_array_equal(batch["image"], some["image"][sent["index"]])
+        np.testing.assert_array_equal(batch["label"], some["label"][sent["index"]])
         np.testing.assert_array_equal(batch["index"], sent["index"])
 
 
@@ -352,46 +351,46 @@ def photos(root, **arguments):
 
 def test_a_prepared_set_is_read_whole_with_labels_and_names(prepared):
     loaded = photos(prepared)
-    assert loaded.train.image.shape == (N_TRAIN, 8, 8, 3)
-    assert loaded.test.image.shape == (N_TEST, 8, 8, 3)
+    assert loaded.train["image"].shape == (N_TRAIN, 8, 8, 3)
+    assert loaded.test["image"].shape == (N_TEST, 8, 8, 3)
     assert loaded.class_names == ("cat", "dog", "ant")
-    grey = loaded.train.image[:, 0, 0, 0]
-    np.testing.assert_array_equal(loaded.train.image, np.broadcast_to(
-        grey[:, None, None, None], loaded.train.image.shape))  # fmt: skip
+    grey = loaded.train["image"][:, 0, 0, 0]
+    np.testing.assert_array_equal(loaded.train["image"], np.broadcast_to(
+        grey[:, None, None, None], loaded.train["image"].shape))  # fmt: skip
     np.testing.assert_array_equal(np.sort(grey), 8 * np.arange(N_TRAIN))
-    np.testing.assert_array_equal(loaded.train.label, grey // 8 % 3)
+    np.testing.assert_array_equal(loaded.train["label"], grey // 8 % 3)
 
 
 def test_splits_slices_and_limits_choose_the_rows(prepared):
     whole = photos(prepared, train_split="train+unlabelled")
-    assert (whole.train.label == data.UNLABELLED).sum() == 5
-    assert len(whole.train.label) == N_TRAIN + 5
+    assert (whole.train["label"] == data.UNLABELED).sum() == 5
+    assert len(whole.train["label"]) == N_TRAIN + 5
     sliced = photos(prepared, train_split="train[3:9]", test_split="train[:50%]")
-    np.testing.assert_array_equal(sliced.train.image, whole.train.image[3:9])
-    np.testing.assert_array_equal(sliced.test.image, whole.train.image[: N_TRAIN // 2])
+    np.testing.assert_array_equal(sliced.train["image"], whole.train["image"][3:9])
+    np.testing.assert_array_equal(sliced.test["image"], whole.train["image"][: N_TRAIN // 2])
     limited = photos(prepared, limit_train=7, limit_test=1000)
-    np.testing.assert_array_equal(limited.train.label, whole.train.label[:7])
-    assert len(limited.test.label) == N_TEST
+    np.testing.assert_array_equal(limited.train["label"], whole.train["label"][:7])
+    assert len(limited.test["label"]) == N_TEST
     with pytest.raises(DataError, match="unlabelled: label -1 at index 0"):
         photos(prepared, test_split="unlabelled")
 
 
 def test_the_environment_names_the_folder_when_the_config_does_not(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
-    assert len(photos(None).train.label) == N_TRAIN
+    assert len(photos(None).train["label"]) == N_TRAIN
 
 
 @pytest.mark.parametrize("split", ["odd0", "odd1"])
 def test_resizing_keeps_the_middle_square(prepared, split):
-    image = photos(prepared, train_split=split, image_size=9).train.image[0]
+    image = photos(prepared, train_split=split, image_size=9).train["image"][0]
     np.testing.assert_array_equal(image, np.broadcast_to([0, 255, 0], (9, 9, 3)))
-    small = photos(prepared, train_split=split, image_size=3).train.image[0].astype(int)
+    small = photos(prepared, train_split=split, image_size=3).train["image"][0].astype(int)
     assert small[1, 1, 1] == 255
     assert (small.argmax(-1) == 1).all()
 
 
 def test_a_grey_jpeg_becomes_three_equal_channels(prepared):
-    image = photos(prepared, train_split="odd2", image_size=9).train.image
+    image = photos(prepared, train_split="odd2", image_size=9).train["image"]
     np.testing.assert_array_equal(image, np.full((1, 9, 9, 3), 77))
 
 
@@ -467,8 +466,8 @@ def test_with_skip_training_goes_without_the_images_that_cannot_be_read(prepared
     splits = "train[:9]+odd3+train[9:]"  # one image too large in the middle
     whole = photos(prepared).train
     skipped = photos(prepared, train_split=splits, on_corrupt="skip").train
-    np.testing.assert_array_equal(skipped.image, whole.image)
-    np.testing.assert_array_equal(skipped.label, whole.label)
+    np.testing.assert_array_equal(skipped["image"], whole["image"])
+    np.testing.assert_array_equal(skipped["label"], whole["label"])
     (said,) = caplog.messages
     assert f"left out 1 of {N_TRAIN + 1} examples of split '{splits}'" in said
     assert said.endswith(": 9")
@@ -508,10 +507,10 @@ def test_cifar10_is_read_without_a_word(capfd, caplog):
         "tfds", name="cifar10", batch_size=64, data_dir=SHARED, train_split="train[:200]",
         limit_test=50,
     )  # fmt: skip
-    assert loaded.train.image.shape == (200, 32, 32, 3)
-    assert loaded.test.image.shape == (50, 32, 32, 3)
+    assert loaded.train["image"].shape == (200, 32, 32, 3)
+    assert loaded.test["image"].shape == (50, 32, 32, 3)
     assert loaded.class_names[:2] == ("airplane", "automobile")
-    assert set(loaded.train.label) == set(range(10))
-    assert 40 < loaded.train.image.std() < 80
+    assert set(loaded.train["label"]) == set(range(10))
+    assert 40 < loaded.train["image"].std() < 80
     assert capfd.readouterr() == ("", "")
     assert not caplog.records

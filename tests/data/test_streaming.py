@@ -112,7 +112,9 @@ def test_a_large_jpeg_decoded_small_gives_nearly_the_same_crops(monkeypatch):
 
 def test_an_epoch_visits_every_image_once_in_the_order_of_the_feed_in_memory(root):
     dataset = load(root, limit_train=36)
-    in_memory = data.feed(data.Examples(np.zeros((36, 1, 1, 1), np.uint8), np.zeros(36)), 12, 3)
+    in_memory = data.feed(
+        {"image": np.zeros((36, 1, 1, 1), np.uint8), "label": np.zeros(36)}, 12, 3
+    )
     records = stored(root)
     with streaming(root, batch_size=12, limit_train=36) as feed:
         epochs = [[feed.batch_at(step) for step in range(e, e + 3)] for e in (0, 3)]
@@ -219,9 +221,9 @@ def test_training_goes_on_bit_for_bit_after_a_stop(root):
 
 def test_evaluation_sees_the_centre_of_each_image(root):
     dataset, records = load(root, limit_test=5), stored(root, "validation")
-    assert dataset.test.image.shape == (5, SIZE, SIZE, 3)
-    assert dataset.test.label.tolist() == [records[i]["label"] for i in range(5)]
-    for i, seen in enumerate(dataset.test.image[:]):
+    assert dataset.test["image"].shape == (5, SIZE, SIZE, 3)
+    assert dataset.test["label"].tolist() == [records[i]["label"] for i in range(5)]
+    for i, seen in enumerate(dataset.test["image"][:]):
         whole = Image.open(io.BytesIO(records[i]["image"]))
         side = min(whole.size) * 7 / 8
         left, top = (whole.width - side) / 2, (whole.height - side) / 2
@@ -231,7 +233,7 @@ def test_evaluation_sees_the_centre_of_each_image(root):
 
 
 def test_images_on_disk_are_indexed_like_an_array(root):
-    image = load(root).test.image
+    image = load(root).test["image"]
     whole = image[:]
     assert len(image) == len(whole) == N_TEST
     for chosen in (3, slice(2, 9, 3), np.array([[4, 4], [0, 11]]), np.arange(N_TEST) % 2 == 0, []):
@@ -241,12 +243,12 @@ def test_images_on_disk_are_indexed_like_an_array(root):
 
 def test_the_bank_is_a_fixed_draw_of_the_training_images(root):
     bank, whole = load(root, bank=10).train, load(root).train
-    assert len(bank.label) == len(bank.image) == 10
-    assert len(whole.label) == N_TRAIN
+    assert len(bank["label"]) == len(bank["image"]) == 10
+    assert len(whole["label"]) == N_TRAIN
     again = load(root, bank=10, batch_size=8).train
-    np.testing.assert_array_equal(bank.image[:], again.image[:])
-    in_whole = {x.tobytes() for x in whole.image[:]}
-    assert {x.tobytes() for x in bank.image[:]} <= in_whole
+    np.testing.assert_array_equal(bank["image"][:], again["image"][:])
+    in_whole = {x.tobytes() for x in whole["image"][:]}
+    assert {x.tobytes() for x in bank["image"][:]} <= in_whole
 
 
 # faults
@@ -275,7 +277,7 @@ def test_a_broken_jpeg_is_named_and_ends_the_reading(damaged, workers):
             feed.batch_at(0)
         assert multiprocessing.active_children() == []
     assert len(str(error.value).splitlines()) <= 3
-    images = load(damaged).test.image
+    images = load(damaged).test["image"]
     with pytest.raises(DataError, match=f"{shortest(damaged, 'validation')} of split 'validation'"):
         images[:]
 
@@ -300,7 +302,7 @@ def test_with_skip_the_next_image_is_shown_in_place_of_a_broken_one(damaged, roo
 
 def test_with_skip_what_evaluation_reads_still_has_to_be_whole(damaged):
     with pytest.raises(DataError, match="of split 'validation'"):
-        load(damaged, on_corrupt="skip").test.image[:]
+        load(damaged, on_corrupt="skip").test["image"][:]
 
 
 def test_a_worker_that_is_killed_ends_the_reading_with_its_examples(root):

@@ -52,7 +52,7 @@ def run():
     label = np.arange(160, dtype=np.int32) % 3
     shade = rng.normal(size=(160, 4, 4, 1)) * 20 + 60 * label[:, None, None, None] + 60
     images = shade.clip(0, 255).astype(np.uint8)
-    sets = (data.Examples(images[rows], label[rows]) for rows in (slice(100), slice(100, 160)))
+    sets = ({"image": images[rows], "label": label[rows]} for rows in (slice(100), slice(100, 160)))
     dataset = data.Dataset("shades", *sets, ("dark", "gray", "light"), 32)
     objective = supervised.make(Encoder(), VIEWS, n_classes=3)
     settings = SimpleNamespace(batch_size=64)
@@ -91,7 +91,7 @@ def slow_head(run, state, rate):
     w, b, velocity = np.zeros((5, 3)), np.zeros(3), [np.zeros((5, 3)), np.zeros(3)]
     for step in range(STEPS):
         index = feed.batch_at(step)["index"]
-        image, label = run.dataset.train.image[index], run.dataset.train.label[index]
+        image, label = run.dataset.train["image"][index], run.dataset.train["label"][index]
         view = draw_views(jax.random.fold_in(key, step), image, index)[:, 0]
         rounded = np.round(np.asarray(view) * 255).astype(np.uint8)
         h = run.objective.embed(state.params, state.model_state, {"image": rounded})["features"]
@@ -128,13 +128,15 @@ def test_one_pass_of_the_encoder_serves_all_rates_and_leaves_it_frozen(run, stat
 
 def test_a_linear_probe_leaves_the_encoder_and_its_statistics_as_they_were(run, state):
     before, examples = checksums.digest(state), run.dataset.train
-    x = summary.extract(run, state, examples.image)["features"]
-    fitted = probes.linear_probe(x, examples.label, x, examples.label, n_classes=3, l2_grid=(1e-2,))
+    x = summary.extract(run, state, examples["image"])["features"]
+    fitted = probes.linear_probe(
+        x, examples["label"], x, examples["label"], n_classes=3, l2_grid=(1e-2,)
+    )
     assert fitted.accuracy > 0.5
     assert checksums.digest(state) == before
     # Statistics are those of training: the other images of a batch change nothing.
     order = np.random.default_rng(0).permutation(len(x))
-    again = summary.extract(run, state, examples.image[order])["features"]
+    again = summary.extract(run, state, examples["image"][order])["features"]
     np.testing.assert_allclose(again, x[order], rtol=1e-6)
 
 
@@ -146,13 +148,13 @@ def test_the_sgd_probe_chooses_its_rate_on_held_out_images(run, state):
     protocol = scored.row["protocol"]
     best = int(np.argmax(protocol["validation_accuracy"]))
     assert protocol["learning_rate"] == RATES[best]
-    assert scored.row["accuracy"] == np.mean(scored.predictions == run.dataset.test.label)
+    assert scored.row["accuracy"] == np.mean(scored.predictions == run.dataset.test["label"])
     assert scored.row["accuracy"] > 0.5
     assert json.loads(json.dumps(scored.row)) == scored.row | {
         "protocol": json.loads(json.dumps(protocol))
     }
     assert checksums.digest(state) == before
-    shuffled = data.Examples(run.dataset.test.image, run.dataset.test.label[::-1])
+    shuffled = {"image": run.dataset.test["image"], "label": run.dataset.test["label"][::-1]}
     other = run._replace(dataset=run.dataset._replace(test=shuffled))
     again = finetune.sgd_probe(other, state, recipe, rates=RATES, **names)
     np.testing.assert_array_equal(again.predictions, scored.predictions)
@@ -172,7 +174,7 @@ def test_fine_tuning_moves_a_copy_of_the_encoder_and_spares_the_run(run, state, 
     recipe = finetune.recipe(CONFIG, epochs=20, label_fraction=0.5)
     scored = finetune.finetune(run, Encoder(), state, recipe, representation="trained")
     assert encoders[0] == checksums.digest(state.params["encoder"]) != encoders[1]
-    halves = [round(count / 2) for count in np.bincount(run.dataset.train.label)]
+    halves = [round(count / 2) for count in np.bincount(run.dataset.train["label"])]
     assert scored.row["protocol"]["train_size"] == sum(halves)
     assert scored.row["protocol"]["augmentation"]["crop_scale"] == (0.5, 1.0)
     assert scored.row["accuracy"] > 0.6
@@ -180,7 +182,7 @@ def test_fine_tuning_moves_a_copy_of_the_encoder_and_spares_the_run(run, state, 
 
 
 def test_cross_entropy_equals_the_formula_and_skips_the_unlabelled(run, state):
-    image = run.dataset.train.image[:8]
+    image = run.dataset.train["image"][:8]
     label = np.array([0, 1, 2, -1, 0, 1, -1, 2], np.int32)
     params = {**state.params, "classifier": {"kernel": jnp.ones((5, 1)) * jnp.arange(3.0)[None],
                                              "bias": jnp.zeros(3)}}  # fmt: skip

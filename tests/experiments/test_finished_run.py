@@ -264,7 +264,7 @@ def exported(run, tmp_path_factory):
 def test_a_loaded_export_gives_the_features_of_the_run_bit_for_bit(run, exported):
     built, config = restore.rebuild(EXPERIMENT, run)
     state = restore.checkpoint(built, config, run, "latest").state
-    image = built.dataset.test.image[:64]
+    image = built.dataset.test["image"][:64]
     embed = jax.jit(built.objective.embed)
     wanted = embed(state.params, state.model_state, {"image": image})["features"]
     features = np.asarray(exports.load(exported).embed(image))

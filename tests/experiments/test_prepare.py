@@ -127,7 +127,9 @@ def test_an_interrupted_prepare_leaves_nothing_that_reads_as_complete(tmp_path, 
         with pytest.raises(DataError, match="no cifar10"):
             data.load("tfds", name="cifar10", batch_size=1, data_dir=tmp_path)
     prepare.prepare("cifar10", tmp_path, path)
-    assert len(data.load("tfds", name="cifar10", batch_size=1, data_dir=tmp_path).train.label) == 30
+    assert (
+        len(data.load("tfds", name="cifar10", batch_size=1, data_dir=tmp_path).train["label"]) == 30
+    )
 
 
 def test_a_set_in_another_format_or_half_a_set_is_not_taken_for_prepared(tmp_path):

@@ -31,7 +31,7 @@ def objective(**settings):
 def feed():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (24, 8, 8, 3), np.uint8)
-    return data.feed(data.Examples(image, np.arange(24, dtype=np.int32) % 3), BATCH, 0)
+    return data.feed({"image": image, "label": np.arange(24, dtype=np.int32) % 3}, BATCH, 0)
 
 
 @pytest.fixture(scope="module")

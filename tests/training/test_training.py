@@ -25,7 +25,7 @@ BATCH = 16
 def examples():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
-    return data.Examples(image, rng.integers(0, 3, 40).astype(np.int32))
+    return {"image": image, "label": rng.integers(0, 3, 40).astype(np.int32)}
 
 
 def simclr_objective(mesh, temperature=0.5):
@@ -339,8 +339,8 @@ def one_step(examples):
     """Parameters, a batch, and (parameters, batch) -> gradient and metrics, compiled once."""
     key, objective = jax.random.key(0), simclr_objective(parallel.make_mesh(jax.devices()[:1]))
     batch = {
-        "image": examples.image[:BATCH],
-        "label": examples.label[:BATCH],
+        "image": examples["image"][:BATCH],
+        "label": examples["label"][:BATCH],
         "index": np.arange(BATCH, dtype=np.int32),
     }
     params, state = jax.jit(objective.init)(key, batch)

@@ -24,8 +24,8 @@ import harness
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 LIBRARY = (
-    "augment checkpoint data evaluate grad_cache health losses metrics mining objectives.simclr "
-    "encoders.resnet encoders.heads optim parallel probe queue train workdir"
+    "augment data evaluation.knn evaluation.probes evaluation.diagnostics grad_cache losses mining "
+    "objectives.simclr encoders.resnet encoders.heads parallel queue storage.workdir training"
 )
 IMPORTS = {
     "jax": "import jax, jax.numpy",

@@ -33,7 +33,8 @@ from contrastive_jax.evaluation.knn import Scored
 from contrastive_jax.storage import workdir
 from contrastive_jax.training import compiler_options
 from experiments.run import command_line, console, lifecycle, provenance, restore
-from experiments.scoring import finetune, protocols, summary
+from experiments.scoring import finetune, summary
+from experiments.scoring import protocols as suite
 from experiments.simclr import EXPERIMENT
 
 TRAINED = ("sgd", "finetune")
@@ -79,8 +80,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _protocols(text: str | None) -> tuple[str, ...]:
-    known = (*protocols.PROTOCOLS, *TRAINED)
-    chosen = tuple(text.split(",")) if text else tuple(protocols.PROTOCOLS)
+    known = (*suite.PROTOCOLS, *TRAINED)
+    chosen = tuple(text.split(",")) if text else tuple(suite.PROTOCOLS)
     for name in chosen:
         if name not in known:
             raise ConfigError(f"--protocols: {name!r} is none of {', '.join(known)}.")
@@ -137,7 +138,7 @@ def _feature_scores(
     opened: restore.Finished, protocols: Sequence[str], health: dict[str, Any]
 ) -> Iterator[Scored]:
     """Every protocol on every layer of every representation; fills in `health` on the way."""
-    run, wanted = opened.run, [name for name in protocols if name in protocols.PROTOCOLS]
+    run, wanted = opened.run, [name for name in protocols if name in suite.PROTOCOLS]
     if not wanted:
         return
     bank, test, seed = data.labeled(run.dataset.train), run.dataset.test, run.plan.seed
@@ -149,7 +150,7 @@ def _feature_scores(
     for representation, layers in summary.representations(run, *states, *images):
         for layer in layers[0]:
             x, test_x, pair_x = (part[layer] for part in layers)
-            sets = protocols.Sets(
+            sets = suite.Sets(
                 bank=(x, bank["label"]),
                 probed=(x[order], bank["label"][order]),
                 test=(test_x, test["label"]),
@@ -161,10 +162,10 @@ def _feature_scores(
             names = {"representation": representation, "layer": layer}
             pairs_BVD = pair_x.reshape(-1, 2, pair_x.shape[1])
             gauged = test_x[:GAUGED], test["label"][:GAUGED], pairs_BVD
-            health[f"{representation}/{layer}"] = protocols.gauges(*gauged)
+            health[f"{representation}/{layer}"] = suite.gauges(*gauged)
             for name in wanted:
                 print(f"scoring: {representation}, {layer}, {name}", flush=True)
-                yield from protocols.PROTOCOLS[name](sets, names)
+                yield from suite.PROTOCOLS[name](sets, names)
 
 
 def _view_pairs(run: lifecycle.Run) -> np.ndarray:

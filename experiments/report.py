@@ -44,15 +44,15 @@ def render(
       findings: of the runs that were looked into.
       scratch: an existing folder to draw in.
     """
-    sections = sections.of_ablations(ablations)
-    sections += sections.of_runs(runs, findings, scratch) if runs else []
+    parts = sections.of_ablations(ablations)
+    parts += sections.of_runs(runs, findings, scratch) if runs else []
     names = ", ".join(item.name for item in [*runs, *ablations])
     counts = [(len(runs), "run"), (len(ablations), "ablation")]
     lead = " and ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
     footer = (
         f"Written by `python -m experiments.report`, contrastive_jax {contrastive_jax.__version__}."
     )
-    return html.page(names, lead, sections, html.inline(footer))
+    return html.page(names, lead, parts, html.inline(footer))
 
 
 def _findings(runs: Sequence[Run], scratch: Path) -> Findings:

@@ -97,7 +97,7 @@ def load(
 
     Example:
       >>> digits = load("digits", batch_size=256)
-      >>> digits.train.image.shape, digits.test.image.shape, len(digits.class_names)
+      >>> digits.train["image"].shape, digits.test["image"].shape, len(digits.class_names)
       ((1297, 8, 8, 1), (500, 8, 8, 1), 10)
     """
     splits, limits = (train_split, test_split), (limit_train, limit_test)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
-TEMPLATE = Path(__file__).with_name("report_page.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 _PIXELS_PER_CSS_PIXEL = 150 / 96  # the pictures are drawn at 150 dots an inch
 _BROAD = 1100  # CSS pixels from which on a picture takes a row of its own
 

@@ -20,7 +20,7 @@ PAGES = sorted(
 )
 PAGE = """
 from configs.ablations import base
-from contrastive_jax import claims
+from contrastive_jax.evaluation import claims
 
 def get_config(preset="smoke"):
     return base.with_digits("smoke")

@@ -80,7 +80,7 @@ def test_a_prepared_archive_is_loaded_by_name_with_its_pixels_and_labels(tmp_pat
     _, meaning = cifar_files(name)
     for split, got in (("train", loaded.train), ("test", loaded.test)):
         labels, images = meaning[split]
-        assert by_content(*got) == by_content(images, labels)
+        assert by_content(got["image"], got["label"]) == by_content(images, labels)
     assert loaded.class_names == tuple(list(NAMES[name].values())[-1])
 
 

@@ -131,7 +131,7 @@ def test_another_config_in_the_same_workdir_is_refused(straight):
 def test_linear_probe_scores_a_finished_run_again(straight):
     code, out, err = finish(start(straight[0], *SETTINGS, *QUICK, module="linear_probe"))
     assert code == 0, err
-    again = json.loads((straight[0] / "results" / "probes.json").read_text())
+    again = json.loads((straight[0] / "results" / "linear_probe.json").read_text())
     summary = json.loads((straight[0] / "results" / "summary.json").read_text())
     pick = lambda s: [r["accuracy"] for r in s["evaluations"] if r["protocol"]["name"] == "linear"]  # noqa: E731
     np.testing.assert_allclose(pick(again), pick(summary), atol=1e-9)

@@ -24,7 +24,7 @@ import optax
 
 from contrastive_jax import training
 from contrastive_jax.errors import DataError
-from contrastive_jax.training import checkpoint, optim
+from contrastive_jax.training import checkpoint, loop, optim
 from experiments.run import console, lifecycle, multihost, signals
 from experiments.scoring import summary
 from tests.faults import sabotage
@@ -118,7 +118,7 @@ def compiling() -> None:
         for _ in range(2):  # the second time waits for the first, which holds it
             library.pthread_mutex_lock(mutex)
 
-    training.make_train_step = never
+    loop.make_train_step = never
 
 
 def pause(step_and_file: str) -> None:

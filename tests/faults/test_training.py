@@ -18,7 +18,7 @@ def test_training_that_is_not_finite(lab, fault):
     what, _, step = fault.partition(":")
     ended = lab.run(workdir, faults=(fault, "unscored"))
     named = {"nan_loss": "loss = nan", "nan_update": "update_norm = nan"}[what]
-    assert_short_error(ended, 5, named, f"begun in step {step}", "Lower the learning rate")
+    assert_short_error(ended, 5, named, f"since step {step}", "Lower the learning rate")
     assert committed(workdir) == [3, 6]
     kept = json.loads((workdir / "nonfinite.json").read_text())
     assert kept["steps"] == [int(step)]
@@ -35,7 +35,7 @@ def test_training_that_is_not_finite(lab, fault):
 def test_gradient_that_is_not_finite(lab):
     workdir = lab.place / "run"
     ended = lab.run(workdir, faults=("nan_gradient:9", "unscored"))
-    assert_short_error(ended, 5, "grad_norm = nan", "begun in step 9")
+    assert_short_error(ended, 5, "grad_norm = nan", "since step 9")
     assert committed(workdir) == [3, 6]
 
 

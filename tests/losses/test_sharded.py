@@ -138,10 +138,10 @@ def _gather_without_gradient(tree, axis_name):
 
 @pytest.mark.parametrize(
     ("where", "wrong"),
-    [("_similarity.global_index", _no_offset), ("pairs.gather", _gather_without_gradient)],
+    [("similarity.global_index", _no_offset), ("reduce.gather", _gather_without_gradient)],
 )
 def test_a_wrong_gather_is_noticed(where, wrong, monkeypatch):
-    monkeypatch.setattr(f"contrastive_jax.losses.{where}", wrong)
+    monkeypatch.setattr(f"contrastive_jax.losses._engine.{where}", wrong)
     got = value_and_grads({"nt_xent": sharded(formed()["nt_xent"], 4)})
     with pytest.raises(AssertionError):
         assert_as_on_one_device(got)

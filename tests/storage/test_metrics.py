@@ -32,9 +32,9 @@ def test_non_finite_metric_is_named_with_its_steps(bad):
 
 
 def test_non_finite_metric_of_a_single_step_names_that_step():
-    with pytest.raises(NonFiniteError, match="in step 11"):
+    with pytest.raises(NonFiniteError, match="since step 11"):
         require_finite({"loss": np.nan}, step=11, previous_step=10)
-    with pytest.raises(NonFiniteError, match="in steps 1 to 4"):
+    with pytest.raises(NonFiniteError, match="since steps 1 to 4"):
         require_finite({"loss": np.nan}, step=4)
 
 

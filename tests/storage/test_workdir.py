@@ -16,7 +16,7 @@ from contrastive_jax.storage import workdir
 
 HOLD = """
 import sys, time
-from contrastive_jax import workdir
+from contrastive_jax.storage import workdir
 with workdir.lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

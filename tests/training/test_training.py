@@ -14,7 +14,7 @@ from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.errors import NonFiniteError
 from contrastive_jax.objectives import image_model as image_parts
 from contrastive_jax.objectives import simclr
-from contrastive_jax.training import optim
+from contrastive_jax.training import loop, optim
 from contrastive_jax.training.checkpoint import Checkpointer, digest
 from contrastive_jax.types import LossOutput, Objective
 
@@ -220,7 +220,7 @@ def test_resumed_equals_straight_bit_for_bit(examples, tmp_path, monkeypatch):
     optimizer, _ = optim.make(batch_size=BATCH, steps=7, steps_per_epoch=2)
     init = training.make_init(objective, optimizer, feed, mesh)
     step = training.make_train_step(objective, optimizer, feed, mesh)
-    monkeypatch.setattr(step, "make_train_step", lambda *args: step)  # compiled once for all
+    monkeypatch.setattr(loop, "make_train_step", lambda *args: step)  # compiled once for all
     straight, rows = run(objective, optimizer, feed, mesh, steps=7, state=init(0))
 
     with Checkpointer(tmp_path / "c", every_steps=3) as checkpointer:

@@ -1,9 +1,11 @@
-"""Gauges of a representation: is it solving the contrastive task, and has it collapsed?
+"""Diagnostics of a representation: does it solve the contrastive task, has it collapsed?
 
 All are pure functions of embeddings, in float32, cheap enough for a training step unless they say
 otherwise. Every one but `rankme` looks at directions only: rows are scaled to unit length first,
 and a row of zeros stays zero.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -264,39 +266,80 @@ def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Ar
     return jnp.where(total > _NO_SPREAD, 1 - within / jnp.maximum(total, _NO_SPREAD), 0.0)
 
 
-def summary(z_BVD: jax.Array, temperature: jax.Array | float) -> Metrics:
-    """The gauges of one training batch, from one [BV, BV] similarity matrix.
+def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> Metrics:
+    """Measure one training batch, from one [BV, BV] similarity matrix.
 
     `contrastive_accuracy`, `contrastive_entropy`, `alignment`, `uniformity` (t = 2, over pairs of
-    different examples, as its definition asks for independent draws), `embedding_std` and
+    different examples, as its definition asks for independent samples), `embedding_std` and
     `effective_rank` (order 2). The matrix is held in memory: give it a part of a very large batch.
 
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype.
-      temperature: positive, a Python number or a scalar array.
+      temperature: positive, a Python number or a scalar array; None leaves out
+        `contrastive_entropy`, of losses that have none.
 
     Raises:
       ValueError: if `z_BVD` is not [B, V, D] with B, V >= 2, or `temperature` is a number <= 0.
 
-    >>> gauges = jax.jit(summary)(jax.random.normal(jax.random.key(0), (8, 2, 4)), 0.5)
-    >>> sorted(gauges)
+    >>> measured = jax.jit(summary)(jax.random.normal(jax.random.key(0), (8, 2, 4)), 0.5)
+    >>> sorted(measured)
     ['alignment', 'contrastive_accuracy', 'contrastive_entropy', 'effective_rank',
      'embedding_std', 'uniformity']
     """
     _check_views(z_BVD)
-    _check_temperature(temperature)
     if z_BVD.shape[0] < 2:
         raise ValueError(f"summary compares examples: need B >= 2, got shape {z_BVD.shape}")
     rows_ND = _unit_rows(z_BVD)
     similarity_NN = _dot(rows_ND, rows_ND.T)
+    entropy = {}
+    if temperature is not None:
+        _check_temperature(temperature)
+        entropy = {"contrastive_entropy": _entropy(similarity_NN, temperature)}
     return {
         "contrastive_accuracy": _accuracy(similarity_NN, z_BVD.shape[1]),
-        "contrastive_entropy": _entropy(similarity_NN, temperature),
+        **entropy,
         "alignment": alignment(z_BVD),
         "uniformity": _uniformity_between(similarity_NN, z_BVD.shape[1]),
         "embedding_std": embedding_std(rows_ND),
         "effective_rank": effective_rank(rows_ND, order=2),
     }
+
+
+def of_features(
+    z_ND: np.ndarray, label_N: np.ndarray | None = None, view_BVD: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Measure the features of a set: collapse, spectrum, separation of classes, invariance.
+
+    Args:
+      z_ND: features of N >= 2 examples; fewer give {}.
+      label_N: their classes; None leaves `class_separation` out.
+      view_BVD: features of V >= 2 views of some examples; None leaves `alignment` out.
+
+    Returns:
+      Numbers by name, and `dimension_spectrum`, a list.
+
+    >>> sorted(of_features(np.eye(4, dtype=np.float32)))
+    ['dimension_spectrum', 'effective_rank', 'embedding_std', 'rankme', 'uniformity']
+    """
+    if len(z_ND) < 2:
+        return {}
+
+    @jax.jit
+    def measure(z_ND: jax.Array, view_BVD: jax.Array | None) -> dict[str, jax.Array]:
+        measured = {
+            "uniformity": uniformity(z_ND),
+            "embedding_std": embedding_std(z_ND),
+            "effective_rank": effective_rank(z_ND),
+            "rankme": rankme(z_ND),
+            "dimension_spectrum": dimension_spectrum(z_ND),
+        }
+        if label_N is not None:
+            measured["class_separation"] = class_separation(z_ND, label_N)
+        if view_BVD is not None:
+            measured["alignment"] = alignment(view_BVD)
+        return measured
+
+    return jax.tree.map(lambda x: x.tolist(), jax.device_get(measure(z_ND, view_BVD)))
 
 
 def _accuracy(similarity_NN: jax.Array, views: int) -> jax.Array:

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.evaluation.knn import check_finite, check_labels
 from contrastive_jax.evaluation.lbfgs import Stop, minimise
+from contrastive_jax.evaluation.neighbors import check_finite
+from contrastive_jax.evaluation.results import check_labels
 
 _TOLERANCE = 3e-4
 _CONSTANT = 1e-30  # a feature that varies less does not vary

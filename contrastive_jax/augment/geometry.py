@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from contrastive_jax._numerics import EXACT
+
 _TRIES = 10
 _SPLITS = (_TRIES, 2 * _TRIES)
-_EXACT = jax.lax.Precision.HIGHEST  # TF32 or bfloat16 inputs would cost 2 to 3 digits of a pixel
 
 
 class Box(NamedTuple):
@@ -79,9 +80,9 @@ def resample(image: jax.Array, box: Box, size: int) -> jax.Array:
     row_weights = _triangle_weights(box.top, box.height, height, size)
     column_weights = _triangle_weights(box.left, box.width, width, size)
     # Channels travel beside the rows, so that both products are plain matrix products.
-    rows = jnp.matmul(row_weights, image.reshape(height, -1), precision=_EXACT)
+    rows = jnp.matmul(row_weights, image.reshape(height, -1), precision=EXACT)
     rows = rows.reshape(size, width, channels).swapaxes(1, 2)
-    return jnp.matmul(rows, column_weights.T, precision=_EXACT).swapaxes(1, 2)
+    return jnp.matmul(rows, column_weights.T, precision=EXACT).swapaxes(1, 2)
 
 
 def flip(image: jax.Array) -> jax.Array:
@@ -134,7 +135,7 @@ def translate(image: jax.Array, down: jax.Array | int, right: jax.Array | int) -
     # A one-hot row that points outside the image is all zero, which is the fill.
     rows = jax.nn.one_hot(jnp.arange(height) - down, height)
     columns = jax.nn.one_hot(jnp.arange(width) - right, width)
-    return jnp.einsum("yh,xw,hwc->yxc", rows, columns, image, precision=_EXACT)
+    return jnp.einsum("yh,xw,hwc->yxc", rows, columns, image, precision=EXACT)
 
 
 def sample_translation(key: jax.Array, side: int, fraction: float) -> tuple[jax.Array, jax.Array]:

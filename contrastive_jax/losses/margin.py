@@ -9,17 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from contrastive_jax._numerics import bounded, euclidean, softplus, unit
 from contrastive_jax.losses._engine.checks import (
-    bounded,
     check_embedding,
     check_option,
     check_positive,
     check_shapes,
-    euclidean,
-    global_index,
-    softplus,
-    unit,
 )
+from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import check_views, positives_of
 from contrastive_jax.losses._engine.tile import Terms

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import check_positive, log_sum_exp, softplus
+from contrastive_jax._numerics import log_sum_exp, softplus
+from contrastive_jax.losses._engine.checks import check_positive
 from contrastive_jax.losses._engine.labeled import cosines, distances
 
 

@@ -6,13 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import (
-    check_embedding,
-    check_shapes,
-    log_sum_exp,
-    softplus,
-    unit,
-)
+from contrastive_jax._numerics import log_sum_exp, softplus, unit
+from contrastive_jax.losses._engine.checks import check_embedding, check_shapes
 from contrastive_jax.losses._engine.reduce import over_both, over_keys, over_self
 from contrastive_jax.losses._engine.similarity import (
     check_pairs,

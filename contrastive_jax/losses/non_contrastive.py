@@ -5,15 +5,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import (
-    bounded,
-    check_embedding,
-    check_positive,
-    check_shapes,
-    gather,
-    log_sum_exp,
-    unit,
-)
+from contrastive_jax._numerics import bounded, log_sum_exp, unit
+from contrastive_jax.losses._engine.checks import check_embedding, check_positive, check_shapes
+from contrastive_jax.losses._engine.mapped_axis import gather
 
 
 def alignment(x_BD: jax.Array, y_BD: jax.Array, alpha: float = 2.0) -> jax.Array:

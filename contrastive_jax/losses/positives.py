@@ -3,14 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses._engine.checks import (
-    bounded,
-    check_positive,
-    check_shapes,
-    gather,
-    softplus,
-    unit,
-)
+from contrastive_jax._numerics import bounded, softplus, unit
+from contrastive_jax.losses._engine.checks import check_positive, check_shapes
+from contrastive_jax.losses._engine.mapped_axis import gather
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import Ids, check_pairs, other_keys, scaled
 from contrastive_jax.losses._engine.tile import Terms, similarities

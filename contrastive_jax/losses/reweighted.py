@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import check_positive, log_sum_exp, softplus, unit
+from contrastive_jax._numerics import log_sum_exp, softplus, unit
+from contrastive_jax.losses._engine.checks import check_positive
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import (
     Ids,

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import global_index, softplus, unit
+from contrastive_jax._numerics import softplus, unit
+from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import (
     Ids,

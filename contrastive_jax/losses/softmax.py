@@ -3,15 +3,14 @@
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._numerics import softplus, unit
 from contrastive_jax.losses._engine.checks import (
     check_embedding,
     check_labels,
     check_option,
     check_shapes,
-    global_index,
-    softplus,
-    unit,
 )
+from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_both, over_keys, over_self
 from contrastive_jax.losses._engine.similarity import (
     Ids,

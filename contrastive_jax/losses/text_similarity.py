@@ -3,14 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses._engine.checks import (
-    check_embedding,
-    check_positive,
-    check_shapes,
-    log_sum_exp,
-    softplus,
-    unit,
-)
+from contrastive_jax._numerics import log_sum_exp, softplus, unit
+from contrastive_jax.losses._engine.checks import check_embedding, check_positive, check_shapes
 
 
 def cosine_regression(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> jax.Array:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import check_positive, softplus
+from contrastive_jax._numerics import softplus
+from contrastive_jax.losses._engine.checks import check_positive
 from contrastive_jax.losses._engine.labeled import LabelledPairs, distances
 
 _ANCHORS_AT_ONCE = 256

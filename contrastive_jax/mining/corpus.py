@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from contrastive_jax._numerics import EXACT, dot
+
 
 class Negatives(NamedTuple):
     """Hard negatives for each query, the best first. Where `valid` is false there was none."""
@@ -174,6 +176,7 @@ def _scores_at(query_QD: jax.Array, corpus_MD: jax.Array, rows_QP: jax.Array) ->
         "qd,qpd->qp",
         query_QD,
         corpus_MD[jnp.maximum(rows_QP, 0)],
+        precision=EXACT,
         preferred_element_type=jnp.float32,
     )
 
@@ -191,7 +194,7 @@ def _top(
         shifted = jnp.minimum(start, M - size)
         block = lax.dynamic_slice_in_dim(corpus_MD, shifted, size)
         row = shifted + jnp.arange(size)
-        score = jnp.matmul(query_QD, block.T, preferred_element_type=jnp.float32)
+        score = dot(query_QD, block.T, jnp.float32)
         # Sums of infinities are no numbers, and no candidates.
         score = jnp.where((row < start)[None, :] | jnp.isnan(score), -jnp.inf, score)
         place = jnp.where(banned_QE >= 0, banned_QE - shifted, size)

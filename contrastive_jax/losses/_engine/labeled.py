@@ -5,16 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses._engine.checks import (
-    bounded,
-    check_embedding,
-    check_labels,
-    check_option,
-    gather,
-    global_index,
-    safe_sqrt,
-    unit,
-)
+from contrastive_jax._numerics import bounded, safe_sqrt, unit
+from contrastive_jax.losses._engine.checks import check_embedding, check_labels, check_option
+from contrastive_jax.losses._engine.mapped_axis import gather, global_index
 
 
 class LabelledPairs(NamedTuple):

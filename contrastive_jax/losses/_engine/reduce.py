@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from contrastive_jax.losses._engine.blockwise import reduce_blockwise
-from contrastive_jax.losses._engine.checks import gather
+from contrastive_jax.losses._engine.mapped_axis import gather
 from contrastive_jax.losses._engine.sweep import Operands, Plan
 from contrastive_jax.losses._engine.tile import Terms, Tile, reduce_terms, similarities
 

@@ -5,16 +5,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._numerics import log_sum_exp, unit
 from contrastive_jax.losses._engine.checks import (
     check_block_size,
     check_embedding,
     check_labels,
     check_positive,
     check_shapes,
-    global_index,
-    log_sum_exp,
-    unit,
 )
+from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_self
 from contrastive_jax.losses._engine.tile import Terms, Tile
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import log_sum_exp
+from contrastive_jax._numerics import log_sum_exp
 
 
 class Terms(NamedTuple):

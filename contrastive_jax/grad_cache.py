@@ -50,7 +50,7 @@ def encode_in_chunks(
       (3, 3)
 
     Reference: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
-    RepL4NLP 2021, section 3 (arXiv:2101.06983).
+    RepL4NLP 2021, section 3 (arXiv 2101.06983).
     """
     sizes = sorted({len(x) for x in jax.tree.leaves(inputs)})
     if len(sizes) != 1 or chunk_size < 1 or sizes[0] % chunk_size:

@@ -36,7 +36,7 @@ def make_queue(key: jax.Array, size: int, dim: int) -> Queue:
       >>> make_queue(jax.random.key(0), 8, 4).keys_KD.shape
       (8, 4)
 
-    Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv:1911.05722).
+    Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv 1911.05722).
     """
     if size < 1 or dim < 1:
         raise ValueError(f"A queue of {size} keys of dimension {dim}: both must be at least 1.")
@@ -68,7 +68,7 @@ def push(queue: Queue, keys_BD: jax.Array) -> Queue:
       >>> print(queue.keys_KD[:, 0], queue.cursor)
       [4. 2. 3.] 1
 
-    Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv:1911.05722).
+    Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv 1911.05722).
     """
     K, D = queue.keys_KD.shape
     if keys_BD.ndim != 2 or keys_BD.shape[1] != D or len(keys_BD) > K:

@@ -1,4 +1,4 @@
-"""Operators on colour: jitter with its four adjustments, grayscale, solarization.
+"""Operators on color: jitter with its four adjustments, grayscale, solarization.
 
 Images are [H, W, C] float32 in [0, 1] and so are the results.
 """
@@ -32,8 +32,8 @@ def adjust_hue(image: jax.Array, shift: jax.Array | float) -> jax.Array:
     """Turn the hue of an RGB image by `shift` turns, at the same saturation and value (HSV).
 
     Args:
-        image: [H, W, 3] float32 in [0, 1].
-        shift: in turns of the colour circle, of any size; 0.5 is the opposite colour.
+      image: [H, W, 3] float32 in [0, 1].
+      shift: in turns of the color circle, of any size; 0.5 is the opposite color.
 
     >>> adjust_hue(jnp.array([[[1.0, 0.0, 0.0]]]), 1 / 3).round(3)
     Array([[[0., 1., 0.]]], dtype=float32)
@@ -41,7 +41,7 @@ def adjust_hue(image: jax.Array, shift: jax.Array | float) -> jax.Array:
     return jnp.moveaxis(_shift_hue(jnp.moveaxis(image, -1, 0), shift), 0, -1)
 
 
-def colour_jitter(
+def color_jitter(
     key: jax.Array,
     image: jax.Array,
     *,
@@ -58,15 +58,15 @@ def colour_jitter(
     f x + (1 - f) mean(gray(x)), saturation f x + (1 - f) gray(x); hue turns by U(-hue, hue).
 
     Args:
-        key: a typed key.
-        image: [H, W, 3] float32 in [0, 1]; [H, W, 1] where saturation and hue are 0.
-        brightness, contrast, saturation: strengths; 0 leaves the image as it is.
-        hue: largest turn, in turns of the colour circle (0 to 0.5).
-        brightness_form: "multiplicative" (SimCLR v2, torchvision) or "additive" (SimCLR v1).
+      key: a typed key.
+      image: [H, W, 3] float32 in [0, 1]; [H, W, 1] where saturation and hue are 0.
+      brightness, contrast, saturation: strengths; 0 leaves the image as it is.
+      hue: largest turn, in turns of the color circle (0 to 0.5).
+      brightness_form: "multiplicative" (SimCLR v2, torchvision) or "additive" (SimCLR v1).
 
     >>> image = jnp.full((2, 2, 3), 0.5)
     >>> strengths = dict(brightness=0.4, contrast=0.0, saturation=0.0, hue=0.0)
-    >>> jitter = colour_jitter(jax.random.key(0), image, **strengths)
+    >>> jitter = color_jitter(jax.random.key(0), image, **strengths)
     >>> bool((jitter >= 0.3).all()) and bool((jitter <= 0.7).all())
     True
 

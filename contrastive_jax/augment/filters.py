@@ -14,8 +14,8 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
     below 20 pixels SimCLR's own rule gives a kernel of one tap, which does nothing.
 
     Args:
-        image: [H, W, C] float32.
-        sigma: standard deviation in pixels, > 0; may be traced.
+      image: [H, W, C] float32.
+      sigma: standard deviation in pixels, > 0; may be traced.
 
     >>> bool(jnp.allclose(gaussian_blur(jnp.full((8, 8, 1), 0.5), 1.0), 0.5))
     True

@@ -32,10 +32,10 @@ def sample_crop_box(
     box whose ratio is allowed.
 
     Args:
-        key: a typed key.
-        height, width: of the image, in pixels.
-        scale: smallest and largest area, as fractions of the image's area.
-        ratio: smallest and largest width / height.
+      key: a typed key.
+      height, width: of the image, in pixels.
+      scale: smallest and largest area, as fractions of the image's area.
+      ratio: smallest and largest width / height.
 
     >>> box = jax.jit(sample_crop_box, static_argnums=(1, 2))(jax.random.key(0), 32, 32)
     >>> bool(box.top + box.height <= 32) and bool(box.left + box.width <= 32)
@@ -68,9 +68,9 @@ def resample(image: jax.Array, box: Box, size: int) -> jax.Array:
     torchvision's `resized_crop` compute it: one small matmul along the rows, one along the columns.
 
     Args:
-        image: [H, W, C] float32.
-        box: the part to keep; whole pixels, inside the image.
-        size: side of the result, in pixels.
+      image: [H, W, C] float32.
+      box: the part to keep; whole pixels, inside the image.
+      size: side of the result, in pixels.
 
     >>> image = jnp.arange(16.0).reshape(4, 4, 1)
     >>> resample(image, Box(top=0, left=0, height=2, width=2), 1)[..., 0]
@@ -95,15 +95,15 @@ def flip(image: jax.Array) -> jax.Array:
 
 
 def rotate(image: jax.Array, degrees: jax.Array | float, fill: str = "zero") -> jax.Array:
-    """Turn an image counterclockwise about its centre, bilinear, in a frame of the same size.
+    """Turn an image counterclockwise about its center, bilinear, in a frame of the same size.
 
     Args:
-        image: [H, W, C] float32.
-        degrees: the angle; may be traced.
-        fill: what comes in from outside: "zero" (black) or "edge" (the nearest pixel).
+      image: [H, W, C] float32.
+      degrees: the angle; may be traced.
+      fill: what comes in from outside: "zero" (black) or "edge" (the nearest pixel).
 
     Raises:
-        ValueError: `fill` is neither.
+      ValueError: `fill` is neither.
 
     >>> image = jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]])
     >>> bool(jnp.allclose(rotate(image, 90.0), jnp.rot90(image)))
@@ -165,7 +165,7 @@ def _triangle_weights(start, length, n_in: int, n_out: int) -> jax.Array:
     step = length / n_out
     half_width = jnp.maximum(step, 1.0)
     pixel = jnp.arange(n_in, dtype=jnp.float32)[None, :] + 0.5
-    centre = start + (jnp.arange(n_out, dtype=jnp.float32)[:, None] + 0.5) * step
-    weights = jnp.maximum(1.0 - jnp.abs(pixel - centre) / half_width, 0.0)
+    center = start + (jnp.arange(n_out, dtype=jnp.float32)[:, None] + 0.5) * step
+    weights = jnp.maximum(1.0 - jnp.abs(pixel - center) / half_width, 0.0)
     weights = jnp.where((pixel > start) & (pixel < start + length), weights, 0.0)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -40,7 +40,7 @@ class Augmentation(NamedTuple):
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
-    hue: float = 0.1  # largest turn, in turns of the colour circle
+    hue: float = 0.1  # largest turn, in turns of the color circle
     brightness_form: str = "multiplicative"  # SimCLR v2; "additive" is SimCLR v1
     grayscale_probability: float = 0.2
     blur_probability: float = 0.0
@@ -81,11 +81,11 @@ def make_views(size: int, **settings) -> Views:
     one on changes no other. A probability of 0 leaves the operator out of the program.
 
     Args:
-        size: side of the views, in pixels.
-        settings: any of the fields of `Augmentation`.
+      size: side of the views, in pixels.
+      settings: any of the fields of `Augmentation`.
 
     Raises:
-        ValueError: a setting out of its range; when traced, images that the operators cannot take.
+      ValueError: a setting out of its range; when traced, images that the operators cannot take.
 
     >>> views = make_views(16, crop_scale=(0.2, 1.0))
     >>> batch = jnp.zeros((4, 32, 32, 3), jnp.uint8), jnp.arange(4)
@@ -194,7 +194,7 @@ def _operators(settings: Augmentation, size: int) -> list[_Gated]:
     def jitter(key: jax.Array, image: jax.Array) -> jax.Array:
         strengths = {"brightness": s.brightness, "contrast": s.contrast}
         strengths |= {"saturation": s.saturation, "hue": s.hue}
-        return color.colour_jitter(key, image, brightness_form=s.brightness_form, **strengths)
+        return color.color_jitter(key, image, brightness_form=s.brightness_form, **strengths)
 
     def blur(key: jax.Array, image: jax.Array) -> jax.Array:
         low, high = s.blur_sigma

@@ -13,7 +13,7 @@ def batch_norm(groups: int, train: bool, dtype: Any) -> Callable[..., nn.Module]
     """The norm layer of an encoder or a head, to be called with a name or a `scale_init`.
 
     Args:
-      groups: parts of the batch, in order, that are normalised apart; 1 for the whole batch.
+      groups: parts of the batch, in order, that are normalized apart; 1 for the whole batch.
       train: take the statistics of the batch, else the running ones.
       dtype: of the computation; parameters and statistics are float32.
 
@@ -52,7 +52,7 @@ class BatchNorm(nn.Module):
             return _affine(x, scale * inverse, mean.value, bias).astype(self.dtype)
         if len(x) % self.groups:
             raise ValueError(f"norm_groups is {self.groups}, which does not divide {len(x)} views")
-        alike: Any = lambda part: normalise(part, scale, bias, self.epsilon)  # noqa: E731
+        alike: Any = lambda part: normalize(part, scale, bias, self.epsilon)  # noqa: E731
         if self.groups == 1:
             y, mean_C, var_C = alike(x)
         else:
@@ -65,10 +65,10 @@ class BatchNorm(nn.Module):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise(
+def normalize(
     x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalise each channel by its own mean and variance over all other axes.
+    """Normalize each channel by its own mean and variance over all other axes.
 
         y = scale (x - mean) / sqrt(var + epsilon) + bias
 
@@ -84,7 +84,7 @@ def normalise(
     Returns:
       y like x, and the mean and the (biased) variance [C] in float32.
 
-    >>> y, mean, var = normalise(jnp.array([[1.0], [3.0]]), jnp.ones(1), jnp.zeros(1), 0.0)
+    >>> y, mean, var = normalize(jnp.array([[1.0], [3.0]]), jnp.ones(1), jnp.zeros(1), 0.0)
     >>> print(y[:, 0], mean, var)
     [-1.  1.] [2.] [1.]
 
@@ -117,7 +117,7 @@ def _backward(epsilon, saved, grads):
     return grad_x.astype(x.dtype), grad_scale_C, grad_bias_C
 
 
-normalise.defvjp(_forward, _backward)
+normalize.defvjp(_forward, _backward)
 
 
 def _affine(x, slope_C, mean_C, bias_C):

@@ -28,8 +28,8 @@ def make(
       hidden_dim: width of the hidden layers of an MLP.
       output_dim: dimensions of the embedding, for "linear" and "mlp".
       layers: matrices of an MLP, at least 1; SimCLR has 2, SimCLRv2 has 3.
-      batch_norm: normalise after every hidden matrix.
-      output_batch_norm: normalise the embedding as well.
+      batch_norm: normalize after every hidden matrix.
+      output_batch_norm: normalize the embedding as well.
       dtype: "float32" or "bfloat16" for the computation; the embedding comes back as float32.
       norm_groups: parts of the batch whose statistics are apart; 1 is the global batch.
 

@@ -36,7 +36,7 @@ def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       >>> print(mined.index)
       [2 2 1 1]
 
-    Reference: Hermans et al., In Defense of the Triplet Loss, 2017, section 2 (arXiv:1703.07737).
+    Reference: Hermans et al., In Defense of the Triplet Loss, 2017, section 2 (arXiv 1703.07737).
     """
     _, negative = _pairs(distance_NN, labels_N)
     return _nearest(distance_NN, negative)
@@ -66,7 +66,7 @@ def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       [1 0 1 0] [ True  True  True False]
 
     Reference: Xuan et al., Improved Embeddings with Easy Positive Triplet Mining, WACV 2020,
-    section 3 (arXiv:1904.04370).
+    section 3 (arXiv 1904.04370).
     """
     positive, _ = _pairs(distance_NN, labels_N)
     return _nearest(distance_NN, positive)
@@ -95,7 +95,7 @@ def semi_hard_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       >>> print(mined.index[0, 1], mined.valid[0, 1], mined.valid[1, 0])
       3 True False
 
-    Reference: Schroff et al., FaceNet, CVPR 2015, equation 4 (arXiv:1503.03832).
+    Reference: Schroff et al., FaceNet, CVPR 2015, equation 4 (arXiv 1503.03832).
     """
     positive, negative = _pairs(distance_NN, labels_N)
     away = jnp.where(negative, distance_NN, jnp.inf)
@@ -148,7 +148,7 @@ def distance_weighted_negative(
       [1 1 0 0]
 
     Reference: Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, section 4
-    (arXiv:1706.07567).
+    (arXiv 1706.07567).
     """
     _, negative = _pairs(distance_NN, labels_N)
     if dim < 3:
@@ -169,7 +169,7 @@ def _pairs(distance_NN: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.
     if distance_NN.shape != (N, N) or N == 0:
         raise ValueError(
             f"distance_NN has shape {distance_NN.shape}, but labels_N asks for {(N, N)}: "
-            "pass all distances of the labelled batch."
+            "pass all distances of the labeled batch."
         )
     if not jnp.issubdtype(distance_NN.dtype, jnp.floating):
         raise ValueError(f"distance_NN has dtype {distance_NN.dtype}, expected floats: cast it.")

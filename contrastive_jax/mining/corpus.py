@@ -42,7 +42,7 @@ def mine_corpus(
     and of these the best `n_negatives` are taken, or a random choice of them when a key is given.
 
     Args:
-      query_QD, corpus_MD: float embeddings, normalised by the caller when cosines are wanted.
+      query_QD, corpus_MD: float embeddings, normalized by the caller when cosines are wanted.
       positives_QP: int32, each query's true rows in the corpus, padded with -1.
       n_negatives: K.
       ranks: (first, last) from 0; (0, 4 K) when None.
@@ -67,8 +67,8 @@ def mine_corpus(
       [[2 3]]
 
     References: Karpukhin et al., Dense Passage Retrieval, EMNLP 2020, section 3.2
-    (arXiv:2004.04906); Moreira et al., NV-Retriever, 2024, for the margins to the positive
-    (arXiv:2407.15831).
+    (arXiv 2004.04906); Moreira et al., NV-Retriever, 2024, for the margins to the positive
+    (arXiv 2407.15831).
     """
     first, last = (0, 4 * n_negatives) if ranks is None else ranks
     _check_corpus(query_QD, corpus_MD, n_negatives, (first, last), block_size)
@@ -121,7 +121,7 @@ def report(negatives: Negatives, *, near_duplicate: float = 0.95) -> dict[str, f
       >>> mining.report(found)["mean_margin"]
       1.0
 
-    Reference: Moreira et al., NV-Retriever, 2024, section 3 (arXiv:2407.15831).
+    Reference: Moreira et al., NV-Retriever, 2024, section 3 (arXiv 2407.15831).
     """
     if not 0 <= near_duplicate <= 1:
         raise ValueError(f"near_duplicate is {near_duplicate}, expected a share from 0 to 1.")

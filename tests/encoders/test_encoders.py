@@ -209,7 +209,7 @@ def test_batch_norm_is_flaxs_with_its_gradients(key, dtype, tolerance, offset):
 
 def test_batch_norm_keeps_its_input_and_nothing_else_of_that_size():
     x = jnp.zeros((8, 4, 4, 6))
-    _, pull = jax.vjp(lambda x: batch_norm.normalise(x, jnp.ones(6), jnp.zeros(6), 1e-5), x)
+    _, pull = jax.vjp(lambda x: batch_norm.normalize(x, jnp.ones(6), jnp.zeros(6), 1e-5), x)
     large = [leaf for leaf in jax.tree.leaves(pull) if jnp.size(leaf) >= x.size]
     assert len(large) == 1
 

@@ -23,7 +23,7 @@ def check_shapes(name: str, x: jax.Array, other_name: str, shape: tuple[int, ...
     if jnp.shape(x) != shape:
         raise ValueError(
             f"{name} has shape {jnp.shape(x)}, but {other_name} asks for {shape}: "
-            "pass rows that belong together."
+            "pass matching rows."
         )
 
 

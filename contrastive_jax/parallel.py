@@ -1,7 +1,7 @@
-"""One mesh axis, "data": the state is replicated, the batch is sharded, pair losses see every key.
+"""Data parallelism over one mesh axis, "data": replicated state, sharded batch, losses with all keys.
 
-Everything else is the compiler's business: the training step is one `jax.jit` over global arrays,
-so that batch statistics are global, and only the pair loss is an island of `jax.shard_map`.
+The compiler does the rest: the training step is one `jax.jit` over global arrays,
+so that batch statistics are global, and only the loss runs inside `jax.shard_map`.
 """
 
 import functools
@@ -18,7 +18,7 @@ AXIS = "data"
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of one axis over these jax devices (default: all of them).
+    """Make a mesh of one axis over these jax devices (default: all of them).
 
     >>> make_mesh(jax.devices()[:1]).axis_names
     ('data',)
@@ -28,19 +28,19 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole: the state, a resident dataset, a scalar."""
+    """The sharding of arrays that every device holds whole: the state, a resident dataset."""
     return NamedSharding(mesh, P())
 
 
 def batched(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """The sharding of what is split by examples along an axis, the first or another."""
+    """The sharding of arrays that are split by examples along an axis."""
     return NamedSharding(mesh, P(*[None] * axis, AXIS))
 
 
 def put_batch(host_batch: Mapping[str, Any], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
     """Place host arrays of the global batch on the mesh, split along the axis of examples.
 
-    Every process passes the whole array and keeps the rows of its own devices.
+    Every process passes the whole array and keeps the rows of its devices.
     """
     return {name: _put(x, batched(mesh, axis)) for name, x in host_batch.items()}
 
@@ -54,20 +54,20 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     x = np.asarray(x)
-    own = sharding.addressable_devices_indices_map(x.shape)
-    parts = [jax.device_put(x[rows], device) for device, rows in own.items()]
+    places = sharding.addressable_devices_indices_map(x.shape)
+    parts = [jax.device_put(x[rows], device) for device, rows in places.items()]
     return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
 
 def local_copy(tree: Any) -> Any:
-    """This process's own copy of replicated arrays: what it can work on without the others."""
+    """Take this process's copy of replicated arrays, to compute without the other processes."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def any_process(mesh: Mesh, local: Callable[[], bool]) -> Callable[[], bool]:
-    """A function that all processes call in step, and that tells all when `local()` is true in one.
+    """Make a function, called by all processes in step, that is true when `local()` is in any.
 
-    It tells of the call before, which is known by now: the device is not waited for.
+    It answers for the call before, so that it does not wait for the device.
 
     >>> stop = any_process(make_mesh(), lambda: True)
     >>> stop()
@@ -79,8 +79,8 @@ def any_process(mesh: Mesh, local: Callable[[], bool]) -> Callable[[], bool]:
     pending: list[jax.Array] = []
 
     def agreed() -> bool:
-        own = np.full(len(mesh.local_devices), local())
-        pending.append(reduce(jax.make_array_from_process_local_data(batched(mesh), own)))
+        here = np.full(len(mesh.local_devices), local())
+        pending.append(reduce(jax.make_array_from_process_local_data(batched(mesh), here)))
         return len(pending) > 1 and bool(jax.device_get(pending.pop(0)))
 
     return agreed

@@ -1,4 +1,4 @@
-"""A first-in first-out store of keys from earlier batches, as a pytree with a pure push."""
+"""The key queue of MoCo: first in, first out, a pytree with a pure push."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Queue(NamedTuple):
 
 
 def make_queue(key: jax.Array, size: int, dim: int) -> Queue:
-    """A queue of random directions, which are fair negatives until real keys replace them.
+    """Make a queue of random unit vectors, which serve as negatives until keys replace them.
 
         keys_i = g_i / |g_i|,   g_i ~ N(0, I)
 
@@ -46,7 +46,7 @@ def make_queue(key: jax.Array, size: int, dim: int) -> Queue:
 
 
 def push(queue: Queue, keys_BD: jax.Array) -> Queue:
-    """The queue with the B oldest keys replaced by new ones; K need not be a multiple of B.
+    """Replace the B oldest keys of a queue by new ones; K need not be a multiple of B.
 
         keys_{(cursor + i) mod K} <- keys_i,   cursor <- (cursor + B) mod K
 

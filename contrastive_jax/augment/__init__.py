@@ -1,4 +1,4 @@
-"""Augmentations on the device: pure functions of (key, image), vmapped once over the batch.
+"""Augmentations on the device, pure functions of (key, image), vmapped once over the batch.
 
 `make_views(size, ...)` is the entry point. The operators it is made of take one image [H, W, C],
 float32 in [0, 1], and can be used alone.

@@ -1,4 +1,4 @@
-"""Operators that move pixels: random resized crop, flip, rotation, translation."""
+"""Geometric operators: random resized crop, flip, rotation, translation."""
 
 import math
 from typing import NamedTuple
@@ -25,9 +25,9 @@ class Box(NamedTuple):
 def sample_crop_box(
     key: jax.Array, height: int, width: int, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)
 ) -> Box:
-    """A random box of an image, distributed as torchvision's `RandomResizedCrop.get_params`.
+    """Sample a random box of an image, distributed as torchvision's `RandomResizedCrop.get_params`.
 
-    Up to 10 boxes are drawn with area ~ U(scale) of the image and log(width / height) ~
+    Up to 10 boxes are sampled with area ~ U(scale) of the image and log(width / height) ~
     U(log ratio); the first that fits is placed uniformly. If none fits, it is the largest central
     box whose ratio is allowed.
 
@@ -61,7 +61,7 @@ def sample_crop_box(
 
 
 def resample(image: jax.Array, box: Box, size: int) -> jax.Array:
-    """Cut a box out of an image and resize it to a square, bilinear and antialiased.
+    """Crop a box of an image and resize it to a square, bilinear and antialiased.
 
     Each output pixel is the mean of the box's pixels under a triangle of half-width
     max(1, box side / size) input pixels, as PIL's `image.crop(box).resize(size, BILINEAR)` and
@@ -79,7 +79,7 @@ def resample(image: jax.Array, box: Box, size: int) -> jax.Array:
     height, width, channels = image.shape
     row_weights = _triangle_weights(box.top, box.height, height, size)
     column_weights = _triangle_weights(box.left, box.width, width, size)
-    # Channels travel beside the rows, so that both products are plain matrix products.
+    # Channels are kept beside the rows, so that both products are plain matrix products.
     rows = jnp.matmul(row_weights, image.reshape(height, -1), precision=EXACT)
     rows = rows.reshape(size, width, channels).swapaxes(1, 2)
     return jnp.matmul(rows, column_weights.T, precision=EXACT).swapaxes(1, 2)
@@ -95,12 +95,12 @@ def flip(image: jax.Array) -> jax.Array:
 
 
 def rotate(image: jax.Array, degrees: jax.Array | float, fill: str = "zero") -> jax.Array:
-    """Turn an image counterclockwise about its center, bilinear, in a frame of the same size.
+    """Rotate an image counterclockwise about its center, bilinear, in a frame of the same size.
 
     Args:
       image: [H, W, C] float32.
       degrees: the angle; may be traced.
-      fill: what comes in from outside: "zero" (black) or "edge" (the nearest pixel).
+      fill: pixels from outside of the image: "zero" (black) or "edge" (the nearest pixel).
 
     Raises:
       ValueError: `fill` is neither.
@@ -119,14 +119,14 @@ def rotate(image: jax.Array, degrees: jax.Array | float, fill: str = "zero") -> 
     source_x = x * jnp.cos(angle) - y * jnp.sin(angle) + (width - 1) / 2
     mode = {"zero": "constant", "edge": "nearest"}[fill]
 
-    def turn(plane: jax.Array) -> jax.Array:
+    def rotate_plane(plane: jax.Array) -> jax.Array:
         return map_coordinates(plane, [source_y, source_x], order=1, mode=mode)
 
-    return jax.vmap(turn, in_axes=-1, out_axes=-1)(image)
+    return jax.vmap(rotate_plane, in_axes=-1, out_axes=-1)(image)
 
 
 def translate(image: jax.Array, down: jax.Array | int, right: jax.Array | int) -> jax.Array:
-    """Move an image [H, W, C] by whole pixels (int, may be traced); black comes in.
+    """Translate an image [H, W, C] by whole pixels (int, may be traced), filled with black.
 
     >>> translate(jnp.array([[[1.0], [2.0], [3.0]]]), 0, 1)[..., 0]
     Array([[0., 1., 2.]], dtype=float32)
@@ -139,7 +139,7 @@ def translate(image: jax.Array, down: jax.Array | int, right: jax.Array | int) -
 
 
 def sample_translation(key: jax.Array, side: int, fraction: float) -> tuple[jax.Array, jax.Array]:
-    """Whole pixels (down, right), each the rounding of U(-fraction, fraction) times the side.
+    """Sample whole pixels (down, right), each the rounding of U(-fraction, fraction) times the side.
 
     >>> down, right = sample_translation(jax.random.key(0), side=28, fraction=0.1)
     >>> abs(int(down)) <= 3 and abs(int(right)) <= 3

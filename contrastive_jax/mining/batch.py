@@ -1,4 +1,4 @@
-"""Choosing pairs within a batch, from its distances: O(N^2) memory, static shapes."""
+"""Mine positives and negatives within a batch from its distances: O(N^2) memory, static shapes."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Mined(NamedTuple):
 
 
 def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
-    """For each anchor the nearest row of another label.
+    """Find for each anchor the nearest row of another label.
 
         index_i = argmin_{n: label_n != label_i} d(i, n)
 
@@ -43,7 +43,7 @@ def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
 
 
 def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
-    """For each anchor the nearest other row of its label.
+    """Find for each anchor the nearest other row of its label.
 
         index_i = argmin_{p != i: label_p = label_i} d(i, p)
 
@@ -73,7 +73,7 @@ def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
 
 
 def semi_hard_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
-    """For each pair of one label the nearest negative that is farther away than the positive.
+    """Find for each pair of one label the nearest negative that is farther away than the positive.
 
         index_ip = argmin_{n: label_n != label_i, d(i, n) > d(i, p)} d(i, n)
 
@@ -117,7 +117,7 @@ def distance_weighted_negative(
     cutoff: float = 0.5,
     farthest: float = 1.4,
 ) -> Mined:
-    """For each anchor a negative drawn so that all distances are equally likely.
+    """Sample for each anchor a negative such that all distances are equally likely.
 
         P(n) ~ 1 / q(max(cutoff, d(i, n))),   q(d) = d^(D-2) (1 - d^2 / 4)^((D-3)/2)
 
@@ -156,8 +156,8 @@ def distance_weighted_negative(
     d = jnp.clip(distance_NN.astype(jnp.float32), cutoff, 1.999)
     log_density = (dim - 2) * jnp.log(d) + (dim - 3) / 2 * jnp.log(1.0 - d * d / 4.0)
     allowed = negative & (distance_NN < farthest)
-    drawn = jax.random.categorical(key, jnp.where(allowed, -log_density, -jnp.inf), axis=1)
-    return _mined(drawn, allowed.any(axis=1))
+    sampled = jax.random.categorical(key, jnp.where(allowed, -log_density, -jnp.inf), axis=1)
+    return _mined(sampled, allowed.any(axis=1))
 
 
 def _pairs(distance_NN: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""Hard negatives from a corpus: exact blocked search in O(queries x block) memory."""
+"""Mine hard negatives from a corpus by exact blocked search, in O(queries x block) memory."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ class Negatives(NamedTuple):
     index: jax.Array  # int32 [Q, K], rows of the corpus
     score: jax.Array  # float32 [Q, K], inner products with the query
     valid: jax.Array  # bool [Q, K]
-    positive_score: jax.Array  # float32 [Q], the best positive's; nan without positives
+    positive_score: jax.Array  # float32 [Q], that of the best positive; nan without positives
 
 
 def mine_corpus(
@@ -32,7 +32,7 @@ def mine_corpus(
     key: jax.Array | None = None,
     block_size: int = 4096,
 ) -> Negatives:
-    """Hard negatives from a corpus, by exact blocked search.
+    """Mine hard negatives from a corpus by exact blocked search.
 
     All rows but the positives and the excluded are ranked by score s(q, c) = q . c. Of the ranks
     [first, last) those are kept that satisfy the margins to the worst of the query's positives p:
@@ -95,14 +95,14 @@ def mine_corpus(
 
 
 def report(negatives: Negatives, *, near_duplicate: float = 0.95) -> dict[str, float]:
-    """What to look at before training on mined negatives.
+    """Summarize mined negatives, to be read before training on them.
 
-        found              share of the places that were filled
-        queries_without    share of the queries that got no negative
+        found              fraction of the places that were filled
+        queries_without    fraction of the queries without a negative
         mean_margin        mean of (positive's score - negative's score)
-        above_positive     share of the negatives that score above the best positive: the likely
+        above_positive     fraction of the negatives that score above the best positive: the likely
                            false negatives
-        near_duplicates    share that score above `near_duplicate` of the best positive's score
+        near_duplicates    fraction that score above `near_duplicate` of the best positive's score
 
     Args:
       negatives: from `mine_corpus`.
@@ -124,7 +124,7 @@ def report(negatives: Negatives, *, near_duplicate: float = 0.95) -> dict[str, f
     Reference: Moreira et al., NV-Retriever, 2024, section 3 (arXiv 2407.15831).
     """
     if not 0 <= near_duplicate <= 1:
-        raise ValueError(f"near_duplicate is {near_duplicate}, expected a share from 0 to 1.")
+        raise ValueError(f"near_duplicate is {near_duplicate}, expected a fraction from 0 to 1.")
     valid, score = np.asarray(negatives.valid), np.asarray(negatives.score)
     positive = np.broadcast_to(np.asarray(negatives.positive_score)[:, None], score.shape)
     known = valid & np.isfinite(positive)

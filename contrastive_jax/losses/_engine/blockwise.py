@@ -30,7 +30,8 @@ from contrastive_jax.losses._engine.tile import Terms
 def reduce_blockwise(plan: Plan, operands: Operands) -> tuple[Terms, Terms]:
     """Reduce to the terms of the rows of q and, where the plan serves columns, of the rows of k.
 
-    Without columns the second is `Terms()`. In a triangle the rows have everything, and the second is empty. Reverse-mode only.
+    Without columns, and in a triangle, where the rows have everything, the second is `Terms()`.
+    Reverse-mode only.
     """
     rows, cols = lax.stop_gradient((operands.rows, operands.cols))
     operands = operands._replace(rows=rows, cols=cols)

@@ -1,10 +1,11 @@
-"""Data parallelism over one mesh axis, "data": replicated state, sharded batch, losses with all keys.
+"""Data parallelism over one mesh axis: a replicated state, a sharded batch, losses over all keys.
 
 The compiler does the rest: the training step is one `jax.jit` over global arrays,
 so that batch statistics are global, and only the loss runs inside `jax.shard_map`.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,20 +88,24 @@ def any_process(mesh: Mesh, local: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -> Callable:
-    """Run a per-anchor loss on every device's own anchors against the keys of all devices.
+    """Compute a loss of global arrays with each device's anchors against the keys of all devices.
 
     The gradient is exact when taken *outside*, of the mean over the global batch. A gradient
-    taken inside the island and averaged again is too large by the number of devices.
+    taken inside of `shard_map` and averaged again is too large by the number of devices.
+
+    A loss without a keyword `axis_name` is returned as it is: its rows do not meet (`triplet`), or
+    the compiler gathers them where they do (`cosent`).
 
     Args:
-      loss: a function with a keyword `axis_name` that returns one number per anchor, such as
-        `losses.nt_xent`.
+      loss: any of `losses`, or a function with a keyword `axis_name` that returns one number per
+        anchor, or a scalar that is the same on every device, such as `losses.vicreg`.
       mesh: a mesh of `make_mesh`.
       n_sharded: how many leading arguments are split by examples; the others (a learned
         temperature) are the same on every device.
 
     Returns:
-      The loss as a function of global arrays.
+      The loss as a function of global arrays. Arrays given by keyword (`ids_B`, `negatives_BKD`)
+      are split by examples.
 
     >>> from contrastive_jax import losses
     >>> loss = jax.jit(shard_loss(losses.nt_xent, make_mesh()))
@@ -108,10 +113,18 @@ def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -
     >>> loss(z_BVD).shape
     (16, 2)
     """
+    if "axis_name" not in inspect.signature(loss).parameters:
+        return loss
 
-    def sharded(*args: jax.Array) -> jax.Array:
-        specs = tuple(P(AXIS) if i < n_sharded else P() for i in range(len(args)))
-        island = functools.partial(loss, axis_name=AXIS)
-        return jax.shard_map(island, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(*args)
+    def island(args: tuple[Any, ...], named: dict[str, Any]) -> jax.Array:
+        return loss(*args, **named, axis_name=AXIS)
+
+    def sharded(*args: Any, **named: Any) -> jax.Array:
+        split = tuple(P(AXIS) if i < n_sharded else P() for i in range(len(args)))
+        on_devices = functools.partial(jax.shard_map, mesh=mesh, in_specs=(split, P(AXIS)))
+        # A scalar cannot be split over the devices; its rank is known after a trace.
+        stacked = on_devices(lambda *inputs: island(*inputs)[None], out_specs=P(AXIS))
+        per_anchor = jax.eval_shape(stacked, args, named).ndim > 1
+        return on_devices(island, out_specs=P(AXIS) if per_anchor else P())(args, named)
 
     return sharded

@@ -139,7 +139,7 @@ def translate(image: jax.Array, down: jax.Array | int, right: jax.Array | int) -
 
 
 def sample_translation(key: jax.Array, side: int, fraction: float) -> tuple[jax.Array, jax.Array]:
-    """Sample whole pixels (down, right), each the rounding of U(-fraction, fraction) times the side.
+    """Sample a shift in whole pixels (down, right), each round(U(-fraction, fraction) * side).
 
     >>> down, right = sample_translation(jax.random.key(0), side=28, fraction=0.1)
     >>> abs(int(down)) <= 3 and abs(int(right)) <= 3

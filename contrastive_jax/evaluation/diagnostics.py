@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import entr, logsumexp
 
+from contrastive_jax._numerics import dot, unit
 from contrastive_jax.types import Metrics
 
-_NO_LENGTH = 1e-30  # a row without a larger entry counts as zero
 _NO_SPREAD = 1e-12  # total variance of unit vectors below which only rounding is left
 _ROWS_AT_ONCE = 256
 
@@ -40,7 +40,7 @@ def contrastive_accuracy(z_BVD: jax.Array) -> jax.Array:
     """
     _check_views(z_BVD)
     rows_ND = _unit_rows(z_BVD)
-    return _accuracy(_dot(rows_ND, rows_ND.T), z_BVD.shape[1])
+    return _accuracy(dot(rows_ND, rows_ND.T), z_BVD.shape[1])
 
 
 def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax.Array:
@@ -65,7 +65,7 @@ def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax
     _check_views(z_BVD)
     _check_temperature(temperature)
     rows_ND = _unit_rows(z_BVD)
-    return _entropy(_dot(rows_ND, rows_ND.T), temperature)
+    return _entropy(dot(rows_ND, rows_ND.T), temperature)
 
 
 def alignment(z_BVD: jax.Array) -> jax.Array:
@@ -87,7 +87,7 @@ def alignment(z_BVD: jax.Array) -> jax.Array:
     """
     _check_views(z_BVD)
     views = z_BVD.shape[1]
-    z_BVD = _unit(z_BVD)
+    z_BVD = unit(z_BVD)
     distance_BVV = jnp.sum((z_BVD[:, :, None] - z_BVD[:, None, :]) ** 2, axis=-1)
     return jnp.sum(distance_BVV) / (z_BVD.shape[0] * views * (views - 1))
 
@@ -113,11 +113,11 @@ def uniformity(z_ND: jax.Array, t: float = 2.0) -> jax.Array:
     _check_rows(z_ND)
     if t <= 0:
         raise ValueError(f"uniformity needs t > 0, got {t}; the paper uses 2")
-    z_ND = _unit(z_ND)
+    z_ND = unit(z_ND)
 
     def log_potential(row: tuple[jax.Array, jax.Array]) -> jax.Array:
         own, z_D = row
-        distance_N = jnp.sum(z_D**2) + jnp.sum(z_ND**2, axis=1) - 2 * _dot(z_ND, z_D)
+        distance_N = jnp.sum(z_D**2) + jnp.sum(z_ND**2, axis=1) - 2 * dot(z_ND, z_D)
         others = jnp.arange(len(z_ND)) != own
         return logsumexp(-t * jnp.maximum(distance_N, 0.0), where=others)
 
@@ -143,7 +143,7 @@ def embedding_std(z_ND: jax.Array) -> jax.Array:
     Chen & He 2021 (SimSiam, arXiv:2011.10566), section 4.1.
     """
     _check_rows(z_ND)
-    return jnp.mean(jnp.std(_unit(z_ND), axis=0))
+    return jnp.mean(jnp.std(unit(z_ND), axis=0))
 
 
 def effective_rank(z_ND: jax.Array, order: int = 1) -> jax.Array:
@@ -169,7 +169,7 @@ def effective_rank(z_ND: jax.Array, order: int = 1) -> jax.Array:
     _check_rows(z_ND)
     if order not in (1, 2):
         raise ValueError(f"order is 1 (entropy) or 2 (participation ratio), got {order}")
-    covariance_DD = _covariance(_unit(z_ND))
+    covariance_DD = _covariance(unit(z_ND))
     total = jnp.trace(covariance_DD)
     normalised_DD = covariance_DD / jnp.maximum(total, _NO_SPREAD)
     if order == 1:
@@ -222,7 +222,7 @@ def dimension_spectrum(z_ND: jax.Array) -> jax.Array:
     Jing et al. 2022 (Understanding dimensional collapse, arXiv:2110.09348), section 3.
     """
     _check_rows(z_ND)
-    covariance_DD = _covariance(_unit(z_ND))
+    covariance_DD = _covariance(unit(z_ND))
     total = jnp.trace(covariance_DD)
     share_D = jnp.maximum(jnp.linalg.eigvalsh(covariance_DD / jnp.maximum(total, _NO_SPREAD)), 0.0)
     return jnp.where(total > _NO_SPREAD, share_D[::-1], 0.0)
@@ -259,7 +259,7 @@ def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Ar
             f"got {label_N.dtype} {label_N.shape}"
         )
     _, place_N, count_C = np.unique(label_N, return_inverse=True, return_counts=True)
-    sum_CD = jax.ops.segment_sum(_unit(z_ND), place_N, num_segments=len(count_C))
+    sum_CD = jax.ops.segment_sum(unit(z_ND), place_N, num_segments=len(count_C))
     mean_CD = sum_CD / count_C[:, None].astype(np.float32)
     within = 1 - jnp.mean(jnp.sum(mean_CD**2, axis=1))
     total = 1 - jnp.sum(jnp.mean(mean_CD, axis=0) ** 2)
@@ -290,7 +290,7 @@ def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> M
     if z_BVD.shape[0] < 2:
         raise ValueError(f"summary compares examples: need B >= 2, got shape {z_BVD.shape}")
     rows_ND = _unit_rows(z_BVD)
-    similarity_NN = _dot(rows_ND, rows_ND.T)
+    similarity_NN = dot(rows_ND, rows_ND.T)
     entropy = {}
     if temperature is not None:
         _check_temperature(temperature)
@@ -373,24 +373,11 @@ def _same_example(n: int, views: int) -> jax.Array:
 
 def _covariance(rows_ND: jax.Array) -> jax.Array:
     centred_ND = rows_ND - jnp.mean(rows_ND, axis=0, keepdims=True)
-    return _dot(centred_ND.T, centred_ND) / len(rows_ND)
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Accelerators round float32 factors by default, which would show in small distances.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return dot(centred_ND.T, centred_ND) / len(rows_ND)
 
 
 def _unit_rows(z_BVD: jax.Array) -> jax.Array:
-    return _unit(z_BVD).reshape(-1, z_BVD.shape[-1])
-
-
-def _unit(z: jax.Array) -> jax.Array:
-    z = z.astype(jnp.float32)
-    peak = jnp.max(jnp.abs(z), axis=-1, keepdims=True)
-    z = z / jnp.where(peak > _NO_LENGTH, peak, 1.0)  # keeps the squares within float32
-    square = jnp.sum(z**2, axis=-1, keepdims=True)
-    return jnp.where(square > 0, z * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return unit(z_BVD).reshape(-1, z_BVD.shape[-1])
 
 
 def _check_views(z_BVD: jax.Array) -> None:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax._numerics import dot
+
 METRICS = ("cosine", "euclidean")
 _QUERY_ROWS = 512  # queries that meet one tile of the bank at a time
 
@@ -156,8 +158,7 @@ def _similarity(query_QD: jax.Array, bank_SD: jax.Array, metric: str) -> jax.Arr
     if metric == "cosine":
         query_QD = query_QD / jnp.where(norm_Q > 0, norm_Q, 1.0)[:, None]
         bank_SD = bank_SD / jnp.where(norm_S > 0, norm_S, 1.0)[:, None]
-    # Accelerators round float32 factors by default, which would reorder close neighbours.
-    dot_QS = jnp.matmul(query_QD, bank_SD.T, precision=jax.lax.Precision.HIGHEST)
+    dot_QS = dot(query_QD, bank_SD.T)
     if metric == "cosine":
         return dot_QS
     square_QS = norm_Q[:, None] ** 2 + norm_S[None, :] ** 2 - 2 * dot_QS

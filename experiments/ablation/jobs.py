@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from contrastive_jax.errors import RunError
-from contrastive_jax.storage import metrics, workdir
+from contrastive_jax.storage import jsonl, workdir
 from experiments.ablation import grid, results
 from experiments.run import lifecycle, provenance
 from experiments.run.signals import STOPPED, StopSignal
@@ -60,7 +60,7 @@ def rows_of(plan: Plan) -> list[results.Row]:
     for job in plan.jobs:
         summary = summary_of(job)
         if summary:
-            log = metrics.read_jsonl(job.folder / "metrics.jsonl")
+            log = jsonl.read_jsonl(job.folder / "metrics.jsonl")
             rows.append(results.row(plan.grid, job.cell, job.seed, summary, log))
     return rows
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import contrastive_jax
 from contrastive_jax import augment, data, parallel, training
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
-from contrastive_jax.storage import metrics, workdir
+from contrastive_jax.storage import jsonl, tensorboard, workdir
 from contrastive_jax.training import optim
 from contrastive_jax.training.checkpoint import Checkpointer, digest
 from contrastive_jax.types import Feed, Objective, TrainState
@@ -322,8 +322,9 @@ def row_writer(
 ) -> Callable[[int, Mapping[str, float]], None]:
     """A function that puts a row into the run's metrics.jsonl and TensorBoard, and shows it."""
     folder, resume = begun.folder, begun.step or None
-    rows = stack.enter_context(metrics.JsonlWriter(folder / "metrics.jsonl", resume))
-    events = stack.enter_context(metrics.TensorBoardWriter(folder / "tensorboard", resume))
+    rows = stack.enter_context(closing(jsonl.JsonlWriter(folder / "metrics.jsonl", resume)))
+    events = tensorboard.TensorBoardWriter(folder / "tensorboard", resume)
+    stack.callback(events.close)
 
     def write(step: int, row: Mapping[str, float]) -> None:
         row = {**row, "learning_rate": float(begun.run.schedule(step - 1))}

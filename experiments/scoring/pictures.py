@@ -9,9 +9,10 @@ import numpy as np
 
 from contrastive_jax import data, figures, training
 from contrastive_jax.evaluation import knn
-from contrastive_jax.storage import metrics
+from contrastive_jax.storage import jsonl
 from contrastive_jax.training import compiler_options
 from contrastive_jax.types import TrainState
+from experiments.run import console
 
 Features = Mapping[str, np.ndarray]
 GRID, QUERIES, NEIGHBOURS, PAIRS = 8, 12, 6, 1000
@@ -45,17 +46,17 @@ def draw(
         [classes[label] if label >= 0 else "" for label in run.dataset.train["label"][:GRID]],
     )
     _draw_cosines(run, state, out / "cosines.png", views)
-    history = metrics.read_jsonl(folder / "metrics.jsonl")
-    figures.curves(out / "curves.png", history)
-    figures.score_bars(out / "scores.png", rows)
+    history = jsonl.read_jsonl(folder / "metrics.jsonl")
+    figures.curves(out / "curves.png", {"run": history})
+    figures.score_bars(out / "scores.png", rows, console.protocol_name)
     for layer, z in trained[1].items():
         figures.embedding_map(
             out / f"map_{layer}.png", z, test["label"], classes, seed=run.plan.seed
         )
     h_bank, h_test = trained[0]["features"], trained[1]["features"]
-    chosen = np.linspace(0, len(h_test) - 1, QUERIES).astype(int)
+    chosen = np.linspace(0, len(h_test) - 1, min(QUERIES, len(h_test))).astype(int)
     similarity, index = knn.knn_neighbours(h_bank, h_test[chosen], k=NEIGHBOURS)
-    figures.neighbours(
+    figures.neighbors(
         out / "neighbours.png",
         test["image"][chosen],
         bank["image"][index],

@@ -31,7 +31,7 @@ _PANELS = (
     _Panel("grad_norm", "Gradient norm", ""),
 )
 _DASHES = ("-", "--", "-.", ":")  # color alone does not tell runs apart for everyone
-_TYPICAL = 60  # a longer curve is drawn faint under its moving average
+_SMOOTHED = 60  # a longer curve is drawn faint under its moving average
 
 
 def curves(path: PathLike, histories: Mapping[str, History]) -> Path:
@@ -53,15 +53,16 @@ def curves(path: PathLike, histories: Mapping[str, History]) -> Path:
     n_rows = max(1, -(-len(panels) // n_columns))
     last = max((row["step"] for rows in histories.values() for row in rows), default=1)
     with subplots(path, (3.9 * n_columns, 2.6 * n_rows + 0.3), n_rows, n_columns) as all_axes:
+        lines: dict[str, Any] = {}
         for axes, panel in zip(all_axes, panels, strict=False):
-            _draw_panel(axes, panel, histories)
+            lines |= _draw_panel(axes, panel, histories)
             axes.set_xlim(0, 1.03 * max(1, last))
         for axes in all_axes[len(panels) :]:
             axes.set_axis_off()
         if not panels:
             all_axes[0].set_title("No training metrics were logged")
         elif len(histories) > 1:
-            _legend(all_axes, letters=n_columns * 50)
+            _legend(all_axes[0].figure, lines, letters=n_columns * 50)
     return Path(path)
 
 
@@ -72,33 +73,35 @@ def _points(rows: History, panel: _Panel) -> np.ndarray:
     return np.array(kept, float).reshape(-1, 2).T
 
 
-def _draw_panel(axes: Any, panel: _Panel, histories: Mapping[str, History]) -> None:
+def _draw_panel(axes: Any, panel: _Panel, histories: Mapping[str, History]) -> dict[str, Any]:
+    """Draw a metric of every run that has it; return the lines by the name of the run."""
     colors = palette(len(histories)) if len(histories) > 1 else [BLUE]
+    lines = {}
     for i, (name, rows) in enumerate(histories.items()):
         step, value = _points(rows, panel)
         style = {"color": colors[i], "linestyle": _DASHES[i % len(_DASHES)]}
         if len(step):
-            _draw_line(axes, step, value, **style)[0].set_gid(name)
+            lines[name] = _draw_line(axes, step, value, **style)
     axes.set(title=panel.title, xlabel="step", ylabel=panel.unit)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.locator_params(axis="x", nbins=5, integer=True)
     axes.grid(True)
+    return lines
 
 
-def _draw_line(axes: Any, step: np.ndarray, value: np.ndarray, **style: Any) -> list[Any]:
+def _draw_line(axes: Any, step: np.ndarray, value: np.ndarray, **style: Any) -> Any:
     """Draw a metric against the step; where it is long, faint under its moving average."""
-    if len(value) < _TYPICAL:
+    if len(value) < _SMOOTHED:
         marker = "o" if len(value) < 30 else None
-        return axes.plot(step, value, marker=marker, markersize=3, **style)
+        return axes.plot(step, value, marker=marker, markersize=3, **style)[0]
     half = max(1, len(value) // 100)
     smooth = [value[max(0, i - half) : i + half + 1].mean() for i in range(len(value))]
     axes.plot(step, value, color=style["color"], alpha=0.3, linewidth=0.7)
-    return axes.plot(step, smooth, linewidth=1.6, **style)
+    return axes.plot(step, smooth, linewidth=1.6, **style)[0]
 
 
-def _legend(all_axes: Sequence[Any], letters: int) -> None:
-    """One legend for all panels, in lines of about so many letters."""
-    lines = {line.get_gid(): line for axes in all_axes for line in axes.lines if line.get_gid()}
-    names = [shortened(name, letters - 8) for name in lines]
+def _legend(figure: Any, lines: Mapping[str, Any], letters: int) -> None:
+    """Write one legend for all panels, in rows of about so many letters."""
+    names = [shortened(name, 40) for name in lines]
     columns = min(len(names), letters // (max(map(len, names)) + 8))
-    legend(all_axes[0].figure, list(lines.values()), names, columns)
+    legend(figure, list(lines.values()), names, columns)

@@ -54,11 +54,12 @@ def embedding_map(
         raise ValueError(f"a map needs rows of finite features, not {len(features_ND)} such rows")
     kept = np.random.default_rng(seed).permutation(len(features_ND))[:_ROWS]
     label_N = np.full(len(kept), -1) if labels is None else np.asarray(labels)[kept].clip(min=-1)
+    count = f"{len(kept):,} image{'s' * (len(kept) > 1)}"
     maps = _maps(np.asarray(features_ND, np.float32)[kept], seed)
     with subplots(path, (4.8 * len(maps), 4.9), 1, len(maps)) as all_axes:
         for axes, (title, xy_N2) in zip(all_axes, maps, strict=True):
             handles = _scatter(axes, xy_N2, label_N)
-            axes.set(title=f"{title}, {len(kept):,} images", xticks=[], yticks=[])
+            axes.set(title=f"{title}, {count}", xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=FAINT)
         names = [class_name(class_names, label) for label in np.unique(label_N)]
         if 1 < len(names) <= _LEGEND_CLASSES or label_N[0] >= 0 and len(names) == 1:
@@ -101,12 +102,12 @@ def _tsne(x_ND: np.ndarray, pca_N2: np.ndarray, seed: int) -> np.ndarray:
 def _scatter(axes: Any, xy_N2: np.ndarray, label_N: np.ndarray) -> list[Any]:
     """Draw the points of each class in a color and a marker, unlabeled ones in gray."""
     classes = np.unique(label_N)
-    colors = palette(len(classes))
+    colors = dict(zip(classes[classes >= 0], palette(np.sum(classes >= 0)), strict=False))
     style = {"s": 10 if len(xy_N2) > 500 else 20, "linewidths": 0}
     drawn = []
     for i, label in enumerate(classes):
         x_N, y_N = xy_N2[label_N == label].T
-        color = GRAY if label < 0 else colors[i]
+        color = colors.get(label, GRAY)
         marker = "." if label < 0 else _MARKERS[i % len(_MARKERS)]
         drawn.append(axes.scatter(x_N, y_N, marker=marker, color=[color], **style))
     return drawn

@@ -102,7 +102,8 @@ def _tsne(x_ND: np.ndarray, pca_N2: np.ndarray, seed: int) -> np.ndarray:
 def _scatter(axes: Any, xy_N2: np.ndarray, label_N: np.ndarray) -> list[Any]:
     """Draw the points of each class in a color and a marker, unlabeled ones in gray."""
     classes = np.unique(label_N)
-    colors = dict(zip(classes[classes >= 0], palette(np.sum(classes >= 0)), strict=False))
+    known = classes[classes >= 0]
+    colors = dict(zip(known, palette(len(known)), strict=False))
     style = {"s": 10 if len(xy_N2) > 500 else 20, "linewidths": 0}
     drawn = []
     for i, label in enumerate(classes):

@@ -148,7 +148,7 @@ ODD_NAMES = ["", "$\\frac", "_hidden", "鳥", "a\nb", "Ünïcode ß", "x" * 60, 
 DRAWINGS = {
     **{
         f"{name} of {channels} channels": lambda path, draw=draw, channels=channels: draw(
-            path, shape=(8, 8, channels)
+            path, n=2, shape=(8, 8, channels)
         )
         for name, draw in DRAW_IMAGES.items()
         for channels in (1, 2, 3, 4, 5, 12)

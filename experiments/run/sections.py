@@ -185,9 +185,9 @@ def unset(config: ConfigDict, sections: Sections, key: str) -> None:
 def check_names(kind: str, given: set[str], known: set[str]) -> None:
     """Refuse a name that does not exist, naming the nearest one and all others.
 
-    >>> check_names("key of 'loss'", {"temprature"}, {"kind", "temperature"})
+    >>> check_names("key of 'loss'", {"knd"}, {"kind", "temperature"})
     Traceback (most recent call last):
-    contrastive_jax.errors.ConfigError: 'temprature' is no key of 'loss'; did you mean 'temperature'?
+    contrastive_jax.errors.ConfigError: 'knd' is no key of 'loss'; did you mean 'kind'?
     It has: kind, temperature.
     """
     for name in sorted(given - known):

@@ -5,6 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from contrastive_jax.evaluation import protocols
+from contrastive_jax.evaluation.results import value_of
+
 SHOWN = {  # metric -> label of the progress line
     "loss": "loss",
     "contrastive_accuracy": "contrastive",
@@ -104,34 +107,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     low, high = row.get("ci95") or (None, None)
     interval = "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
-    value = f"{100 * row.get('value', row.get('accuracy')):.1f} %"
-    name = protocol_name(row["protocol"])
+    value = f"{100 * value_of(row):.1f} %"
+    name = protocols.label(row["protocol"])
     return row["representation"], row["layer"], name, value, interval
-
-
-def protocol_name(protocol: Mapping[str, Any]) -> str:
-    """A short name of a protocol; the JSON has all of it.
-
-    >>> protocol_name({"name": "few-label", "labels_per_class": 10, "draws": 5})
-    'linear, 10 labels/class x 5'
-    """
-    if protocol["name"] == "knn":
-        temperature = protocol.get("temperature")
-        weights = "unweighted" if temperature is None else f"T={temperature:g}"
-        metric = "" if protocol.get("metric", "cosine") == "cosine" else f" {protocol['metric']}"
-        chosen = ", chosen" if "selection" in protocol else ""
-        return f"kNN k={protocol['k']} {weights}{metric}{chosen}"
-    if protocol["name"] == "few-label":
-        fraction = protocol.get("fraction")
-        labels = f"{protocol['labels_per_class']} labels/class"
-        labels = f"{100 * fraction:g} % of labels" if fraction else labels
-        return f"linear, {labels} x {protocol['draws']}"
-    if protocol["name"] in ("retrieval", "clusters"):
-        return f"{protocol['name']}, {protocol['measure']}"
-    if protocol["name"] in ("sgd", "finetune"):
-        fraction = protocol.get("label_fraction", 1)
-        labels = "" if fraction == 1 else f", {100 * fraction:g} % of labels"
-        return f"{protocol['name']}, {protocol['epochs']:g} epochs{labels}"
-    if protocol["name"] == "transformation":
-        return f"linear, predicts {protocol['predicts']}"
-    return "linear, L-BFGS" if protocol["name"] == "linear" else str(protocol["name"])

@@ -73,7 +73,7 @@ def _about(run: lifecycle.Run, folder: Path, step: int) -> dict[str, Any]:
 
 def _scores(folder: Path, step: int) -> Mapping[str, Any] | None:
     """The evaluations of this very step, each with its protocol; None where there are none."""
-    for name in folders.OF_OWN_DATA:
+    for name in folders.SCORED_FILES:
         path = folder / "results" / f"{name}.json"
         summary = workdir.read_json(path) if path.is_file() else None
         if isinstance(summary, dict) and summary.get("step") == step and "evaluations" in summary:

@@ -1,4 +1,4 @@
-"""What runs and ablations left in their folders, read for a report."""
+"""Run and ablation folders, read for a report."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import metrics, workdir
 from experiments.run import command_line, restore
 
-OF_OWN_DATA = ("summary", "linear_probe", "evaluation")  # results/*.json, first choice first
+SCORED_FILES = ("summary", "linear_probe", "evaluation")  # results/*.json on the run's data
 ABLATION_FILES = ("results.jsonl", "table.md", "figure.png", "verdict.json")
 
 
@@ -18,9 +18,9 @@ class Run(NamedTuple):
 
     name: str
     folder: Path
+    method: str
     config: dict[str, Any]  # "section.key" -> value
-    command: str
-    versions: dict[str, str]
+    description: dict[str, Any]  # the rest of config.json: "command", "versions", "code", "data"
     history: list[dict[str, Any]]  # of metrics.jsonl
     results: dict[str, dict[str, Any]]  # of results/*.json that hold evaluations, by name
     other_results: dict[str, Any]  # the others
@@ -48,7 +48,7 @@ class Ablation(NamedTuple):
 
 
 def read(folders: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
-    """The runs and the ablations among the folders, in order.
+    """Read the runs and the ablations among the folders, in order.
 
     Raises:
       ConfigError: a folder is neither, has nothing to show yet, or is given twice.
@@ -64,13 +64,13 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The keys of the configs that are not the same in all runs."""
+    """List the keys of the configs that are not the same in all runs."""
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
     return [key for key in keys if len({json.dumps(run.config.get(key)) for run in runs}) > 1]
 
 
 def state(run: Run) -> str:
-    """A few words on how far a run has come."""
+    """Say how far a run has come."""
     if run.summary is None:
         return f"not finished: step {run.step:,}, not scored"
     scored = run.summary.get("step", run.step)
@@ -80,7 +80,7 @@ def state(run: Run) -> str:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """Find the shortest ends of the paths that are all different."""
     for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
         if len(set(names)) == len(names):
@@ -98,14 +98,15 @@ def _read(folder: Path, name: str) -> Run | Ablation:
 
 def _read_run(folder: Path, name: str) -> Run:
     description = restore.description(folder)
+    config = description.pop("config")
     log = folder / "metrics.jsonl"
     results = {p.stem: workdir.read_json(p) for p in sorted((folder / "results").glob("*.json"))}
     run = Run(
         name=name,
         folder=folder,
-        config={k: v for k, v in command_line.leaves(description["config"]) if "[" not in k},
-        command=str(description.get("command", "")),
-        versions=description.get("versions", {}),
+        method=description.get("method") or ("moco" if "moco" in config else "simclr"),
+        config={k: v for k, v in command_line.leaves(config) if "[" not in k},
+        description=description,
         history=metrics.read_jsonl(log) if log.is_file() else [],
         results={key: value for key, value in results.items() if _has_evaluations(value)},
         other_results={key: v for key, v in results.items() if not _has_evaluations(v)},
@@ -140,5 +141,5 @@ def _read_ablation(folder: Path, name: str) -> Ablation:
 def _mapping(path: Path) -> dict[str, Any]:
     found = workdir.read_json(path)
     if not isinstance(found, dict):
-        raise ConfigError(f"{path} is not a JSON object: repair or remove it.")
+        raise ConfigError(f"{path} is not a JSON object; run experiments.ablations again.")
     return found

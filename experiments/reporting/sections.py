@@ -1,215 +1,210 @@
-"""The sections of a report, each from what runs or ablations left."""
+"""The sections of a report as plain data: {"id", "title", "blocks"}, rendered by page.html."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contrastive_jax import figures
-from experiments.reporting import folders, scores
-from experiments.reporting import html as page
-from experiments.reporting.features import Pictures
+from experiments.reporting import folders, render, scores
+from experiments.reporting.features import Findings
 from experiments.reporting.folders import Ablation, Run
-from experiments.reporting.html import Html
 
-Section = tuple[str, Html]
+Block = dict[str, Any]  # one key names its kind: "text", "note", "table", "pictures", ...
 _CAPTIONS = {
     "views": "Training images above their random views: what the loss calls the same.",
     "map_features": "Test images by their features h, which evaluation uses; PCA and t-SNE.",
     "map_embedding": "Test images by their embedding z, which the loss sees; PCA and t-SNE.",
-    "neighbours": "Test images beside the training images whose features are nearest.",
+    "neighbors": "Test images beside the training images whose features are nearest.",
     "cosines": "Cosines of z: two views of one image against views of different images.",
     "scores": "The scores of the table, with their 95 % intervals.",
+    "curves": "Metrics of the training batches against the step; long ones faint, under their "
+    "moving average. The test set has no part in them.",
 }
-_ELSEWHERE = {"curves"}  # drawn again, for all runs over one another
+_CAPTIONS["neighbours"] = _CAPTIONS["neighbors"]  # the file's name in older runs
+_PLACED = ("views", "map_features", "map_embedding", "neighbors", "neighbours")
+_COLLAPSE = "On test images, at most 2,000 of them: has the representation collapsed?"
 
 
-def of_ablations(ablations: Sequence[Ablation]) -> list[Section]:
-    """A section for each ablation: its verdict, figure and table."""
-    return [(f"Ablation {a.name}", _ablation(a)) for a in ablations]
+def of_ablation(ablation: Ablation, number: int) -> dict[str, Any]:
+    """Show an ablation's verdict, figure, table and results."""
+    verdict, blocks = ablation.verdict or {}, []
+    if verdict:
+        blocks.append({"verdict": {"outcome": "no verdict yet", **verdict}})
+    if ablation.figure:
+        caption = f"{len(ablation.rows):,} results." if ablation.rows else ""
+        blocks.append({"pictures": [render.picture(ablation.figure, caption, ablation.name)]})
+    if ablation.table:
+        start = ablation.table.find("\n|") if verdict else 0  # the verdict is above already
+        blocks.append({"markdown": ablation.table[max(start, 0) :]})
+    if not blocks:
+        blocks.append({"note": "Not finished: there is no table, figure or verdict yet."})
+    for title, value in (("The verdict in full", verdict), ("Every result", ablation.rows)):
+        blocks += [_details(title, value)] if value else []
+    title = f"Ablation {ablation.name}"
+    return {"id": f"ablation-{number}", "title": title, "blocks": blocks}
 
 
 def of_runs(
-    runs: Sequence[Run], findings: Mapping[str, Pictures | str], scratch: Path
-) -> list[Section]:
-    """The sections on runs, in the order of the page; those with nothing to show are left out."""
-    made = [
-        ("Runs", _overview(runs)),
-        ("What differs", _difference(runs)),
-        ("Scores", scores.scores(runs)),
-        ("Paired tests", scores.paired_tests(runs)),
-        ("Curves", _curves(runs, scratch)),
-        ("Augmented views", _left_by_runs(runs, ["views"])),
-        ("Embedding maps", _left_by_runs(runs, ["map_features", "map_embedding"])),
-        ("Nearest neighbours", _left_by_runs(runs, ["neighbours"])),
-        ("Hardest pairs", _found(runs, findings, lambda p: [p.negatives, p.false_negatives])),
-        ("Confusion", _found(runs, findings, lambda p: [p.confusion] if p.confusion else [])),
-        ("Health", _health(runs)),
-        ("More pictures", _left_by_runs(runs, _others(runs))),
-        ("Configs", _configs(runs)),
-    ]
-    return [(title, page.section(title, body)) for title, body in made if body]
+    runs: Sequence[Run], findings: Mapping[str, Findings], scratch: Path
+) -> list[dict[str, Any]]:
+    """Make the sections on runs, in order; those with nothing to show are left out.
 
-
-def _ablation(ablation: Ablation) -> Html:
-    verdict = ablation.verdict or {}
-    pieces = [_verdict(verdict)]
-    if ablation.figure:
-        caption = f"{len(ablation.rows):,} results." if ablation.rows else ""
-        pieces.append(page.figures([page.figure(ablation.figure, caption, ablation.name)]))
-    if ablation.table:
-        repeated = ablation.table.find("|") if verdict else 0  # the verdict stands above already
-        pieces.append(page.markdown(ablation.table[max(repeated, 0) :]))
-    if not (ablation.table or ablation.figure or verdict):
-        pieces.append(page.note("Not finished: there is no table, figure or verdict yet."))
-    if verdict:
-        pieces.append(page.details("The verdict in full", _json(verdict)))
-    if ablation.rows:
-        pieces.append(page.details("Every result", _json(ablation.rows)))
-    return page.section(f"Ablation {ablation.name}", *pieces)
-
-
-def _verdict(verdict: Mapping[str, Any]) -> Html:
-    """The claim, what became of it, and why."""
-    outcome = str(verdict.get("outcome", "no verdict yet"))
-    kind = {"reproduced": "reproduced", "not reproduced": "not", "undecided": "undecided"}
-    style = f"verdict {kind.get(outcome, '')}".strip()
-    claim = [page.element("p", str(verdict["claim"]))] if "claim" in verdict else []
-    seeds = verdict.get("seeds")
-    count = f", seeds run: {len(seeds)}" if isinstance(seeds, list) else ""
-    reasons = verdict.get("reasons") or []
-    lines = [page.element("li", str(reason)) for reason in reasons]
-    return page.join(
-        [
-            *claim,
-            page.element("p", page.element("span", outcome, class_=style), count),
-            *([page.element("ul", *lines)] if lines else []),
-        ]
-    )
-
-
-def _overview(runs: Sequence[Run]) -> Html:
-    head = ["run", "state", "data", "encoder", "loss", "seed", "device", "training"]
-    return page.table(head, [_facts(run) for run in runs])
-
-
-def _facts(run: Run) -> list[str]:
-    def value(*keys: str) -> str:
-        found = (run.config.get(key) for key in keys)
-        return next((str(v) for v in found if v is not None), "")
-
-    summary = run.summary or {}
-    seconds = summary.get("seconds", {}).get("training")
+    Args:
+      runs: at least one.
+      findings: by the name of a run, what was computed from its checkpoint.
+      scratch: an existing folder to draw in.
+    """
+    others = sorted({name for run in runs for name in run.figures} - {*_PLACED, "curves"})
+    made = {
+        "Runs": [{"table": _overview(runs)}],
+        "What differs": _difference(runs),
+        "Scores": scores.scores(runs),
+        "Paired tests": scores.paired_tests(runs),
+        "Curves": _curves(runs, scratch),
+        "Augmented views": _saved(runs, _PLACED[:1]),
+        "Embedding maps": _saved(runs, _PLACED[1:3]),
+        "Nearest neighbors": _saved(runs, _PLACED[3:]),
+        "Hardest pairs": _found(runs, findings, ("negatives", "false negatives")),
+        "Confusion": _found(runs, findings, ("confusion",)),
+        "Diagnostics": _diagnostics(runs),
+        "More pictures": _saved(runs, others),
+        "Configs": [_config(run) for run in runs],
+    }
     return [
-        run.name,
-        folders.state(run),
-        value("data.name", "data.source"),
-        f"ResNet-{value('encoder.depth')}, width {value('encoder.width') or '1.0'}",
-        f"{value('loss.kind')}, temperature {value('loss.temperature')}",
-        value("train.seed"),
-        str(summary.get("device", "")),
-        "" if seconds is None else f"{seconds:,.0f} s",
+        {"id": title.lower().replace(" ", "-"), "title": title, "blocks": blocks}
+        for title, blocks in made.items()
+        if blocks
     ]
 
 
-def _difference(runs: Sequence[Run]) -> Html:
+def _overview(runs: Sequence[Run]) -> dict[str, Any]:
+    columns = [_summary(run) for run in runs]
+    rows = [[key, *(column[key] for column in columns)] for key in columns[0]]
+    return {"head": ["", *(run.name for run in runs)], "rows": [r for r in rows if any(r[1:])]}
+
+
+def _summary(run: Run) -> dict[str, str]:
+    """Describe a run in a few lines; an empty one is not known."""
+    summary, code = run.summary or {}, run.description.get("code") or {}
+    seconds = (summary.get("seconds") or {}).get("training")
+    losses = (_compact(run, section) for section in dict.fromkeys(("loss", run.method)))
+    return {
+        "state": folders.state(run),
+        "method": run.method,
+        "data": _data(run),
+        "classes": ", ".join((run.description.get("data") or {}).get("class_names", [])[:20]),
+        "encoder": _compact(run, "encoder"),
+        "loss": ", ".join(filter(None, losses)),
+        "optimizer": _compact(run, "optimizer"),
+        "seed": str(run.config.get("train.seed", "")),
+        "device": str(summary.get("device", "")),
+        "training": "" if seconds is None else f"{seconds:,.0f} s",
+        "code": f"{code.get('commit') or ''}{' and changes' if code.get('dirty') else ''}",
+    }
+
+
+def _data(run: Run) -> str:
+    """Name the data, with its shape and size where the run recorded them."""
+    known = run.description.get("data") or {}
+    name = known.get("name") or run.config.get("data.name") or run.config.get("data.source", "")
+    sizes = [f"{known[part]:,} {part}" for part in ("train", "test") if known.get(part) is not None]
+    shape = ["x".join(map(str, known["image_shape"]))] if known.get("image_shape") else []
+    count = [f"{len(known['class_names'])} classes"] if known.get("class_names") else []
+    return ", ".join([str(name), *sizes, *shape, *count])
+
+
+def _compact(run: Run, section: str) -> str:
+    """Write a section of the config in a line: "nt_xent, temperature=0.2"."""
+    start = f"{section}."
+    given = {key.removeprefix(start): v for key, v in run.config.items() if key.startswith(start)}
+    names = [str(given.pop(key)) for key in ("kind", "name") if given.get(key) is not None]
+    return ", ".join([*names, *(f"{key}={v}" for key, v in given.items() if v is not None)])
+
+
+def _difference(runs: Sequence[Run]) -> list[Block]:
     if len(runs) < 2:
-        return Html()
-    keys = folders.differing(runs)
-    if not keys:
-        return page.element("p", "The configs of these runs are the same.")
-    rows = [[key, *(_value(run.config, key) for run in runs)] for key in keys]
-    return page.table(["key", *(run.name for run in runs)], rows)
+        return []
+    rows = [[key, *(_value(run, key) for run in runs)] for key in folders.differing(runs)]
+    if not rows:
+        return [{"text": "The configs of these runs are the same."}]
+    return [{"table": {"head": ["key", *(run.name for run in runs)], "rows": rows}}]
 
 
-def _value(config: Mapping[str, Any], key: str) -> str:
-    return json.dumps(config[key]) if key in config else "–"
+def _value(run: Run, key: str) -> str:
+    return json.dumps(run.config[key]) if key in run.config else "–"
 
 
-def _curves(runs: Sequence[Run], scratch: Path) -> Html:
+def _curves(runs: Sequence[Run], scratch: Path) -> list[Block]:
     histories = {run.name: run.history for run in runs if run.history}
     if not histories:
-        return Html()
-    path = figures.overlaid_curves(scratch / "curves.png", histories)
-    caption = "Metrics of the training batches against the step; long ones faint, under their "
-    caption += "moving average. The test set has no part in them."
-    return page.figures([page.figure(path, caption)])
+        return []
+    path = scratch / "curves.png"
+    drawn = render.attempt(lambda: (figures.overlaid_curves(path, histories), _CAPTIONS["curves"]))
+    return [_block(drawn, "")]
 
 
-def _left_by_runs(runs: Sequence[Run], names: Sequence[str]) -> Html:
-    """The pictures that the runs drew themselves, runs beside one another."""
-    made = [
-        page.figure(run.figures[name], _CAPTIONS.get(name, name.replace("_", " ")), run.name)
+def _block(drawn: render.Drawn | str, name: str) -> Block:
+    """Show a picture, or the reason why there is none."""
+    if isinstance(drawn, str):
+        return {"note": f"{name}: {drawn}" if name else drawn}
+    return {"pictures": [render.picture(*drawn, name)]}
+
+
+def _saved(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
+    """Show the pictures that the runs drew themselves, runs side by side."""
+    pictures = [
+        render.picture(run.figures[name], _CAPTIONS.get(name, name.replace("_", " ")), run.name)
         for name in names
         for run in runs
         if name in run.figures
     ]
-    return page.figures(made) if made else Html()
-
-
-def _others(runs: Sequence[Run]) -> list[str]:
-    named = {"views", "map_features", "map_embedding", "neighbours", *_ELSEWHERE}
-    return sorted({name for run in runs for name in run.figures} - named)
+    return [{"pictures": pictures}] if pictures else []
 
 
 def _found(
-    runs: Sequence[Run],
-    findings: Mapping[str, Pictures | str],
-    pick: Callable[[Pictures], Sequence[tuple[Path, str]]],
-) -> Html:
-    """What was computed from the checkpoints, or why it was not."""
-    notes, made = [], []
-    for run in runs:
-        found = findings.get(run.name)
-        if isinstance(found, str):
-            notes.append(page.note(f"{run.name}: could not be computed. {found}"))
-        elif found is not None and not pick(found):
-            notes.append(page.note(f"{run.name}: its checkpoint has no scored linear probe."))
-        elif found is not None:
-            made += [page.figure(path, caption, run.name) for path, caption in pick(found)]
-    return page.join([*notes, *([page.figures(made)] if made else [])])
-
-
-def _health(runs: Sequence[Run]) -> Html:
-    gauges: dict[tuple[str, str], dict[str, float]] = {}
-    for run in runs:
-        for layer, values in _gauges(run):
-            for gauge, number in values.items():
-                if isinstance(number, float | int):  # a spectrum is not
-                    gauges.setdefault((layer, gauge), {})[run.name] = number
-    if not gauges:
-        return Html()
-    rows = [
-        [f"{gauge.replace('_', ' ')}, {layer}"]
-        + [f"{by_run[run.name]:.4g}" if run.name in by_run else "–" for run in runs]
-        for (layer, gauge), by_run in gauges.items()
+    runs: Sequence[Run], findings: Mapping[str, Findings], names: Sequence[str]
+) -> list[Block]:
+    """Show what was computed from the checkpoints, and for each picture that is missing, why."""
+    drawn = [
+        (run.name, findings[run.name][n]) for run in runs if run.name in findings for n in names
     ]
-    lead = "On test images, at most 2,000 of them: has the representation collapsed?"
-    table = page.table(["gauge", *(run.name for run in runs)], rows)
-    return page.join([page.element("p", lead, class_="muted"), table])
+    notes = dict.fromkeys(f"{name}: {found}" for name, found in drawn if isinstance(found, str))
+    pictures = [render.picture(*found, name) for name, found in drawn if isinstance(found, tuple)]
+    return [*({"note": note} for note in notes), *([{"pictures": pictures}] if pictures else [])]
 
 
-def _gauges(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name in ("summary", "evaluation"):
-        yield from (run.results.get(name, {}).get("health") or {}).items()
-
-
-def _configs(runs: Sequence[Run]) -> Html:
-    pieces = []
+def _diagnostics(runs: Sequence[Run]) -> list[Block]:
+    values: dict[str, dict[str, str]] = {}
     for run in runs:
-        rows = [[key, _value(run.config, key)] for key in run.config]
-        versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
-        pieces.append(
-            page.details(
-                run.name,
-                page.element("pre", page.element("code", run.command)),
-                page.element("p", versions, class_="muted"),
-                page.table(["key", "value"], rows),
-                *(page.details(name, _json(value)) for name, value in run.other_results.items()),
-            )
-        )
-    return page.join(pieces)
+        for layer, name, number in _measured(run):
+            values.setdefault(f"{name.replace('_', ' ')}, {layer}", {})[run.name] = f"{number:.4g}"
+    names = [run.name for run in runs]
+    rows = [[key, *(by_run.get(name, "–") for name in names)] for key, by_run in values.items()]
+    table = {"head": ["diagnostic", *names], "rows": rows, "numbers": True}
+    return [{"text": _COLLAPSE}, {"table": table}] if rows else []
 
 
-def _json(value: Any) -> Html:
-    return page.element("pre", page.element("code", json.dumps(value, indent=1)))
+def _measured(run: Run) -> Iterator[tuple[str, str, float]]:
+    """Give (layer, diagnostic, number) of the results; a spectrum is not a number."""
+    for result in (run.results.get(name, {}) for name in ("summary", "evaluation")):
+        layers = result.get("diagnostics") or result.get("health") or {}
+        for layer, values in layers.items():
+            for name, number in values.items() if isinstance(values, Mapping) else ():
+                if isinstance(number, float | int):
+                    yield layer, name, number
+
+
+def _config(run: Run) -> Block:
+    versions = run.description.get("versions") or {}
+    blocks: list[Block] = [
+        {"code": str(run.description.get("command", ""))},
+        {"text": ", ".join(f"{name} {number}" for name, number in versions.items())},
+        {"table": {"head": ["key", "value"], "rows": [[k, _value(run, k)] for k in run.config]}},
+        *(_details(name, value) for name, value in run.other_results.items()),
+    ]
+    return {"details": run.name, "blocks": blocks}
+
+
+def _details(title: str, value: Any) -> Block:
+    return {"details": title, "blocks": [{"code": json.dumps(value, indent=1)}]}

@@ -37,14 +37,13 @@ class Run(NamedTuple):
 
 
 class Ablation(NamedTuple):
-    """One ablation's folder; a file that is not there is None."""
+    """One ablation's folder; what is not there is empty."""
 
     name: str
-    folder: Path
-    rows: list[dict[str, Any]]
-    table: str | None
+    results: str  # a JSON object a line
+    table: str  # Markdown
     figure: Path | None
-    verdict: dict[str, Any] | None
+    verdict: dict[str, Any]
 
 
 def read(folders: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
@@ -90,7 +89,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read(folder: Path, name: str) -> Run | Ablation:
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder; give the workdir of a run or of an ablation.")
+        raise ConfigError(f"{folder} is no folder; give the folder of a run or of an ablation.")
     if any((folder / file).is_file() for file in ABLATION_FILES):
         return _read_ablation(folder, name)
     return _read_run(folder, name)
@@ -98,9 +97,9 @@ def _read(folder: Path, name: str) -> Run | Ablation:
 
 def _read_run(folder: Path, name: str) -> Run:
     description = restore.description(folder)
-    config = description.pop("config")
-    log = folder / "metrics.jsonl"
+    config, log = description.pop("config"), folder / "metrics.jsonl"
     results = {p.stem: workdir.read_json(p) for p in sorted((folder / "results").glob("*.json"))}
+    scored = {key: value for key, value in results.items() if _has_evaluations(value)}
     run = Run(
         name=name,
         folder=folder,
@@ -108,8 +107,8 @@ def _read_run(folder: Path, name: str) -> Run:
         config={k: v for k, v in command_line.leaves(config) if "[" not in k},
         description=description,
         history=metrics.read_jsonl(log) if log.is_file() else [],
-        results={key: value for key, value in results.items() if _has_evaluations(value)},
-        other_results={key: v for key, v in results.items() if not _has_evaluations(v)},
+        results=scored,
+        other_results={key: value for key, value in results.items() if key not in scored},
         figures={path.stem: path for path in sorted((folder / "figures").glob("*.png"))},
     )
     if not run.history and not results:
@@ -122,24 +121,11 @@ def _has_evaluations(value: Any) -> bool:
 
 
 def _read_ablation(folder: Path, name: str) -> Ablation:
-    rows, table, figure, verdict = (folder / file for file in ABLATION_FILES)
-    lines = rows.read_text(encoding="utf-8").splitlines() if rows.is_file() else []
-    try:
-        read_rows = [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise ConfigError(f"{rows} is not one JSON object a line ({error}).") from error
+    results, table, figure, verdict = (folder / file for file in ABLATION_FILES)
     return Ablation(
         name,
-        folder,
-        read_rows,
-        table.read_text(encoding="utf-8") if table.is_file() else None,
+        results.read_text(encoding="utf-8") if results.is_file() else "",
+        table.read_text(encoding="utf-8") if table.is_file() else "",
         figure if figure.is_file() else None,
-        _mapping(verdict) if verdict.is_file() else None,
+        workdir.read_json(verdict) if verdict.is_file() else {},
     )
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    found = workdir.read_json(path)
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} is not a JSON object; run experiments.ablations again.")
-    return found

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,28 +41,33 @@ def scores(runs: Sequence[Run]) -> list[Block]:
     for name in sorted(names, key=lambda name: (name != "summary", name)):
         scored = [run for run in runs if name in run.results]
         blocks += [{"heading": f"{name}.json"}] if name != "summary" else [{"text": _LEAD}]
-        blocks += [{"scores": _table(name, scored)}, _protocols(name, scored)]
+        blocks.append({"scores": _table(name, scored)})
+        blocks += [_every_row(run, name) for run in scored]
     return blocks
 
 
 def _table(name: str, runs: Sequence[Run]) -> dict[str, Any]:
-    """Group the rows by protocol; a line holds what has the same representation in each run."""
-    groups: dict[str, dict[tuple[Any, ...], dict[str, Row]]] = {}
+    """Make a line of the rows that have the same protocol and representation in each run."""
+    found: dict[tuple[str, str, int], dict[str, Row]] = {}
     for run in runs:
         seen: Counter[tuple[str, str]] = Counter()  # protocols of one label may still differ
-        for row in _measured(run, name):
-            if is_shown(row["protocol"]):
-                protocol, line = label(row["protocol"]), _representation(row)
-                group = groups.setdefault(protocol, {})
-                group.setdefault((line, seen[protocol, line]), {})[run.name] = row
-                seen[protocol, line] += 1
+        for row in run.results[name]["evaluations"]:
+            if value(row) is not None and is_shown(row["protocol"]):
+                line = label(row["protocol"]), _representation(row)
+                found.setdefault((*line, seen[line]), {})[run.name] = row
+                seen[line] += 1
+    protocols = list(dict.fromkeys(protocol for protocol, *_ in found))
     return {
         "columns": [_column(run, name) for run in runs],
-        "groups": [
-            {"protocol": protocol, "lines": [_line(at[0], of, runs) for at, of in lines.items()]}
-            for protocol, lines in groups.items()
+        "lines": [
+            {"protocol": line[0], "representation": line[1], "cells": _cells(found[line], runs)}
+            for line in sorted(found, key=lambda line: protocols.index(line[0]))
         ],
     }
+
+
+def _representation(row: Row) -> str:
+    return " ".join(dict.fromkeys((row["representation"], row["layer"])))
 
 
 def _column(run: Run, name: str) -> str:
@@ -70,27 +75,16 @@ def _column(run: Run, name: str) -> str:
     return run.name if step is None else f"{run.name}, step {step:,}"
 
 
-def _measured(run: Run, name: str) -> Iterator[Row]:
-    return (row for row in run.results[name]["evaluations"] if value(row) is not None)
-
-
-def _representation(row: Row) -> str:
-    return " ".join(dict.fromkeys((row["representation"], row["layer"])))
-
-
-def _line(name: str, row_of: Mapping[str, Row], runs: Sequence[Run]) -> dict[str, Any]:
-    cells = [_cell(row_of[run.name]) if run.name in row_of else None for run in runs]
-    baseline = next(iter(row_of.values()))["representation"] != "trained"
-    return {"representation": name, "baseline": baseline, "cells": cells}
+def _cells(row_of: Mapping[str, Row], runs: Sequence[Run]) -> list[dict[str, Any] | None]:
+    return [_cell(row_of[run.name]) if run.name in row_of else None for run in runs]
 
 
 def _cell(row: Row) -> dict[str, Any]:
     """Scale a score and its interval to percent."""
-    low, high = (100 * bound for bound in row.get("ci95") or (np.nan, np.nan))
     named = measure(row)
     return {
         "value": 100 * (value(row) or 0.0),
-        "interval": None if np.isnan(low) else (low, high),
+        "interval": [100 * bound for bound in row.get("ci95") or ()],
         "measure": "" if named == "accuracy" or named in label(row["protocol"]) else named,
         "protocol": _protocol(row),
     }
@@ -100,23 +94,14 @@ def _protocol(row: Row) -> str:
     """Write all that a row says of how it was measured, one entry a line."""
     entries = {**row["protocol"], "measure": measure(row)}
     entries |= {k: row[k] for k in ("split", "n", "ci95_method", "std") if k in row}
-    written = {k: v if isinstance(v, str) else json.dumps(v) for k, v in entries.items()}
-    return "\n".join(f"{k}: {v}" for k, v in written.items())
+    return "\n".join(
+        f"{k}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in entries.items()
+    )
 
 
-def _protocols(name: str, runs: Sequence[Run]) -> Block:
-    rows = [
-        [
-            run.name,
-            _representation(row),
-            f"{100 * (value(row) or 0.0):.2f}",
-            _protocol(row).replace("\n", "; "),
-        ]
-        for run in runs
-        for row in _measured(run, name)
-    ]
-    table = {"head": ["run", "representation", "%", "protocol"], "rows": rows}
-    return {"details": "Protocols in full", "blocks": [{"table": table}]}
+def _every_row(run: Run, name: str) -> Block:
+    rows = "\n".join(json.dumps(row) for row in run.results[name]["evaluations"])
+    return {"details": f"{run.name}: every score with its protocol", "blocks": [{"code": rows}]}
 
 
 def paired_tests(runs: Sequence[Run]) -> list[Block]:
@@ -125,8 +110,9 @@ def paired_tests(runs: Sequence[Run]) -> list[Block]:
     kept = {run.name: _predictions(run) for run in runs}
     blocks: list[Block] = []
     for run in others:
-        same = _same_images(kept[first.name], kept[run.name])
-        tests = paired(kept[run.name], kept[first.name]) if same else {}
+        ours, theirs = kept[run.name], kept[first.name]
+        same = np.array_equal(ours.get("label", ()), theirs.get("label", ()))
+        tests = paired(ours, theirs) if ours and theirs and same else {}
         if tests:
             blocks.append({"text": f"{run.name} minus {first.name}, {_PAIRED}"})
             blocks.append({"table": _test_table(tests)})
@@ -142,10 +128,6 @@ def _predictions(run: Run) -> dict[str, np.ndarray]:
     shown = {row.get("predictions") for row in rows if is_shown(row["protocol"])}
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files if name in shown or name == "label"}
-
-
-def _same_images(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
-    return "label" in one and "label" in other and np.array_equal(one["label"], other["label"])
 
 
 def _test_table(tests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The sections of a report as plain data: {"id", "title", "blocks"}, rendered by page.html."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,22 @@ _COLLAPSE = "On test images, at most 2,000 of them: has the representation colla
 
 def of_ablation(ablation: Ablation, number: int) -> dict[str, Any]:
     """Show an ablation's verdict, figure, table and results."""
-    verdict, blocks = ablation.verdict or {}, []
+    verdict, blocks = ablation.verdict, []
     if verdict:
         blocks.append({"verdict": {"outcome": "no verdict yet", **verdict}})
     if ablation.figure:
-        caption = f"{len(ablation.rows):,} results." if ablation.rows else ""
-        blocks.append({"pictures": [render.picture(ablation.figure, caption, ablation.name)]})
+        caption = f"{len(ablation.results.splitlines()):,} results."
+        blocks += _pictures([(ablation.name, (ablation.figure, caption))])
     if ablation.table:
         start = ablation.table.find("\n|") if verdict else 0  # the verdict is above already
         blocks.append({"markdown": ablation.table[max(start, 0) :]})
     if not blocks:
         blocks.append({"note": "Not finished: there is no table, figure or verdict yet."})
-    for title, value in (("The verdict in full", verdict), ("Every result", ablation.rows)):
-        blocks += [_details(title, value)] if value else []
-    title = f"Ablation {ablation.name}"
-    return {"id": f"ablation-{number}", "title": title, "blocks": blocks}
+    if verdict:
+        blocks.append(_details("The verdict in full", json.dumps(verdict, indent=1)))
+    if ablation.results:
+        blocks.append(_details("Every result", ablation.results))
+    return {"id": f"ablation-{number}", "title": f"Ablation {ablation.name}", "blocks": blocks}
 
 
 def of_runs(
@@ -136,42 +137,39 @@ def _value(run: Run, key: str) -> str:
 
 
 def _curves(runs: Sequence[Run], scratch: Path) -> list[Block]:
-    histories = {run.name: run.history for run in runs if run.history}
-    if not histories:
-        return []
-    path = scratch / "curves.png"
+    histories, path = {run.name: run.history for run in runs if run.history}, scratch / "curves.png"
     drawn = render.attempt(lambda: (figures.overlaid_curves(path, histories), _CAPTIONS["curves"]))
-    return [_block(drawn, "")]
-
-
-def _block(drawn: render.Drawn | str, name: str) -> Block:
-    """Show a picture, or the reason why there is none."""
-    if isinstance(drawn, str):
-        return {"note": f"{name}: {drawn}" if name else drawn}
-    return {"pictures": [render.picture(*drawn, name)]}
+    return _pictures([("", drawn)]) if histories else []
 
 
 def _saved(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
     """Show the pictures that the runs drew themselves, runs side by side."""
-    pictures = [
-        render.picture(run.figures[name], _CAPTIONS.get(name, name.replace("_", " ")), run.name)
-        for name in names
+    captions = {name: _CAPTIONS.get(name, name.replace("_", " ")) for name in names}
+    return _pictures(
+        (run.name, (run.figures[name], caption))
+        for name, caption in captions.items()
         for run in runs
         if name in run.figures
-    ]
-    return [{"pictures": pictures}] if pictures else []
+    )
 
 
 def _found(
     runs: Sequence[Run], findings: Mapping[str, Findings], names: Sequence[str]
 ) -> list[Block]:
-    """Show what was computed from the checkpoints, and for each picture that is missing, why."""
-    drawn = [
-        (run.name, findings[run.name][n]) for run in runs if run.name in findings for n in names
-    ]
-    notes = dict.fromkeys(f"{name}: {found}" for name, found in drawn if isinstance(found, str))
-    pictures = [render.picture(*found, name) for name, found in drawn if isinstance(found, tuple)]
-    return [*({"note": note} for note in notes), *([{"pictures": pictures}] if pictures else [])]
+    """Show what was computed from the checkpoints."""
+    found = [(run.name, findings[run.name]) for run in runs if run.name in findings]
+    return _pictures((run_name, pictures[name]) for run_name, pictures in found for name in names)
+
+
+def _pictures(drawn: Iterable[tuple[str, render.Drawn | str]]) -> list[Block]:
+    """Show the pictures of (run, picture), and a note for each that is absent, saying why."""
+    notes, pictures = {}, []
+    for name, found in drawn:
+        if isinstance(found, str):
+            notes[f"{name}: {found}"] = None
+        else:
+            pictures.append(render.picture(*found, name))
+    return [{"note": note} for note in notes] + ([{"pictures": pictures}] if pictures else [])
 
 
 def _diagnostics(runs: Sequence[Run]) -> list[Block]:
@@ -197,14 +195,18 @@ def _measured(run: Run) -> Iterator[tuple[str, str, float]]:
 
 def _config(run: Run) -> Block:
     versions = run.description.get("versions") or {}
-    blocks: list[Block] = [
-        {"code": str(run.description.get("command", ""))},
-        {"text": ", ".join(f"{name} {number}" for name, number in versions.items())},
-        {"table": {"head": ["key", "value"], "rows": [[k, _value(run, k)] for k in run.config]}},
-        *(_details(name, value) for name, value in run.other_results.items()),
-    ]
-    return {"details": run.name, "blocks": blocks}
+    rows = [[key, _value(run, key)] for key in run.config]
+    others = [_details(name, json.dumps(v, indent=1)) for name, v in run.other_results.items()]
+    return {
+        "details": run.name,
+        "blocks": [
+            {"code": str(run.description.get("command", ""))},
+            {"text": ", ".join(f"{name} {number}" for name, number in versions.items())},
+            {"table": {"head": ["key", "value"], "rows": rows}},
+            *others,
+        ],
+    }
 
 
-def _details(title: str, value: Any) -> Block:
-    return {"details": title, "blocks": [{"code": json.dumps(value, indent=1)}]}
+def _details(title: str, text: str) -> Block:
+    return {"details": title, "blocks": [{"code": text}]}

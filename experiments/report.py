@@ -7,12 +7,11 @@ python -m experiments.report runs/a runs/b --to comparison.html
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from contrastive_jax.storage import workdir
-from experiments.reporting import features, folders, render, sections
-from experiments.reporting.folders import Ablation, Run
+from experiments.reporting import content, features, folders, render
 from experiments.run import command_line, lifecycle
 
 
@@ -24,33 +23,13 @@ def main(argv: Sequence[str]) -> int:
     workdir.prepare(target.parent)
     with tempfile.TemporaryDirectory() as scratch:
         findings = {} if arguments.quick else _findings(runs, Path(scratch))
-        text = html(runs, ablations, findings, Path(scratch))
+        text = render.page(content.of(runs, ablations, findings, Path(scratch)))
     workdir.write_text(target, text)
     print(f"{target}: {len(text.encode()) / 1e6:.1f} MB, nothing else is needed to read it")
     return 0
 
 
-def html(
-    runs: Sequence[Run],
-    ablations: Sequence[Ablation],
-    findings: Mapping[str, features.Findings],
-    scratch: Path,
-) -> str:
-    """Make the report.
-
-    Args:
-      runs, ablations: as `folders.read` gives them.
-      findings: by the name of a run, what was computed from its checkpoint.
-      scratch: an existing folder to draw in.
-    """
-    parts = [sections.of_ablation(ablation, i) for i, ablation in enumerate(ablations, 1)]
-    parts += sections.of_runs(runs, findings, scratch) if runs else []
-    counts = [(len(runs), "run"), (len(ablations), "ablation")]
-    lead = " and ".join(f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts if n)
-    return render.page(", ".join(item.name for item in [*runs, *ablations]), lead, parts)
-
-
-def _findings(runs: Sequence[Run], scratch: Path) -> dict[str, features.Findings]:
+def _findings(runs: Sequence[folders.Run], scratch: Path) -> dict[str, features.Findings]:
     lifecycle.set_up_jax()
     found = {}
     for i, run in enumerate(runs):

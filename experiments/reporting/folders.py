@@ -1,6 +1,5 @@
 """Run and ablation folders, read for a report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,12 +59,6 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
     found = [_read(folder, name) for folder, name in zip(absolute, names, strict=True)]
     runs = [item for item in found if isinstance(item, Run)]
     return runs, [item for item in found if isinstance(item, Ablation)]
-
-
-def differing(runs: Sequence[Run]) -> list[str]:
-    """List the keys of the configs that are not the same in all runs."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.config))
-    return [key for key in keys if len({json.dumps(run.config.get(key)) for run in runs}) > 1]
 
 
 def state(run: Run) -> str:

@@ -1,8 +1,9 @@
 """A report's HTML: one self-contained file, every string of which is escaped by the template."""
 
 import base64
+import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,8 @@ Drawn = tuple[Path, str]  # a PNG and its caption
 _DOTS_PER_PIXEL = 150 / 96  # figures have 150 dots an inch, CSS 96 pixels
 
 
-def page(title: str, lead: str, sections: Sequence[Mapping[str, Any]]) -> str:
-    """Render the report.
-
-    Args:
-      title: of the document.
-      lead: a line below it.
-      sections: {"id", "title", "blocks"}; page.html lists the kinds of blocks.
-    """
+def page(content: Mapping[str, Any]) -> str:
+    """Render the content of a report."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -31,17 +26,20 @@ def page(title: str, lead: str, sections: Sequence[Mapping[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markdown"] = _markdown
-    version = contrastive_jax.__version__
-    template = environment.get_template("page.html")
-    return template.render(title=title, lead=lead, sections=sections, version=version)
+    environment.filters |= {"markdown": _markdown, "json": json.dumps}
+    return environment.get_template("page.html").render(
+        content, version=contrastive_jax.__version__
+    )
 
 
-def picture(path: Path, caption: str, name: str = "") -> dict[str, Any]:
-    """Embed a PNG as a data URI, with its caption and the name of its run."""
+def picture(name: str, drawn: Drawn | str) -> dict[str, Any]:
+    """Embed a picture of a run as a data URI, or give a note where there is none."""
+    if isinstance(drawn, str):
+        return {"note": f"{name}: {drawn}" if name else drawn}
+    path, caption = drawn
     data = path.read_bytes()
     if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
-        return {"name": name, "caption": f"{path} is no PNG and is not shown.", "source": None}
+        return {"note": f"{name}: {path} is no PNG and is not shown."}
     width, height = (round(n / _DOTS_PER_PIXEL) for n in struct.unpack(">II", data[16:24]))
     source = "data:image/png;base64," + base64.b64encode(data).decode()
     return {"name": name, "caption": caption, "source": source, "width": width, "height": height}

@@ -23,9 +23,7 @@ _CURVES = (
     "Metrics of the training batches against the step; long ones faint, under their moving "
     "average. The test set has no part in them."
 )
-_PLACES: dict[
-    str, Sequence[str]
-] = {  # section -> names of the pictures that the runs drew themselves
+_PLACES: dict[str, Sequence[str]] = {  # section -> names of pictures in the folders
     "Augmented views": ("views",),
     "Embedding maps": ("map_features", "map_embedding"),
     "Nearest neighbors": ("neighbors", "neighbours"),

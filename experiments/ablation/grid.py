@@ -13,7 +13,7 @@ from contrastive_jax.figures.ablation import FORMS
 
 Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
 Overrides = Mapping[str, Any]
-COLUMN_KEYS = ("layer", "name", "k", "temperature", "gauge")
+COLUMN_KEYS = ("layer", "name", "k", "temperature", "metric")
 KEYS = ("experiment", "axes", "cells", "seeds", "columns", "tuned", "figure", "seconds")
 FIGURE_KEYS = ("form", "axis", "columns", "tuned")
 
@@ -55,7 +55,7 @@ def read(path: str, preset: str) -> Grid:
       cells       instead of axes: name, or (row, column), -> overrides
       seeds       how many, from the base's train.seed on
       columns     name -> {"layer", "name", "k", "temperature"} of a row of the summary, or
-                  {"gauge": a metric of the last logged step}
+                  {"metric": name, a metric of the last logged step}
       tuned       name -> cells, the best of which, by the mean of the column "validation", stands
                   for all; it may be left out
       figure      {"form", "axis", "columns": a series each (default: the headline), "tuned": True
@@ -218,10 +218,10 @@ def _label(value: Any) -> str:
 def _columns(columns: Mapping[str, Any], path: str) -> Mapping[str, Mapping[str, Any]]:
     for name, column in columns.items():
         wrong = sorted(set(column) - set(COLUMN_KEYS))
-        if wrong or not ({"gauge"} == set(column) or {"layer", "name"} <= set(column)):
+        if wrong or not ({"metric"} == set(column) or {"layer", "name"} <= set(column)):
             raise ConfigError(
                 f"{path}: the column {name!r} is {dict(column)}; give layer and name "
-                "(and k, temperature), or gauge."
+                "(and k, temperature), or metric."
             )
     return columns
 

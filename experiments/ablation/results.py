@@ -51,11 +51,11 @@ def _measure(
     summary: Mapping[str, Any],
     log: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    if "gauge" in spec:
-        values = [line[spec["gauge"]] for line in log if line.get(spec["gauge"]) is not None]
+    if "metric" in spec:
+        values = [line[spec["metric"]] for line in log if line.get(spec["metric"]) is not None]
         if not values:
-            raise ValueError(f"column {name!r}: no row of metrics.jsonl has {spec['gauge']!r}")
-        return {"value": values[-1], "gauge": spec["gauge"]}
+            raise ValueError(f"column {name!r}: no row of metrics.jsonl has {spec['metric']!r}")
+        return {"value": values[-1], "metric": spec["metric"]}
     for evaluation in summary["evaluations"]:
         protocol = {**evaluation["protocol"], "layer": evaluation["layer"]}
         wanted = all(protocol.get(key) == value for key, value in spec.items())
@@ -164,7 +164,7 @@ def table(
 def _entries(grid: Grid, own: Mapping[str, Sequence[float]]) -> list[str]:
     entries = []
     for name, spec in grid.columns.items():
-        scale = 1.0 if "gauge" in spec and not _is_share(spec["gauge"]) else 100.0
+        scale = 1.0 if "metric" in spec and not _is_share(spec["metric"]) else 100.0
         digits = 2 if scale == 1.0 else 1
         measured = claims.sample(own[name])
         entry = f"{scale * measured.mean:.{digits}f}"
@@ -174,8 +174,8 @@ def _entries(grid: Grid, own: Mapping[str, Sequence[float]]) -> list[str]:
     return entries
 
 
-def _is_share(gauge: str) -> bool:
-    return gauge.endswith(("accuracy", "validation"))
+def _is_share(metric: str) -> bool:
+    return metric.endswith(("accuracy", "validation"))
 
 
 def draw(path: Path, title: str, grid: Grid, rows: Sequence[Row]) -> None:

@@ -9,7 +9,7 @@ Claim     encoding the views separately, as dkobak/simclr-cifar10 does, is a cho
 full      ResNet-18 on CIFAR-10, 100 epochs. 66 runs, expected: 11 hours on one GPU. Not yet
           measured.
 cpu       10,000 images of CIFAR-10, a small encoder, 234 steps, three seeds, 11 of the rows. What
-          pays off late looks worse here than it is. 33 runs, about 33 minutes on two CPU cores;
+          pays off late is underrated here. 33 runs, about 33 minutes on two CPU cores;
           recorded with more rows: benchmarks/results/ablations/recipe_cpu.
 """
 

@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         target, name = _target(command, argv)
         run, step, trained = opened.load(command.strings["step"] or "latest")
         run = run if target is None else _on_other_data(run, target)
-        other = _other(command.strings["against"], f"{name}.npz", run)
+        other = _other(command.strings["against"], f"{name}.npz", images.labels(run).test)
         result, predictions = _score(run, trained, request)
         result |= {"paired": intervals.compare(predictions, other)} if other else {}
         result |= provenance.of_scores(run, opened.description, step)
@@ -201,7 +201,7 @@ def _name_predictions(
     return rows, kept
 
 
-def _other(folder: str | None, name: str, run: Run) -> dict[str, np.ndarray]:
+def _other(folder: str | None, name: str, label_N: np.ndarray) -> dict[str, np.ndarray]:
     """The predictions of the run of --against, {} without one."""
     if folder is None:
         return {}
@@ -210,7 +210,7 @@ def _other(folder: str | None, name: str, run: Run) -> dict[str, np.ndarray]:
         raise ConfigError(f"{path} is not there; first run experiments.evaluate on that run.")
     with np.load(path, allow_pickle=False) as file:
         theirs = dict(file)
-    if not np.array_equal(theirs["label"], images.labels(run).test):
+    if not np.array_equal(theirs["label"], label_N):
         raise ConfigError(f"{path} is of other test images; a paired test needs the same.")
     return theirs
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import jsonl, workdir
-from experiments.run import command_line, restore
+from experiments.run import restore
+from experiments.run.sections import leaves
 
 SCORED_FILES = ("summary", "linear_probe", "evaluation")  # results/*.json on the run's data
 ABLATION_FILES = ("results.jsonl", "table.md", "figure.png", "verdict.json")
@@ -97,7 +98,7 @@ def _read_run(folder: Path, name: str) -> Run:
         name=name,
         folder=folder,
         method=restore.method_of({**description, "config": config}),
-        config={k: v for k, v in command_line.leaves(config) if "[" not in k},
+        config={k: v for k, v in leaves(config) if "[" not in k},
         description=description,
         history=jsonl.read_jsonl(log) if log.is_file() else [],
         results=scored,

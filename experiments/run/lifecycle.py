@@ -35,10 +35,12 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     try:
         with multihost.joined(command.strings), ExitStack() as stack:
             folder, finished = _claim_folder(experiment, command, stack)
-            if finished is not None:
-                print(f"{folder} is complete:\n{console.table(finished['evaluations'])}")
-                return 0
+            if finished is not None and resume.same_place(folder, command.config):
+                return _say_complete(folder, finished)
             run, identity = _build(experiment, command)
+            resume.check_data(folder, identity)
+            if finished is not None:
+                return _say_complete(folder, finished)
             with failures.memory_explained(run.dataset.batch_size, run.mesh.devices.size):
                 summary = train_and_score(
                     run,
@@ -56,6 +58,11 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
         return STOPPED
     print(console.table(summary["evaluations"]))
     print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
+    return 0
+
+
+def _say_complete(folder: Path, summary: Mapping[str, Any]) -> int:
+    print(f"{folder} is complete:\n{console.table(summary['evaluations'])}")
     return 0
 
 

@@ -49,6 +49,22 @@ def check_folder(folder: Path, experiment: Experiment, config: ConfigDict) -> No
     _refuse_config(folder, restore.config_of(before, experiment), plain(config))
 
 
+def same_place(folder: Path, config: ConfigDict) -> bool:
+    """Whether a run's data is where it was, so that it need not be read again to be known."""
+    before = restore.description(folder)["config"]["data"].get("data_dir")
+    return before == config.data.data_dir
+
+
+def check_data(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder whose run was trained on other data.
+
+    Raises:
+      ConfigError: naming what differs.
+    """
+    if (folder / "config.json").exists():
+        _refuse_data(folder, restore.description(folder).get("data"), identity)
+
+
 def finished_summary(
     folder: Path, experiment: Experiment, config: ConfigDict
 ) -> dict[str, Any] | None:

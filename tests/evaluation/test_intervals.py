@@ -70,3 +70,17 @@ def test_what_cannot_be_compared_is_refused(values):
     }.items():
         with pytest.raises(ValueError, match=match):
             call()
+
+
+def test_runs_are_compared_on_what_the_trained_encoders_of_both_predicted():
+    rng = np.random.default_rng(0)
+    label, mine, theirs = rng.integers(3, size=(3, 200))
+    kept = {"trained/features/ridge": mine, "trained/z/ridge": mine, "pixels/pixels/ridge": mine}
+    other = {"trained/features/ridge": theirs, "pixels/pixels/ridge": theirs, "label": label}
+    tests = intervals.compare({**kept, "label": label}, other)
+    assert list(tests) == ["trained/features/ridge"]
+    test = tests["trained/features/ridge"]
+    points = [int(a == y) - int(b == y) for a, b, y in zip(mine, theirs, label, strict=True)]
+    assert test["difference"] == pytest.approx(np.mean(points))
+    assert test["mcnemar"]["only_second"] == points.count(1)  # the second is the run itself
+    assert test["mcnemar"]["only_first"] == points.count(-1)

@@ -1,16 +1,20 @@
 """Bad input gets three lines at most, exit code 2, and no compilation."""
 
+import re
+import threading
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from contrastive_jax.errors import ConfigError
-from experiments.run import command_line, lifecycle
+from experiments.run import command_line, lifecycle, multihost
+from experiments.run.methods import METHODS
+from experiments.run.sections import complete, takes
 from experiments.simclr import EXPERIMENT
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = {**lifecycle.SHARED_SECTIONS, **EXPERIMENT.sections}
+SECTIONS = EXPERIMENT.all_sections()
 CONFIG = "--config=configs/digits.py:smoke"
 
 
@@ -18,17 +22,15 @@ pytestmark = pytest.mark.usefixtures("in_the_repository")
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """The experiment's command: words -> (exit code, stderr)."""
-    return lambda *words: _run(words, capsys, monkeypatch)
+def run(capsys):
+    """The experiment's command: arguments -> (exit code, stderr)."""
 
+    def call(*arguments) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as exit_info, command_line.exit_codes():
+            multihost.leave(lifecycle.main(EXPERIMENT, ["experiments/simclr.py", *arguments]))
+        return exit_info.value.code, capsys.readouterr().err
 
-def _run(words, capsys, monkeypatch) -> tuple[int, str]:
-    argv = ["experiments/simclr.py", *words]
-    monkeypatch.setattr("sys.argv", argv)  # ml_collections looks for overrides there
-    with pytest.raises(SystemExit) as exit_info:
-        command_line.exit_with(lambda _: lifecycle._main(EXPERIMENT, argv))
-    return exit_info.value.code, capsys.readouterr().err
+    return call
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,11 @@ def _run(words, capsys, monkeypatch) -> tuple[int, str]:
         ((CONFIG, "--config.loss.temperature=abc"), 2, "temperature"),
         ((CONFIG, "--config.loss.temperature=nan"), 2, "config.loss.temperature is nan"),
         ((CONFIG, "--config.loss.temperature=-1."), 2, "temperature is -1.0; give a positive"),
-        ((CONFIG, "--config.loss.kind=nt_xnet"), 2, "'nt_xnet'; give one of"),
+        (
+            (CONFIG, "--config.loss.kind=nt_xnet"),
+            2,
+            "'nt_xnet' (did you mean 'nt_xent'?); give one of",
+        ),
         ((CONFIG, "--config.optimizer.learning_rate=inf"), 2, "learning_rate is inf"),
         ((CONFIG, "--config.optimizer.name=sdg"), 2, "'sdg'; give one of"),
         ((CONFIG, "--config.encoder.depth=19"), 2, "encoder depth is 19"),
@@ -77,7 +83,7 @@ def test_a_workdir_under_a_file_is_refused(run, tmp_path):
 
 def test_help_prints_the_usage(capsys):
     with pytest.raises(SystemExit) as exit_info:
-        command_line.parse(["simclr", "--help"], "how to use it")
+        command_line.parse(["simclr", "--help"], "how to use it", {})
     assert exit_info.value.code == 0
     assert "how to use it" in capsys.readouterr().out
 
@@ -91,18 +97,106 @@ def test_help_prints_the_usage(capsys):
     ],
 )
 def test_every_config_has_the_keys_of_the_functions_that_read_it(words):
-    command = command_line.parse(["simclr", f"--config=configs/{words}"], "")
-    command_line.check(command.config, SECTIONS)
+    command = command_line.parse(["simclr", f"--config=configs/{words}"], "", SECTIONS)
+    assert set(command.config) == set(SECTIONS)
 
 
 def test_a_section_or_key_that_nothing_reads_is_named():
-    sections = {"loss": ("kind", "temperature")}
+    def loss(kind: str = "nt_xent", temperature: float = 0.5): ...
+
+    sections = {"loss": takes(loss)}
     with pytest.raises(ConfigError, match="'tempreature' is no key of 'loss'; did you mean"):
-        command_line.check(ConfigDict({"loss": {"tempreature": 1.0}}), sections)
+        complete(ConfigDict({"loss": {"tempreature": 1.0}}), sections)
     with pytest.raises(ConfigError, match="'lss' is no section; did you mean 'loss'"):
-        command_line.check(ConfigDict({"lss": {}, "loss": {}}), sections)
-    with pytest.raises(ConfigError, match="no section 'loss'"):
-        command_line.check(ConfigDict({}), sections)
+        complete(ConfigDict({"lss": {}, "loss": {}}), sections)
+
+
+def parsed(*arguments, config=CONFIG, method="simclr"):
+    sections = METHODS[method].all_sections()
+    return command_line.parse(["simclr", config, *arguments], "", sections).config
+
+
+def test_every_key_of_a_section_can_be_set_whether_the_file_writes_it_or_not():
+    config = parsed("--config.optimizer.annealing=linear", "--config.eval.probe_train=100")
+    assert config.optimizer.annealing == "linear"
+    assert config.eval.probe_train == 100
+    assert parsed("--config.optimizer.nesterov").optimizer.nesterov is True
+    assert parsed("--config.train.epochs", "2.5").train.epochs == 2.5
+
+
+def test_none_gives_a_key_its_default_back():
+    assert parsed("--config.optimizer.name=None").optimizer.name == "sgd"
+    assert parsed("--config.checkpoint.best_metric=None").checkpoint.best_metric is None
+    with pytest.raises(ConfigError, match="augment.size has no default"):
+        parsed("--config.augment.size=None")
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--config.optimizer.annealing=3.5.1", None),
+        ("--config.optimizer.anealing=linear", "did you mean 'annealing'"),
+        ("--config.augment.crop_scale[0]=", "crop_scale"),
+        ("--config.augment.crop_scale[7]=0.5", ""),
+        ("--config.train=3", ""),
+        ("--config.loss.margin=0.5", "'margin' is no key of 'loss'"),
+        ("--config.loss.kind=nt_margin=1", "give one of"),
+        ("--config.data.batch_size=1.5", "batch_size"),
+    ],
+)
+def test_a_bad_override_is_a_config_error(argument, says):
+    if says is None:  # any text is a string: the function that reads it refuses it
+        assert parsed(argument).optimizer.annealing == "3.5.1"
+        return
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        parsed(argument)
+
+
+def test_another_loss_takes_its_own_options_and_not_those_of_the_file():
+    config = parsed("--config.loss.kind=nt_margin", "--config.loss.margin=0.3")
+    assert config.loss.margin == 0.3
+    assert "temperature" not in config.loss  # the file's, which nt_margin does not take
+    with pytest.raises(ConfigError, match="'temperature' is no key of 'loss'"):
+        parsed("--config.loss.kind=nt_margin", "--config.loss.temperature=0.3")
+
+
+def test_a_config_that_cannot_run_is_an_error_of_its_file(tmp_path):
+    for text in ("import nowhere", "def get_config(preset=''):\n    return 3", "1 +", "x = 1"):
+        (tmp_path / "page.py").write_text(text + "\n")
+        with pytest.raises(ConfigError, match="page.py"):
+            parsed(config=f"--config={tmp_path}/page.py")
+
+
+def test_the_command_line_is_argv_whatever_else_python_was_given(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["notebook", "--config.loss.temperature=9.0", "--junk"])
+    assert parsed("--config.loss.temperature=0.25").loss.temperature == 0.25
+
+
+def test_a_platform_that_is_not_there_is_named(run, monkeypatch, tmp_path):
+    def no_cuda(*args):
+        raise RuntimeError("Unable to initialize backend 'cuda'\nmore")
+
+    monkeypatch.setattr("contrastive_jax.parallel.make_mesh", no_cuda)
+    code, err = run(CONFIG, f"--workdir={tmp_path}")
+    assert code == 2
+    assert "Unable to initialize backend 'cuda'" in err
+    assert len(err.strip().splitlines()) <= 3
+
+
+def test_commands_run_in_a_thread(tmp_path):
+    """A notebook's cell may not be the main thread, where alone signals can be taken over."""
+    seen = []
+
+    def work():
+        try:
+            lifecycle.main(EXPERIMENT, ["simclr", CONFIG, "--config.loss.temperature=-1.0"])
+        except ConfigError as error:
+            seen.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert "temperature is -1.0" in seen[0]
 
 
 def test_config_headers_say_how_to_run_them():

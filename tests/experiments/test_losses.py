@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from contrastive_jax import losses, parallel
+from contrastive_jax.errors import ConfigError
+from experiments.run import losses as by_name
 from experiments.run.losses import KINDS, pair_loss
+from experiments.run.sections import complete
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 0], np.int32)
 OPTIONS = {
@@ -30,16 +34,17 @@ SLOW = ("decoupled", "hard_negatives")
 )
 def test_a_kind_with_its_options_is_the_loss_of_the_library_on_all_devices(kind, key):
     z_BVD = jax.random.normal(key, (8, 2, 4))
-    sharded = jax.jit(pair_loss(kind, **OPTIONS[kind], mesh=parallel.make_mesh()))
-    labels = (LABELS,) if KINDS[kind].labelled else ()
-    expected = jax.jit(functools.partial(KINDS[kind].loss, **OPTIONS[kind]))(z_BVD, *labels)
-    np.testing.assert_allclose(sharded(z_BVD, LABELS), expected, rtol=1e-4, atol=1e-5)
+    loss = pair_loss(kind, parallel.make_mesh(), **OPTIONS[kind])
+    labels = (LABELS,) if loss.reads_labels else ()
+    expected = jax.jit(functools.partial(KINDS[kind], **OPTIONS[kind]))(z_BVD, *labels)
+    found = jax.jit(loss.function)(z_BVD, *labels)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_cross_entropy_reads_logits_and_leaves_unlabelled_rows_out(key):
+def test_cross_entropy_reads_logits_and_leaves_unlabeled_rows_out(key):
     logits_BVK = jax.random.normal(key, (8, 2, 3))
     label_B = np.array([0, 1, 2, -1, 1, 2, 0, -1], np.int32)
-    loss = jax.jit(pair_loss("cross_entropy", mesh=parallel.make_mesh()))(logits_BVK, label_B)
+    loss = jax.jit(pair_loss("cross_entropy", parallel.make_mesh()).function)(logits_BVK, label_B)
     for view in (0, 1):
         expected = optax.losses.softmax_cross_entropy_with_integer_labels(
             logits_BVK[:, view], np.maximum(label_B, 0)
@@ -47,7 +52,7 @@ def test_cross_entropy_reads_logits_and_leaves_unlabelled_rows_out(key):
         np.testing.assert_allclose(loss[:, view], jnp.where(label_B >= 0, expected, 0), rtol=1e-5)
 
 
-def test_without_normalisation_the_logits_are_inner_products(key):
+def test_without_normalization_the_logits_are_inner_products(key):
     z_BVD = 3.0 * jax.random.normal(key, (5, 2, 4))
     z_ND = z_BVD.reshape(10, 4)
     s = np.array(z_ND @ z_ND.T / 2.0)
@@ -64,12 +69,17 @@ def test_without_normalisation_the_logits_are_inner_products(key):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"kind": "nt_xnet"}, "give one of"),
-        ({"temperature": 0.0}, "give a positive"),
-        ({"kind": "nt_xent", "margin": 0.5}, "margin is 0.5, which 'nt_xent' does not take"),
-        ({"kind": "sup_con", "semi_hard": False}, "semi_hard is False"),
+        ({"kind": "nt_xnet"}, "loss.kind is 'nt_xnet' .did you mean 'nt_xent'"),
+        ({"kind": "nt_xent", "margin": 0.5}, "'margin' is no key of 'loss'"),
+        ({"kind": "nt_margin", "temperature": 0.5}, "'temperature' is no key of 'loss'"),
+        ({"kind": "sup_con", "semi_hard": False}, "'semi_hard' is no key"),
     ],
 )
-def test_a_value_that_nothing_reads_is_refused(settings, says):
-    with pytest.raises(ValueError, match=says):
-        pair_loss(**settings, mesh=parallel.make_mesh())
+def test_options_are_those_of_the_loss_itself(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        complete(ConfigDict({"loss": settings}), {"loss": by_name.SECTION})
+
+
+def test_a_temperature_of_zero_is_refused():
+    with pytest.raises(ValueError, match="give a positive"):
+        pair_loss("nt_xent", parallel.make_mesh(), temperature=0.0)

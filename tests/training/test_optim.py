@@ -12,7 +12,7 @@ PARAMS = {
     "probe": {"kernel": jnp.full((2, 2), 2.0)},
 }
 GRADS = jax.tree.map(lambda p: jnp.full_like(p, 0.5), PARAMS)
-LENGTH = {"batch_size": 512, "steps": 100, "steps_per_epoch": 10}
+LENGTH = {"batch_size": 512, "steps": 100, "steps_per_epoch": 10, "auxiliary": ("probe",)}
 
 
 def first_update(**settings):

@@ -12,8 +12,7 @@ import pytest
 from contrastive_jax import augment, data, losses, parallel, training
 from contrastive_jax.encoders import heads, resnet
 from contrastive_jax.errors import NonFiniteError
-from contrastive_jax.objectives import image_model as image_parts
-from contrastive_jax.objectives import simclr
+from contrastive_jax.objectives import image_model, simclr
 from contrastive_jax.training import loop, optim
 from contrastive_jax.training.checkpoint import Checkpointer, digest
 from contrastive_jax.types import LossOutput, Objective
@@ -37,7 +36,7 @@ def simclr_objective(mesh, temperature=0.5):
         augment.make_views(
             size=8, crop_scale=(0.5, 1.0), jitter_probability=0.0, grayscale_probability=0.0
         ),
-        lambda z_BVD, label_B: sharded(z_BVD),
+        sharded,
         n_classes=3,
         temperature=temperature,
     )
@@ -46,7 +45,7 @@ def simclr_objective(mesh, temperature=0.5):
 def line_objective():
     """A least-squares fit with a random target: another objective for the same loop."""
 
-    def loss(params, model_state, batch, key):
+    def loss(params, model_state, batch, key, step):
         target = batch["index"].astype(jnp.float32) + jax.random.normal(key)
         error = jnp.mean((params["w"] * batch["index"] - target) ** 2)
         return error, LossOutput({"seen": model_state["seen"] + 1}, {"loss": error})
@@ -54,7 +53,7 @@ def line_objective():
     return Objective(
         init=lambda key, batch: ({"w": jax.random.normal(key)}, {"seen": jnp.zeros((), jnp.int32)}),
         loss=loss,
-        embed=lambda params, model_state, batch: {"features": params["w"] * batch["image"]},
+        embed={"image": lambda params, state, batch: {"features": params["w"] * batch["image"]}},
     )
 
 
@@ -90,16 +89,16 @@ def _after_two_steps(examples, n_devices):
 
 
 def test_views_apart_have_batch_statistics_of_their_own():
-    parts = image_parts.make(
+    parts = image_model.make(
         resnet.make(depth=10, width=0.0625, stages=1), heads.make(hidden_dim=8, output_dim=4), 3
     )
     one = jax.random.uniform(jax.random.key(0), (5, 8, 8, 3))
     x_BVHWC = jnp.stack([one, 0.2 * one + 0.5], axis=1)
-    params, statistics = jax.jit(functools.partial(image_parts.init, parts))(jax.random.key(1), one)
-    alone = jax.jit(functools.partial(image_parts.train_mode, parts, params))
+    params, statistics = jax.jit(functools.partial(image_model.init, parts))(jax.random.key(1), one)
+    alone = jax.jit(functools.partial(image_model.train_mode, parts, params))
     apart, together = (
         jax.jit(functools.partial(encode, parts, params, statistics))
-        for encode in (image_parts.encode_apart, image_parts.encode_together)
+        for encode in (image_model.encode_separately, image_model.encode_jointly)
     )
 
     h_BVF, z_BVD, new = apart(x_BVHWC)
@@ -281,7 +280,7 @@ def failing_at(*seen):
     """The line objective with a gradient that is NaN in the steps that have seen so many."""
     objective = line_objective()
 
-    def loss(params, model_state, batch, key):
+    def loss(params, model_state, batch, key, step):
         error, out = objective.loss(params, model_state, batch, key)
         hit = jnp.isin(batch["step"][0], jnp.asarray(seen))
         return error + jnp.where(hit, jnp.nan, 0.0) * params["w"], out

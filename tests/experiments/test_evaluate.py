@@ -1,0 +1,42 @@
+"""The evaluation command: what it refuses before anything runs, and how runs are compared."""
+
+import numpy as np
+import pytest
+
+from contrastive_jax.errors import ConfigError
+from experiments import evaluate
+
+pytestmark = pytest.mark.usefixtures("in_the_repository")
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--protocols=knn,kmn", "'kmn' is none of knn, linear.*did you mean 'knn'"),
+        ("--epochs=many", "--epochs is 'many'; give a number"),
+        ("--epochs=nan", "--epochs nan"),
+        ("--label_fraction=1.5", "--label_fraction 1.5"),
+        ("--data=configs/nope.py", "no config file 'configs/nope.py'"),
+        ("--data=configs/digits.py:smok", "preset 'smok' is unknown"),
+        ("--step=99", "--step 99: the checkpoints are"),
+        ("--config.loss.temperature=0.9", "would make it another run"),
+        ("--config.eval.drws=3", "did you mean 'draws'"),
+        ("another_folder", "2 folders"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_anything_runs(argument, says, finished_run):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*.*")}
+    with pytest.raises(ConfigError, match=says):
+        evaluate.main(["evaluate.py", str(finished_run), argument])
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*.*")} == before
+
+
+def test_another_run_must_have_been_scored_on_the_same_test_images(tmp_path):
+    label = np.arange(5)
+    with pytest.raises(ConfigError, match="evaluation.npz is not there"):
+        evaluate._other(str(tmp_path), "evaluation.npz", label)
+    (tmp_path / "results").mkdir()
+    np.savez(tmp_path / "results" / "evaluation.npz", label=label)
+    assert set(evaluate._other(str(tmp_path), "evaluation.npz", label)) == {"label"}
+    with pytest.raises(ConfigError, match="other test images"):
+        evaluate._other(str(tmp_path), "evaluation.npz", label[::-1])

@@ -29,7 +29,7 @@ def record(run: Path, name: str, results: Path = RESULTS) -> Path:
     """Copy the summary of a finished run, with the commit that it was made by."""
     summary = json.loads((run / "results" / "summary.json").read_text())
     path = results / f"{name}.json"
-    path.write_text(json.dumps({**made_by(run), **summary}, indent=2) + "\n")
+    path.write_text(json.dumps({**summary, **made_by(run)}, indent=2) + "\n")
     return path
 
 
@@ -47,17 +47,21 @@ def keep_claim(ablation: Path, name: str, ablations: Path = tables.ABLATIONS) ->
     folder.mkdir(parents=True, exist_ok=True)
     for file in COPIED:
         shutil.copy(ablation / file, folder / file)
-    first_run = next((path.parent for path in sorted(ablation.rglob("config.json"))), ablation)
-    text = json.dumps({**made_by(first_run), **verdict}, indent=2, ensure_ascii=False)
+    text = json.dumps({**verdict, **made_by(ablation)}, indent=2, ensure_ascii=False)
     (folder / "verdict.json").write_text(text + "\n")
     return folder
 
 
-def made_by(run: Path) -> dict[str, Any]:
-    """The code that a run says it was made by; of older runs the commit that is checked out now."""
-    path = run / "config.json"
-    code = json.loads(path.read_text()).get("code") if path.exists() else None
-    return {"code": code} if code else {"commit": harness.commit()}
+def made_by(folder: Path) -> dict[str, Any]:
+    """The code that the runs in a folder say they were made by.
+
+    Runs of older versions do not say it; then it is the commit that is checked out now.
+    """
+    configs = [json.loads(path.read_text()) for path in sorted(folder.rglob("config.json"))]
+    codes = [config.get("code") for config in configs]
+    if not codes or None in codes:
+        return {"commit": harness.commit()}
+    return {"code": [code for i, code in enumerate(codes) if code not in codes[:i]]}
 
 
 def filled(page: Path, text: str, made: Mapping[str, str]) -> str:

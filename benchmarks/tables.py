@@ -28,16 +28,19 @@ Row = Sequence[str]
 
 
 def provenance(kept: Mapping[str, Any]) -> str:
-    """The commit beside a number.
+    """The commits beside a number: those that its runs were made by, where they say it.
 
-    >>> provenance({"code": {"commit": "0123456789", "dirty": True, "sha256": "abc"}})
+    >>> provenance({"code": [{"commit": "0123456789", "dirty": True, "sha256": "abc"}]})
     'commit 0123456 with changes'
     >>> provenance({"commit": "0123456789"})
     'commit at recording 0123456'
     """
-    code = kept.get("code")
-    if code is None:
+    if "code" not in kept:
         return f"commit at recording {kept['commit'][:7]}"
+    return ", ".join(map(_commit, kept["code"]))
+
+
+def _commit(code: Mapping[str, Any]) -> str:
     if code["commit"] is None:
         return f"code {code['sha256'][:7]}"
     return f"commit {code['commit'][:7]}" + " with changes" * bool(code["dirty"])

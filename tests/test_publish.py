@@ -1,4 +1,4 @@
-"""Publishing: tables are written from the evidence, runs are kept with the commit that made them."""
+"""Tables are written from the evidence; runs are kept with the commit that made them."""
 
 import json
 import re

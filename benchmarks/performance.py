@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HEAD = ("figure", "ours", "beside it", "ratio", "wanted", "verdict", "evidence")
+HEAD = "figure | ours | beside it | ratio | wanted | verdict | evidence"
 MISSED = "not reached ([tried](#what-was-tried))"
 OURS, MUON = "contrastive_jax", "contrastive_jax, Muon"  # contenders of time_to_accuracy.py
 SEPARATE = "contrastive_jax, views apart"  # a contender of train_step.py, as recorded

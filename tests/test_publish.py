@@ -1,5 +1,6 @@
 """Tables are written from the evidence; runs are kept with the commit that made them."""
 
+import doctest
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,10 @@ CODE = {"commit": "0123456789abcdef", "dirty": False, "sha256": "f" * 64}
 
 def filled(page: str = "README.md") -> str:
     return publish.filled(Path(page), BEFORE, {"x": "[new](benchmarks/y)"})
+
+
+def test_the_examples_of_the_tables_hold():
+    assert doctest.testmod(tables).failed == 0
 
 
 def test_a_stale_table_is_named_and_written_anew(tmp_path, monkeypatch, capsys):

@@ -36,12 +36,12 @@ def compiled_step(name: str, options: dict[str, str]) -> harness.Step:
     from contrastive_jax.training import compiler_options
 
     images = np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), np.uint8)
-    chosen = compiler_options.of_steps
-    compiler_options.of_steps = lambda mesh: options or None
+    chosen = compiler_options.for_steps
+    compiler_options.for_steps = lambda mesh: options or None
     try:
         contender = simclr_jax.contender(work.config(name, None, "float32"), images)
     finally:
-        compiler_options.of_steps = chosen
+        compiler_options.for_steps = chosen
 
     def step() -> None:
         contender.step()

@@ -63,7 +63,7 @@ def _parts(
     }
     views = augment.make_views(**as_kwargs(config, "augment"))
     sent = feed.batch_at(0)
-    options = compiler_options.of_steps(parallel.make_mesh())
+    options = compiler_options.for_steps(parallel.make_mesh())
     jit = functools.partial(jax.jit, compiler_options=options)
 
     @jit

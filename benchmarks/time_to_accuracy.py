@@ -68,7 +68,7 @@ class Looks:
         from contrastive_jax.evaluation import knn
 
         protocol = knn.KnnProtocol(10)
-        near, index = knn.knn_neighbours(bank, queries, k=protocol.k)
+        near, index = knn.knn_neighbors(bank, queries, k=protocol.k)
         predicted = knn.knn_predict(near, self.bank["label"][index], protocol)
         return float((predicted == self.test["label"]).mean())
 

@@ -1,12 +1,11 @@
-"""An encoder as files that others can use: safetensors with torchvision's names, and a card.
+"""Export an encoder: safetensors with torchvision's names, and a JSON card.
 
 The tensors have the names and layouts of torchvision's ResNet (`conv1.weight` [O,I,H,W],
 `layer1.0.bn2.running_mean`, `layer2.0.downsample.0.weight`), for every depth, stem and number of
-stages. The card is JSON: how to build the encoder again, and what the caller says of it.
+stages. The card describes how to build the encoder again, with what the caller adds.
 """
 
 import hashlib
-import inspect
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,11 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from contrastive_jax import augment
-from contrastive_jax.encoders import resnet
+from contrastive_jax import augment, encoders
 from contrastive_jax.errors import CheckpointError
 from contrastive_jax.storage import workdir
 
@@ -52,13 +49,13 @@ class Exported(NamedTuple):
 
 
 def to_torch(variables: Mapping[str, Any], steps: int = 0) -> dict[str, np.ndarray]:
-    """A ResNet's variables under torchvision's names, filters as [O,I,H,W].
+    """Rename a ResNet's variables to torchvision's names, filters as [O,I,H,W].
 
     Args:
-      variables: {"params", "batch_stats"} of a `resnet.make` encoder.
-      steps: what every `num_batches_tracked` says; torch in evaluation does not use it.
+      variables: {"params", "batch_stats"} of an encoder "resnet" of `encoders.make`.
+      steps: the value of every `num_batches_tracked`; torch in evaluation does not use it.
 
-    >>> encoder = resnet.make(depth=10, width=0.0625, stages=1)
+    >>> encoder = encoders.make(depth=10, width=0.0625, stages=1)
     >>> variables = encoder.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
     >>> tensors = to_torch(variables)
     >>> tensors["conv1.weight"].shape, tensors["layer1.0.bn1.running_mean"].shape
@@ -74,17 +71,17 @@ def to_torch(variables: Mapping[str, Any], steps: int = 0) -> dict[str, np.ndarr
 
 
 def from_torch(tensors: Mapping[str, np.ndarray], encoder: Any, image_shape: Any) -> dict[str, Any]:
-    """The variables of an encoder from tensors with torchvision's names.
+    """Rename tensors with torchvision's names to the variables of an encoder.
 
     Args:
-      tensors: as `to_torch` makes them; `fc.*` and counters are not looked at.
-      encoder: of `resnet.make`, of the same architecture.
-      image_shape: (H, W, C) of what it is shown.
+      tensors: as `to_torch` makes them; `fc.*` and counters are ignored.
+      encoder: of `encoders.make`, of the same architecture.
+      image_shape: (H, W, C) of its input.
 
     Raises:
       CheckpointError: a tensor is missing, too many, or of another shape; it is named.
 
-    >>> encoder = resnet.make(depth=10, width=0.0625, stages=1)
+    >>> encoder = encoders.make(depth=10, width=0.0625, stages=1)
     >>> variables = encoder.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
     >>> again = from_torch(to_torch(variables), encoder, (8, 8, 3))
     >>> bool(jax.tree.all(jax.tree.map(jnp.array_equal, variables, again)))
@@ -112,33 +109,39 @@ def save(
     about: Mapping[str, Any],
     steps: int = 0,
 ) -> dict[str, Any]:
-    """Write encoder.safetensors, card.json and SHA256SUMS; the card is returned.
+    """Write encoder.safetensors, card.json and SHA256SUMS; return the card.
 
     Args:
-      folder: made if need be; an older export in it is replaced.
+      folder: made if missing; an older export in it is replaced.
       variables: {"params", "batch_stats"} of the encoder.
-      encoder: the keywords of `resnet.make`.
-      size: side in pixels of what the encoder is shown.
+      encoder: the keywords of `encoders.make`, its name among them (or "resnet").
+      size: side in pixels of the encoder's input.
       image_shape: (H, W, C) of the data set's images, before they are resized.
       about: finite JSON that goes into the card as it is: data, config, scores, versions.
       steps: of training.
 
     Raises:
+      ValueError: an encoder other than a ResNet, or settings that it does not have.
       OSError: the folder cannot be written.
     """
-    settings = inspect.signature(resnet.make).bind(**encoder)
-    settings.apply_defaults()  # written out: a later default must not change this encoder
+    settings = encoders.resolved(**encoder)  # a later default must not change this encoder
+    if settings["name"] != "resnet":
+        raise ValueError(
+            f"An encoder {settings['name']!r} cannot be exported: torchvision's names exist for "
+            "ResNets."
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = to_torch(variables, steps)
     temporary = folder / f".{TENSORS}.{os.getpid()}.tmp"
-    safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+    # `save_file` makes the file readable by its owner alone, whatever the umask.
+    temporary.write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
     digest = _sha256(temporary)
     card = {
         "format": FORMAT,
-        "encoder": settings.arguments,
+        "encoder": settings,
         "preprocessing": _preprocessing(size, image_shape),
-        "torch": _for_torch(**settings.arguments),
+        "torch": _for_torch(**settings),
         **about,
         "tensors": {
             "file": TENSORS,
@@ -154,7 +157,7 @@ def save(
 
 
 def load(folder: str | os.PathLike[str]) -> Exported:
-    """An exported encoder, its file verified; the features are those of the run, bit for bit.
+    """Load an exported encoder and verify its file; its features are those of the run bit for bit.
 
     Args:
       folder: where `save` wrote.
@@ -165,7 +168,7 @@ def load(folder: str | os.PathLike[str]) -> Exported:
     >>> import tempfile
     >>> settings = {"depth": 10, "width": 0.0625, "stages": 1}
     >>> x = jnp.zeros((1, 8, 8, 3))
-    >>> variables = resnet.make(**settings).init(jax.random.key(0), x, train=False)
+    >>> variables = encoders.make(**settings).init(jax.random.key(0), x, train=False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     card = save(
     ...         folder, variables, encoder=settings, size=8, image_shape=(8, 8, 3), about={}
@@ -175,7 +178,7 @@ def load(folder: str | os.PathLike[str]) -> Exported:
     (5, 4)
     """
     card = _read_card(Path(folder))
-    encoder = resnet.make(**card["encoder"])
+    encoder = _encoder_of(card)
     size, channels = card["preprocessing"]["size"], card["preprocessing"]["image_shape"][-1]
     tensors = _read_tensors(Path(folder) / TENSORS, card["tensors"]["sha256"])
     variables = from_torch(tensors, encoder, (size, size, channels))
@@ -186,6 +189,13 @@ def load(folder: str | os.PathLike[str]) -> Exported:
         return encoder.apply(variables, evaluate(image_BHWC), train=False)  # type: ignore
 
     return Exported(lambda image: features(variables, image), encoder, variables, card)
+
+
+def _encoder_of(card: Mapping[str, Any]) -> Any:
+    try:
+        return encoders.make(**card["encoder"])
+    except ValueError as error:
+        raise CheckpointError(f"The card's encoder cannot be made here: {error}") from error
 
 
 def _named(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
@@ -230,7 +240,7 @@ def _preprocessing(size: int, image_shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _for_torch(depth: int, stem: str, stages: int, **others: Any) -> list[str]:
-    """What turns torchvision's ResNet into this encoder."""
+    """The steps from torchvision's ResNet to this encoder."""
     name = "ResNet(BasicBlock, [1, 1, 1, 1])" if depth == 10 else f"resnet{depth}()"
     lines = [f"torchvision.models.resnet.{name}", "fc = Identity()"]
     if stem != "imagenet":

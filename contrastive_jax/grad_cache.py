@@ -1,4 +1,4 @@
-"""Contrastive batches larger than the activations that fit: encode in chunks, keep embeddings."""
+"""GradCache: encode a batch in chunks, with the activations of one chunk in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,11 @@ def encode_in_chunks(
     *,
     chunk_size: int,
 ) -> Any:
-    """The embeddings of a whole batch, with the activations of one chunk in memory at a time.
+    """Encode a whole batch with the activations of one chunk in memory at a time.
 
         embeddings = concatenate_c encode(params, inputs[c], fold_in(key, c))
 
-    Put any loss on the embeddings of one or two encoders and differentiate as usual: the backward
+    Apply any loss to the embeddings of one or two encoders and differentiate as usual: the backward
     pass encodes each chunk again with the same key, so the same dropout, and the gradient is that
     of the plain step (about 4/3 of its cost). The encoder must treat examples one by one: batch
     statistics would be those of a chunk.
@@ -33,7 +33,7 @@ def encode_in_chunks(
       chunk_size: examples encoded at a time; divides B.
 
     Returns:
-      What `encode` gives, for all B examples.
+      The output of `encode`, for all B examples.
 
     Raises:
       ValueError: inputs of different B, or B that chunk_size does not divide.
@@ -50,7 +50,7 @@ def encode_in_chunks(
       (3, 3)
 
     Reference: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
-    RepL4NLP 2021, section 3 (arXiv:2101.06983).
+    RepL4NLP 2021, section 3 (arXiv 2101.06983).
     """
     sizes = sorted({len(x) for x in jax.tree.leaves(inputs)})
     if len(sizes) != 1 or chunk_size < 1 or sizes[0] % chunk_size:

@@ -1,10 +1,11 @@
-"""One mesh axis, "data": the state is replicated, the batch is sharded, pair losses see every key.
+"""Data parallelism over one mesh axis: a replicated state, a sharded batch, losses over all keys.
 
-Everything else is the compiler's business: the training step is one `jax.jit` over global arrays,
-so that batch statistics are global, and only the pair loss is an island of `jax.shard_map`.
+The compiler does the rest: the training step is one `jax.jit` over global arrays,
+so that batch statistics are global, and only the loss runs inside `jax.shard_map`.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ AXIS = "data"
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of one axis over these jax devices (default: all of them).
+    """Make a mesh of one axis over these jax devices (default: all of them).
 
     >>> make_mesh(jax.devices()[:1]).axis_names
     ('data',)
@@ -28,19 +29,19 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole: the state, a resident dataset, a scalar."""
+    """The sharding of arrays that every device holds whole: the state, a resident dataset."""
     return NamedSharding(mesh, P())
 
 
 def batched(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """The sharding of what is split by examples along an axis, the first or another."""
+    """The sharding of arrays that are split by examples along an axis."""
     return NamedSharding(mesh, P(*[None] * axis, AXIS))
 
 
 def put_batch(host_batch: Mapping[str, Any], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
     """Place host arrays of the global batch on the mesh, split along the axis of examples.
 
-    Every process passes the whole array and keeps the rows of its own devices.
+    Every process passes the whole array and keeps the rows of its devices.
     """
     return {name: _put(x, batched(mesh, axis)) for name, x in host_batch.items()}
 
@@ -54,20 +55,20 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     x = np.asarray(x)
-    own = sharding.addressable_devices_indices_map(x.shape)
-    parts = [jax.device_put(x[rows], device) for device, rows in own.items()]
+    places = sharding.addressable_devices_indices_map(x.shape)
+    parts = [jax.device_put(x[rows], device) for device, rows in places.items()]
     return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
 
 def local_copy(tree: Any) -> Any:
-    """This process's own copy of replicated arrays: what it can work on without the others."""
+    """Take this process's copy of replicated arrays, to compute without the other processes."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def any_process(mesh: Mesh, local: Callable[[], bool]) -> Callable[[], bool]:
-    """A function that all processes call in step, and that tells all when `local()` is true in one.
+    """Make a function, called by all processes in step, that is true when `local()` is in any.
 
-    It tells of the call before, which is known by now: the device is not waited for.
+    It answers for the call before, so that it does not wait for the device.
 
     >>> stop = any_process(make_mesh(), lambda: True)
     >>> stop()
@@ -79,28 +80,32 @@ def any_process(mesh: Mesh, local: Callable[[], bool]) -> Callable[[], bool]:
     pending: list[jax.Array] = []
 
     def agreed() -> bool:
-        own = np.full(len(mesh.local_devices), local())
-        pending.append(reduce(jax.make_array_from_process_local_data(batched(mesh), own)))
+        here = np.full(len(mesh.local_devices), local())
+        pending.append(reduce(jax.make_array_from_process_local_data(batched(mesh), here)))
         return len(pending) > 1 and bool(jax.device_get(pending.pop(0)))
 
     return agreed
 
 
 def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -> Callable:
-    """Run a per-anchor loss on every device's own anchors against the keys of all devices.
+    """Compute a loss of global arrays with each device's anchors against the keys of all devices.
 
     The gradient is exact when taken *outside*, of the mean over the global batch. A gradient
-    taken inside the island and averaged again is too large by the number of devices.
+    taken inside of `shard_map` and averaged again is too large by the number of devices.
+
+    A loss without a keyword `axis_name` is returned as it is: its rows do not meet (`triplet`), or
+    the compiler gathers them where they do (`cosent`).
 
     Args:
-      loss: a function with a keyword `axis_name` that returns one number per anchor, such as
-        `losses.nt_xent`.
+      loss: any of `losses`, or a function with a keyword `axis_name` that returns one number per
+        anchor, or a scalar that is the same on every device, such as `losses.vicreg`.
       mesh: a mesh of `make_mesh`.
       n_sharded: how many leading arguments are split by examples; the others (a learned
         temperature) are the same on every device.
 
     Returns:
-      The loss as a function of global arrays.
+      The loss as a function of global arrays. Arrays given by keyword (`ids_B`, `negatives_BKD`)
+      are split by examples.
 
     >>> from contrastive_jax import losses
     >>> loss = jax.jit(shard_loss(losses.nt_xent, make_mesh()))
@@ -108,10 +113,18 @@ def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -
     >>> loss(z_BVD).shape
     (16, 2)
     """
+    if "axis_name" not in inspect.signature(loss).parameters:
+        return loss
 
-    def sharded(*args: jax.Array) -> jax.Array:
-        specs = tuple(P(AXIS) if i < n_sharded else P() for i in range(len(args)))
-        island = functools.partial(loss, axis_name=AXIS)
-        return jax.shard_map(island, mesh=mesh, in_specs=specs, out_specs=P(AXIS))(*args)
+    def island(args: tuple[Any, ...], named: dict[str, Any]) -> jax.Array:
+        return loss(*args, **named, axis_name=AXIS)
+
+    def sharded(*args: Any, **named: Any) -> jax.Array:
+        split = tuple(P(AXIS) if i < n_sharded else P() for i in range(len(args)))
+        on_devices = functools.partial(jax.shard_map, mesh=mesh, in_specs=(split, P(AXIS)))
+        # A scalar cannot be split over the devices; its rank is known after a trace.
+        stacked = on_devices(lambda *inputs: island(*inputs)[None], out_specs=P(AXIS))
+        per_anchor = jax.eval_shape(stacked, args, named).ndim > 1
+        return on_devices(island, out_specs=P(AXIS) if per_anchor else P())(args, named)
 
     return sharded

@@ -1,4 +1,4 @@
-"""A first-in first-out store of keys from earlier batches, as a pytree with a pure push."""
+"""The key queue of MoCo: first in, first out, a pytree with a pure push."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Queue(NamedTuple):
 
 
 def make_queue(key: jax.Array, size: int, dim: int) -> Queue:
-    """A queue of random directions, which are fair negatives until real keys replace them.
+    """Make a queue of random unit vectors, which serve as negatives until keys replace them.
 
         keys_i = g_i / |g_i|,   g_i ~ N(0, I)
 
@@ -36,7 +36,7 @@ def make_queue(key: jax.Array, size: int, dim: int) -> Queue:
       >>> make_queue(jax.random.key(0), 8, 4).keys_KD.shape
       (8, 4)
 
-    Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv:1911.05722).
+    Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv 1911.05722).
     """
     if size < 1 or dim < 1:
         raise ValueError(f"A queue of {size} keys of dimension {dim}: both must be at least 1.")
@@ -46,7 +46,7 @@ def make_queue(key: jax.Array, size: int, dim: int) -> Queue:
 
 
 def push(queue: Queue, keys_BD: jax.Array) -> Queue:
-    """The queue with the B oldest keys replaced by new ones; K need not be a multiple of B.
+    """Replace the B oldest keys of a queue by new ones; K need not be a multiple of B.
 
         keys_{(cursor + i) mod K} <- keys_i,   cursor <- (cursor + B) mod K
 
@@ -68,7 +68,7 @@ def push(queue: Queue, keys_BD: jax.Array) -> Queue:
       >>> print(queue.keys_KD[:, 0], queue.cursor)
       [4. 2. 3.] 1
 
-    Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv:1911.05722).
+    Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv 1911.05722).
     """
     K, D = queue.keys_KD.shape
     if keys_BD.ndim != 2 or keys_BD.shape[1] != D or len(keys_BD) > K:

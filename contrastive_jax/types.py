@@ -1,4 +1,4 @@
-"""The seam between a method and the engine that trains it.
+"""The interface between a method and the engine that trains it.
 
 Dimension letters used in names across the library:
 
@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+from jax.sharding import Mesh
 
-# "image" [B,H,W,C] uint8, or [B,V,H,W,C] where the views were cut on the host; "label" [B] int32;
-# "index" [B] int32
+# Arrays of B rows: "image" [B,H,W,C] uint8, or [B,V,H,W,C] where the views were cut on the host;
+# "index" [B] int32; "label" [B] int32 where the set has one, -1 for an unlabeled example
 Batch = Mapping[str, jax.Array]
 Params = Any  # a pytree of float32 arrays, trained by the optimizer
 ModelState = Any  # a pytree that is carried but not trained: batch statistics, EMA weights, a queue
@@ -33,7 +34,12 @@ class InitFn(Protocol):
 
 class LossFn(Protocol):
     def __call__(
-        self, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+        self,
+        params: Params,
+        model_state: ModelState,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
     ) -> tuple[jax.Array, LossOutput]: ...
 
 
@@ -44,16 +50,27 @@ class EmbedFn(Protocol):
 
 
 class Objective(NamedTuple):
-    """A method as three pure functions; its hyperparameters are held by closure.
+    """A method as pure functions; its hyperparameters are held by closure.
 
     `init` makes the parameters and the model state from one batch. `loss` is the scalar to
-    minimise, on the global batch. `embed` is the encoder in evaluation mode:
-    {"features": [B,F], "embedding": [B,D]}.
+    minimize, on the global batch, at a step counted from 0. `embed` maps what is embedded
+    ("image", "text", ...) to the encoder in evaluation mode: {"features": [B,F], "embedding":
+    [B,D]}. `auxiliary` names the top-level parameters that measure and do not belong to the method,
+    such as an online probe: the optimizer neither decays nor adapts them.
     """
 
     init: InitFn
     loss: LossFn
-    embed: EmbedFn
+    embed: Mapping[str, EmbedFn]
+    auxiliary: tuple[str, ...] = ()
+
+
+class RunInfo(NamedTuple):
+    """What building an objective may need beside its config."""
+
+    mesh: Mesh
+    steps: int  # of the whole training, for schedules
+    n_classes: int  # of the online probe and of supervised losses; 0 without labels
 
 
 class Feed(NamedTuple):

@@ -2,7 +2,7 @@
 
 python -m experiments.ablations --config configs/ablations/temperature.py:cpu --workdir DIR
 
---config FILE[:preset]         a page of configs/ablations
+--config FILE[:preset]         a config of configs/ablations
 --config.section.key=value     change one value of its base config
 --workdir DIR                  where all of it lives; the same command does what is missing
 --only NAME|KEY=VALUE          only the cells of this name, or with this override
@@ -20,74 +20,74 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
+from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
-from experiments import moco, simclr
 from experiments.ablation import grid, jobs
 from experiments.ablation.jobs import Job, Plan, summary_of
-from experiments.run import command_line, lifecycle, provenance
+from experiments.run import build, command_line, lifecycle, provenance, resume
+from experiments.run.build import Experiment
+from experiments.run.methods import METHODS
+from experiments.run.sections import Sections, as_kwargs
 from experiments.run.signals import STOPPED, StopRequested, StopSignal
 
-EXPERIMENTS = {"simclr": simclr.EXPERIMENT, "moco": moco.EXPERIMENT}
 FLAGS = {"only": "a cell, or KEY=VALUE"}
+SWITCHES = {"dry_run": "print the plan"}
 
 
 def main(argv: Sequence[str]) -> int:
     """Check the whole grid, do what is missing of it, write what is known."""
     signals = StopSignal()
     signals.install()
-    dry_run = "--dry_run" in argv
-    argv = [word for word in argv if word != "--dry_run"]
-    command = command_line.parse(argv, __doc__ or "", FLAGS)
+    table, sections = _grid(argv)
+    command = command_line.parse(argv, __doc__ or "", sections, FLAGS, SWITCHES)
     folder = workdir.prepare(command.workdir or os.path.join("runs", "ablations", command.name))
     lifecycle.set_up_jax()
     try:
         with workdir.lock(folder):
-            plan = make_plan(command, folder, argv)
-            if dry_run:
+            plan = make_plan(command, table, folder, argv)
+            if command.switches["dry_run"]:
                 print(describe(plan))
                 return 0
             return jobs.execute(plan, signals)
     except StopRequested as stop:
-        print(f"{stop}: stopped; run the same command again to go on.", file=sys.stderr)
+        print(f"{stop}: stopped; run the same command again to resume.", file=sys.stderr)
         return STOPPED
 
 
-def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) -> Plan:
-    """Read the page and build every run of it, so that a bad one is refused before any begins.
+def _grid(argv: Sequence[str]) -> tuple[grid.Grid | None, Sections]:
+    """The grid of --config and the sections of its method; none without --config."""
+    path, _, preset = (command_line.flag_text(argv, "config") or "").partition(":")
+    if not os.path.isfile(path):
+        return None, {}  # `command_line.parse` says what is wrong
+    table = grid.read(path, preset)
+    if table.experiment not in METHODS:
+        raise ConfigError(f"experiment is {table.experiment!r}; give one of {tuple(METHODS)}")
+    return table, METHODS[table.experiment].all_sections()
+
+
+def make_plan(
+    command: command_line.Command, table: grid.Grid | None, folder: Path, argv: Sequence[str]
+) -> Plan:
+    """Build every run of a grid, so that a bad one is refused before any starts.
 
     Raises:
-      ConfigError, ValueError: a grid, a config or a flag that cannot be run, or a folder of another
-        one.
+      ConfigError: a config or a flag that cannot be run, or a folder of another one.
       DataError: no such data.
     """
-    path, preset = page_of(argv)
-    page = grid.read(path, preset)
-    if page.experiment not in EXPERIMENTS:
-        raise ValueError(f"experiment is {page.experiment!r}; give one of {tuple(EXPERIMENTS)}")
-    experiment = EXPERIMENTS[page.experiment]
-    cells = grid.configs(page, command.config)
-    sections = {**lifecycle.SHARED_SECTIONS, **experiment.sections}
-    for config in cells.values():
-        command_line.check(config, sections)
-    chosen = grid.selected(page.cells, command.strings["only"])
+    assert table is not None and command.config is not None
+    experiment = METHODS[table.experiment]
+    configs = grid.configs(table, command.config, experiment.all_sections())
+    chosen = grid.selected(table.cells, command.strings["only"])
     load = keeping(data.load)
-    jobs = tuple(
+    planned = tuple(
         job
-        for cell in page.cells
-        for job in _jobs(experiment, page, cell, cells[cell.name], folder, load)
+        for cell in table.cells
+        for job in _jobs(experiment, table, cell, configs[cell.name], folder, load)
     )
-    for job in jobs:
-        provenance.saved_summary(job.folder, job.config)  # refuses a folder of another config
+    for job in planned:
+        resume.check_folder(job.folder, experiment, job.run.config)
     names = frozenset(cell.name for cell in chosen)
-    text = provenance.command_text(argv)
-    return Plan(command.name, page, jobs, names, folder, text)
-
-
-def page_of(argv: Sequence[str]) -> tuple[str, str]:
-    """The file and the preset of --config."""
-    text = command_line.flag_text(argv, "config") or ""
-    path, _, preset = text.partition(":")
-    return path, preset
+    return Plan(command.name, table, planned, names, folder, provenance.command_text(argv))
 
 
 def keeping(load: Callable[..., data.Dataset]) -> Callable[..., data.Dataset]:
@@ -101,8 +101,8 @@ def keeping(load: Callable[..., data.Dataset]) -> Callable[..., data.Dataset]:
 
 
 def _jobs(
-    experiment: lifecycle.Experiment,
-    page: grid.Grid,
+    experiment: Experiment,
+    table: grid.Grid,
     cell: grid.Cell,
     config: ConfigDict,
     folder: Path,
@@ -110,17 +110,21 @@ def _jobs(
 ) -> list[Job]:
     """The runs of a cell. They share one objective, and so its compiled programs."""
     try:
-        run = lifecycle.build(experiment, config, load)
-    except ValueError as error:
-        raise ValueError(f"cell {cell.name!r}: {error}") from error
-    jobs = []
-    for seed in page.seeds:
-        seeded = grid.override(config, {"train.seed": run.plan.seed + seed}, cell.name)
-        plan = run.plan._replace(seed=run.plan.seed + seed)
-        feed = data.train_feed(run.dataset, plan.seed, run.views.crops)
-        own = folder / "runs" / _slug(cell.name) / f"seed{seed}"
-        jobs.append(Job(cell, seed, seeded, run._replace(plan=plan, feed=feed), own))
-    return jobs
+        with command_line.bad_values():
+            build.check_batch(config.data.batch_size, build.make_mesh())
+            run = build.build(experiment, config, lambda c: load(**as_kwargs(c, "data")))
+            notes = experiment.kind.check(run)
+    except ConfigError as error:
+        raise ConfigError(f"cell {cell.name!r}: {error}") from error
+    for note in notes:
+        print(f"note: cell {cell.name!r}: {note}", file=sys.stderr)
+    made = []
+    for seed in table.seeds:
+        seeded = config.copy_and_resolve_references()
+        seeded.train.seed = config.train.seed + seed
+        place = folder / "runs" / _slug(cell.name) / f"seed{seed}"
+        made.append(Job(cell, seed, build.with_seed(run, seeded), place))
+    return made
 
 
 def _slug(name: str) -> str:
@@ -139,19 +143,19 @@ def describe(plan: Plan) -> str:
     ]
     left = sum(seconds(job) for job in chosen if not finished[job.folder])
     count = sum(not finished[job.folder] for job in chosen)
-    source = "measured steps of this folder" if any(finished.values()) else "the page's word"
+    source = "measured steps of this folder" if any(finished.values()) else "the config"
     lines.append(f"{count} of {len(chosen)} runs to do, about {left / 60:.1f} minutes by {source}")
     return "\n".join(lines)
 
 
 def estimate(plan: Plan, summaries: Sequence[dict[str, Any]]) -> Callable[[Job], float]:
-    """Seconds that a run takes: of its steps where some were timed here, else what the page says.
+    """Seconds that a run takes: of its steps where some were timed here, else what the config says.
 
     Steps are counted by their views, so that a batch of twice the size takes twice as long.
     """
     timed = [s["seconds"] for s in summaries]
     views = sum(
-        (s["step"] - s["seconds"]["training_began_at_step"]) * s["config"]["data"]["batch_size"]
+        (s["step"] - s["seconds"]["resumed_from_step"]) * s["config"]["data"]["batch_size"]
         for s in summaries
     )
     if views == 0:
@@ -162,4 +166,5 @@ def estimate(plan: Plan, summaries: Sequence[dict[str, Any]]) -> Callable[[Job],
 
 
 if __name__ == "__main__":
-    command_line.exit_with(main)
+    with command_line.exit_codes():
+        sys.exit(main(sys.argv))

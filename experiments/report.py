@@ -92,4 +92,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    command_line.exit_with(main)
+    with command_line.exit_codes():
+        sys.exit(main(sys.argv))

@@ -1,64 +1,75 @@
-"""Train an image encoder with SimCLR, score it, draw it.
+"""Train an image encoder with SimCLR or SupCon, score it, draw it.
 
 python -m experiments.simclr --config configs/digits.py
 python -m experiments.simclr --config configs/cifar.py:cpu --config.data.data_dir=DIR --workdir DIR
 
---config FILE[:preset]         a page of configs/
---config.section.key=value     change one value of it
+--config FILE[:preset]         a file of configs/
+--config.section.key=value     change one value of it; None gives a key its default back
 --workdir DIR                  where the run lives (default: runs/NAME); the same command resumes it
---strict_resume                a damaged newest checkpoint is an error, not passed over
---coordinator HOST:PORT --num_processes N --process_id I     one of N processes that train together;
+--strict_resume                a damaged newest checkpoint is an error, not skipped
+--coordinator HOST:PORT --num_processes N --process_id I     one of N processes that train jointly;
                                on Slurm and Cloud TPU they find each other
 """
 
+import sys
+
 from ml_collections import ConfigDict
 
-from contrastive_jax import augment
-from contrastive_jax.encoders import heads, resnet
+from contrastive_jax import encoders
+from contrastive_jax.encoders import heads
 from contrastive_jax.objectives import simclr
-from contrastive_jax.parallel import Mesh
-from contrastive_jax.types import Objective
-from experiments.run import lifecycle
-from experiments.run.command_line import as_kwargs, keywords
-from experiments.run.losses import pair_loss
+from contrastive_jax.types import Objective, RunInfo
+from experiments.run import losses
+from experiments.run.build import Experiment
+from experiments.run.sections import Choice, Key, as_kwargs, takes
+from experiments.scoring import images, kinds
+
+ENCODER = Choice(
+    key="name",
+    default="resnet",
+    common={},
+    options={name: takes(make) for name, make in encoders.ENCODERS.items()},
+)
 
 
-def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
-    """The last place that sees a ConfigDict."""
-    if config.loss.kind == "cross_entropy" and config.head.output_dim < n_classes:
+def build(config: ConfigDict, info: RunInfo) -> Objective:
+    """Make the objective of a config."""
+    options = as_kwargs(config, "loss")
+    views_separately = options.pop("views_separately")
+    if options["kind"] == "cross_entropy" and config.head.output_dim < info.n_classes:
         raise ValueError(
             f"head.output_dim is {config.head.output_dim}, but with loss.kind cross_entropy the "
-            f"head gives class logits; set it to {n_classes}"
+            f"head gives class logits; set it to {info.n_classes}"
         )
-    loss = as_kwargs(config, "loss")
-    views_apart = loss.pop("views_apart", False)
+    loss = losses.pair_loss(**options, mesh=info.mesh)
+    if loss.reads_labels and not info.n_classes:
+        raise ValueError(f"loss.kind {options['kind']!r} reads labels, and the data has none")
     return simclr.make(
-        resnet.make(**as_kwargs(config, "encoder")),
+        encoders.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
-        views(config),
-        pair_loss(**loss, mesh=mesh),
-        n_classes=n_classes,
-        temperature=config.loss.temperature,
-        views_apart=views_apart,
+        images.views(config),
+        loss.function,
+        n_classes=info.n_classes,
+        reads_labels=loss.reads_labels,
+        temperature=loss.temperature,
+        views_separately=views_separately,
     )
 
 
-def views(config: ConfigDict) -> augment.Views:
-    """The augmentations of the config."""
-    return augment.make_views(**as_kwargs(config, "augment"))
-
-
-EXPERIMENT = lifecycle.Experiment(
+EXPERIMENT = Experiment(
+    name="simclr",
     usage=__doc__ or "",
     sections={
-        "augment": ("size", *augment.Augmentation._fields),
-        "encoder": keywords(resnet.make),
-        "head": keywords(heads.make),
-        "loss": (*keywords(pair_loss), "views_apart"),
+        "encoder": ENCODER,
+        "head": takes(heads.make),
+        "loss": losses.SECTION._replace(common={"views_separately": Key(False, bool)}),
     },
     build=build,
-    views=views,
+    kind=kinds.IMAGES,
 )
 
 if __name__ == "__main__":
-    lifecycle.main(EXPERIMENT)
+    from experiments.run import command_line, lifecycle, multihost  # they import every method
+
+    with command_line.exit_codes():
+        multihost.leave(lifecycle.main(EXPERIMENT, sys.argv))

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+import os
+import stat
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax import export
-from contrastive_jax.encoders import resnet
+from contrastive_jax import encoders, export
 from contrastive_jax.errors import CheckpointError
 
 # depth, stem, stages; narrow, so that they compile quickly
@@ -31,7 +32,7 @@ def random_variables(encoder):
     """Every scale, shift and statistic away from its first value, so that none can be mixed up."""
     rng = np.random.default_rng(0)
 
-    def draw(path, leaf):
+    def sample(path, leaf):
         name = path[-1].key
         if name == "kernel":
             fan_in = np.prod(leaf.shape[:-1])
@@ -39,7 +40,7 @@ def random_variables(encoder):
         low, high = (0.5, 1.5) if name in ("scale", "var") else (-0.3, 0.3)
         return jnp.asarray(rng.uniform(low, high, leaf.shape), jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes_of(encoder))
+    return jax.tree_util.tree_map_with_path(sample, shapes_of(encoder))
 
 
 def torch_resnet(torch, depth, stem, stages, width):
@@ -154,7 +155,7 @@ def numpy_resnet(tensors, x, depth, stem, stages, width):
 def computed(request):
     """(settings, tensors, images [B,H,W,C], our features) of one architecture."""
     settings = settings_of(*request.param)
-    encoder = resnet.make(**settings)
+    encoder = encoders.make(**settings)
     variables = random_variables(encoder)
     x = np.random.default_rng(1).random((4, 32, 32, 3), np.float32)
     ours = np.asarray(jax.jit(lambda v, x: encoder.apply(v, x, train=False))(variables, x))
@@ -180,7 +181,7 @@ def test_a_torch_resnet_with_the_tensors_gives_the_same_features(computed):
 
 @pytest.mark.parametrize(("depth", "count"), [(18, 120), (34, 216), (50, 318)])
 def test_the_tensors_are_torchvisions_without_its_classifier(depth, count):
-    shapes = shapes_of(resnet.make(depth=depth, stem="imagenet"))
+    shapes = shapes_of(encoders.make(depth=depth, stem="imagenet"))
     tensors = export.to_torch(jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes))
     assert len(tensors) == count  # those of torchvision's state_dict, less fc.weight and fc.bias
     assert tensors["conv1.weight"].shape == (64, 3, 7, 7)
@@ -192,7 +193,7 @@ def test_the_tensors_are_torchvisions_without_its_classifier(depth, count):
 @pytest.fixture
 def saved(tmp_path):
     settings = settings_of(10, "stride2", 1)
-    variables = random_variables(resnet.make(**settings))
+    variables = random_variables(encoders.make(**settings))
     shape = {"size": 8, "image_shape": (8, 8, 3)}
     export.save(tmp_path, variables, encoder=settings, about={"data": "none"}, steps=3, **shape)
     return tmp_path, variables
@@ -206,6 +207,39 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(saved):
     assert exported.card["encoder"]["dtype"] == "float32"  # a default, written out
     digest = hashlib.sha256((folder / export.TENSORS).read_bytes()).hexdigest()
     assert (folder / export.SUMS).read_text() == f"{digest}  {export.TENSORS}\n"
+
+
+def test_every_file_has_the_mode_of_the_umask(saved):
+    folder, _ = saved
+    umask = os.umask(0)
+    os.umask(umask)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == dict.fromkeys((export.TENSORS, export.CARD, export.SUMS), 0o666 & ~umask)
+
+
+def test_an_export_without_the_name_of_its_encoder_is_a_resnet(saved):
+    folder, variables = saved
+    card = json.loads((folder / export.CARD).read_text())
+    assert card["encoder"].pop("name") == "resnet"
+    (folder / export.CARD).write_text(json.dumps(card))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, variables, export.load(folder).variables))
+
+
+def test_other_encoders_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(encoders.ENCODERS, "mlp", lambda width=8: None)
+    shape = {"size": 8, "image_shape": (8, 8, 3)}
+    with pytest.raises(ValueError, match="'mlp' cannot be exported: torchvision's names exist for"):
+        export.save(tmp_path, {}, encoder={"name": "mlp"}, about={}, **shape)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_of_an_unknown_encoder_is_refused(saved):
+    folder, _ = saved
+    card = json.loads((folder / export.CARD).read_text())
+    card["encoder"]["name"] = "vit"
+    (folder / export.CARD).write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match="encoder name is 'vit'; give one of resnet"):
+        export.load(folder)
 
 
 def test_a_flipped_byte_is_refused(saved):

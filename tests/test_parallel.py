@@ -1,4 +1,4 @@
-"""The island of the pair loss gives the gradient of one device, on any number of devices."""
+"""A sharded loss has the value and the gradient of one device, on any number of devices."""
 
 import functools
 
@@ -35,12 +35,12 @@ def test_a_gather_without_gradient_is_caught(key):
     def broken(z_BVD, *, axis_name):
         z = z_BVD / jnp.linalg.norm(z_BVD, axis=-1, keepdims=True)
         rows = z.reshape(-1, D)
-        own = jax.lax.axis_index(axis_name) * len(rows) + jnp.arange(len(rows))
+        index = jax.lax.axis_index(axis_name) * len(rows) + jnp.arange(len(rows))
         keys = jax.lax.stop_gradient(jax.lax.all_gather(rows, axis_name, tiled=True))
         logits = rows @ keys.T / 0.5
-        itself = own[:, None] == jnp.arange(len(keys))[None, :]
+        itself = index[:, None] == jnp.arange(len(keys))[None, :]
         logits = jnp.where(itself, -jnp.inf, logits)
-        positive = jnp.take_along_axis(logits, (own ^ 1)[:, None], axis=1)[:, 0]
+        positive = jnp.take_along_axis(logits, (index ^ 1)[:, None], axis=1)[:, 0]
         return (jax.nn.logsumexp(logits, axis=1) - positive).reshape(z_BVD.shape[:2])
 
     z = jax.random.normal(key, (B, V, D))
@@ -67,3 +67,98 @@ def test_put_batch_splits_examples_and_put_replicated_does_not():
     assert {shard.data.shape for shard in split.addressable_shards} == {(2,)}
     assert {shard.data.shape for shard in whole.addressable_shards} == {(16,)}
     np.testing.assert_array_equal(split, rows)
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+VIEWS, X, Y, NEGATIVE = normal(0, B, V, D), normal(1, B, D), normal(2, B, D), normal(3, B, D)
+NEGATIVES, GUIDES = normal(4, B, 3, D), normal(5, 2, B, 3)
+LABELS = np.arange(B, dtype=np.int32) % 3
+SCORES = np.linspace(0, 1, B, dtype=np.float32)
+TARGETS = np.full((B, B), 1 / B, np.float32)
+ARGUMENTS = {  # of each public loss but the wrappers; the first is differentiated
+    **dict.fromkeys(("nt_xent", "nt_logistic", "nt_margin"), (VIEWS,)),
+    **dict.fromkeys(("decoupled", "debiased_nt_xent"), (VIEWS,)),
+    "sup_con": (VIEWS, LABELS),
+    **dict.fromkeys(("info_nce", "symmetric_info_nce", "joint_info_nce"), (X, Y)),
+    **dict.fromkeys(("hardness_info_nce", "n_pair", "angular", "siglip"), (X, Y)),
+    "multi_positive_info_nce": (X, Y, LABELS),
+    "soft_info_nce": (X, Y, TARGETS),
+    "per_query_info_nce": (X, Y, NEGATIVES),
+    "queue_info_nce": (X, Y, normal(6, B, D)),
+    "guided_info_nce": (X, Y, *GUIDES),
+    "margin_contrastive": (X, Y, LABELS % 2),
+    "triplet": (X, Y, NEGATIVE),
+    **dict.fromkeys(
+        [f"batch_{kind}_triplet" for kind in ("all", "hard", "semi_hard")], (X, LABELS)
+    ),
+    **dict.fromkeys(("lifted_structure", "multi_similarity", "circle"), (X, LABELS)),
+    "ranked_list": (X, LABELS),
+    **dict.fromkeys(("cosine_regression", "cosent", "angle"), (X, Y, SCORES)),
+    **dict.fromkeys(("alignment", "negative_cosine", "spread_out"), (X, Y)),
+    **dict.fromkeys(("barlow_twins", "vicreg"), (X, Y)),
+    "uniformity": (X,),
+}
+SCALARS = ("vicreg", "barlow_twins", "uniformity", "spread_out", "cosent", "angle")
+
+
+def values_and_gradients(names, mesh=None):
+    """All the losses in one compilation, with anchors weighted unevenly."""
+
+    def total(differentiable):
+        values = {}
+        for name in names:
+            loss, args = getattr(losses, name), (differentiable[name], *ARGUMENTS[name][1:])
+            loss = loss if mesh is None else parallel.shard_loss(loss, mesh, n_sharded=len(args))
+            values[name] = loss(*args)
+        weighted = [(jnp.cos(jnp.arange(x.size)) * x.ravel()).sum() for x in values.values()]
+        return sum(weighted), values
+
+    fn = jax.value_and_grad(total, has_aux=True)
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    compiled = jax.jit(fn, compiler_options=options)
+    first = {name: ARGUMENTS[name][0] for name in names}
+    first = first if mesh is None else parallel.put_batch(first, mesh)
+    (_, values), gradients = compiled(first)
+    return values, gradients
+
+
+@functools.cache
+def on_one_device(names):
+    return values_and_gradients(names)
+
+
+def assert_as_on_one_device(names, n_devices):
+    got = values_and_gradients(names, parallel.make_mesh(jax.devices()[:n_devices]))
+    for part, expected in zip(got, on_one_device(names), strict=True):
+        for name in names:
+            np.testing.assert_allclose(
+                part[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name
+            )
+
+
+@pytest.mark.parametrize("n_devices", [1, 2, 4, 8])
+def test_losses_of_a_whole_batch_are_scalars_with_exact_gradients(n_devices):
+    assert_as_on_one_device(SCALARS, n_devices)
+
+
+def test_every_public_loss_can_be_sharded():
+    assert set(losses.__all__) - set(ARGUMENTS) == {"matryoshka", "learned_temperature"}
+    assert_as_on_one_device(tuple(ARGUMENTS), 4)
+
+
+def test_arrays_given_by_keyword_are_split_by_examples():
+    named = {"ids_B": LABELS, "negatives_BKD": NEGATIVES}
+    sharded = jax.jit(parallel.shard_loss(losses.info_nce, parallel.make_mesh(), n_sharded=2))
+    np.testing.assert_allclose(sharded(X, Y, **named), losses.info_nce(X, Y, **named), rtol=1e-5)
+
+
+def test_a_scalar_that_differs_between_devices_is_refused():
+    def local_mean(z_BVD, *, axis_name):
+        return losses.nt_xent(z_BVD, axis_name=axis_name).mean()
+
+    sharded = parallel.shard_loss(local_mean, parallel.make_mesh())
+    with pytest.raises(ValueError, match="replicat"):
+        sharded(VIEWS)

@@ -1,10 +1,10 @@
-"""Augmentations on the device: pure functions of (key, image), vmapped once over the batch.
+"""Augmentations on the device, pure functions of (key, image), vmapped once over the batch.
 
 `make_views(size, ...)` is the entry point. The operators it is made of take one image [H, W, C],
 float32 in [0, 1], and can be used alone.
 """
 
-from contrastive_jax.augment.color import adjust_hue, colour_jitter, grayscale, solarize
+from contrastive_jax.augment.color import adjust_hue, color_jitter, grayscale, solarize
 from contrastive_jax.augment.filters import add_noise, cutout, gaussian_blur, sobel
 from contrastive_jax.augment.geometry import (
     Box,
@@ -23,7 +23,7 @@ __all__ = [
     "Views",
     "add_noise",
     "adjust_hue",
-    "colour_jitter",
+    "color_jitter",
     "cutout",
     "flip",
     "gaussian_blur",

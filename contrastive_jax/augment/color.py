@@ -1,4 +1,4 @@
-"""Operators on colour: jitter with its four adjustments, grayscale, solarization.
+"""Color operators: jitter with its four adjustments, grayscale, hue, solarization.
 
 Images are [H, W, C] float32 in [0, 1] and so are the results.
 """
@@ -11,7 +11,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 
 def grayscale(image: jax.Array) -> jax.Array:
-    """The luma of an RGB image in all its channels: 0.2989 R + 0.587 G + 0.114 B.
+    """Replace each channel of an RGB image by its luma, 0.2989 R + 0.587 G + 0.114 B.
 
     >>> grayscale(jnp.array([[[1.0, 0.0, 0.0]]])).shape
     (1, 1, 3)
@@ -20,7 +20,7 @@ def grayscale(image: jax.Array) -> jax.Array:
 
 
 def solarize(image: jax.Array, threshold: float) -> jax.Array:
-    """Invert what is bright: x -> 1 - x where x >= threshold.
+    """Invert bright pixels: x -> 1 - x where x >= threshold.
 
     >>> solarize(jnp.array([[[0.25, 0.75]]]), 0.5)
     Array([[[0.25, 0.25]]], dtype=float32)
@@ -29,11 +29,11 @@ def solarize(image: jax.Array, threshold: float) -> jax.Array:
 
 
 def adjust_hue(image: jax.Array, shift: jax.Array | float) -> jax.Array:
-    """Turn the hue of an RGB image by `shift` turns, at the same saturation and value (HSV).
+    """Rotate the hue of an RGB image by `shift` turns, at the same saturation and value (HSV).
 
     Args:
-        image: [H, W, 3] float32 in [0, 1].
-        shift: in turns of the colour circle, of any size; 0.5 is the opposite colour.
+      image: [H, W, 3] float32 in [0, 1].
+      shift: in turns of the color circle, of any size; 0.5 is the opposite color.
 
     >>> adjust_hue(jnp.array([[[1.0, 0.0, 0.0]]]), 1 / 3).round(3)
     Array([[[0., 1., 0.]]], dtype=float32)
@@ -41,7 +41,7 @@ def adjust_hue(image: jax.Array, shift: jax.Array | float) -> jax.Array:
     return jnp.moveaxis(_shift_hue(jnp.moveaxis(image, -1, 0), shift), 0, -1)
 
 
-def colour_jitter(
+def color_jitter(
     key: jax.Array,
     image: jax.Array,
     *,
@@ -58,28 +58,28 @@ def colour_jitter(
     f x + (1 - f) mean(gray(x)), saturation f x + (1 - f) gray(x); hue turns by U(-hue, hue).
 
     Args:
-        key: a typed key.
-        image: [H, W, 3] float32 in [0, 1]; [H, W, 1] where saturation and hue are 0.
-        brightness, contrast, saturation: strengths; 0 leaves the image as it is.
-        hue: largest turn, in turns of the colour circle (0 to 0.5).
-        brightness_form: "multiplicative" (SimCLR v2, torchvision) or "additive" (SimCLR v1).
+      key: a typed key.
+      image: [H, W, 3] float32 in [0, 1]; [H, W, 1] where saturation and hue are 0.
+      brightness, contrast, saturation: strengths; 0 leaves the image as it is.
+      hue: largest turn, in turns of the color circle (0 to 0.5).
+      brightness_form: "multiplicative" (SimCLR v2, torchvision) or "additive" (SimCLR v1).
 
     >>> image = jnp.full((2, 2, 3), 0.5)
     >>> strengths = dict(brightness=0.4, contrast=0.0, saturation=0.0, hue=0.0)
-    >>> jitter = colour_jitter(jax.random.key(0), image, **strengths)
+    >>> jitter = color_jitter(jax.random.key(0), image, **strengths)
     >>> bool((jitter >= 0.3).all()) and bool((jitter <= 0.7).all())
     True
 
     Chen et al. 2020 (SimCLR), appendix A; the multiplicative form is that of SimCLR v2.
     """
-    draws = jax.random.uniform(key, (16,))  # more than needed: XLA unrolls, slowly, shorter draws
-    order, unit = jnp.argsort(draws[:4]), draws[4:8]
+    uniform = jax.random.uniform(key, (16,))  # more than needed: XLA unrolls shorter ones, slowly
+    order, fraction = jnp.argsort(uniform[:4]), uniform[4:8]
     spread = (brightness, contrast, saturation)
     low = jnp.array([*(max(0.0, 1.0 - s) for s in spread), -hue], jnp.float32)
     high = jnp.array([*(1.0 + s for s in spread), hue], jnp.float32)
     if brightness_form == "additive":
         low, high = low.at[_BRIGHTNESS].set(-brightness), high.at[_BRIGHTNESS].set(brightness)
-    amounts = low + (high - low) * unit
+    amounts = low + (high - low) * fraction
     return _adjust_in_order(image, order, amounts, brightness_form, with_hue=hue > 0)
 
 
@@ -89,9 +89,9 @@ def _adjust_in_order(
     """The four adjustments, `amounts` [4] of each, in the order [4] (a permutation of 0..3).
 
     Three of them are blends with a reference, so one blend serves any of them by choosing its
-    reference; hue, the dear one, is computed once, with the blends before and after it.
+    reference; hue is the expensive one and computed once, with the blends before and after it.
     """
-    planes = jnp.moveaxis(image, -1, 0)  # a channel a plane: 3 times faster on a CPU
+    planes = jnp.moveaxis(image, -1, 0)  # [C, H, W] is 3 times faster on a CPU
     hue_at = jnp.argmax(order == _HUE)
 
     def blend_at(planes, position, active):
@@ -124,7 +124,7 @@ def _blend(
 
 
 def _gray(planes: jax.Array) -> jax.Array:
-    """Luma [1, H, W] of planes [3, H, W]; a single plane is its own."""
+    """Luma [1, H, W] of planes [3, H, W]; a single plane is returned as it is."""
     if planes.shape[0] == 1:
         return planes
     red, green, blue = planes
@@ -132,14 +132,14 @@ def _gray(planes: jax.Array) -> jax.Array:
 
 
 def _shift_hue(planes: jax.Array, shift: jax.Array | float) -> jax.Array:
-    """RGB -> HSV -> hue + shift -> RGB on planes [3, H, W], without leaving closed form."""
+    """RGB -> HSV -> hue + shift -> RGB on planes [3, H, W], in closed form."""
     red, green, blue = planes
     value = planes.max(axis=0)
     chroma = value - planes.min(axis=0)
     # Not `value == red`: a compiled program may round the two sides differently.
-    leader = [(red >= green) & (red >= blue), green >= blue]
-    sixth = jnp.select(leader, [green - blue, blue - red], red - green)
-    sixth = sixth / jnp.where(chroma > 0, chroma, 1.0) + jnp.select(leader, [0.0, 2.0], 4.0)
+    largest = [(red >= green) & (red >= blue), green >= blue]
+    sixth = jnp.select(largest, [green - blue, blue - red], red - green)
+    sixth = sixth / jnp.where(chroma > 0, chroma, 1.0) + jnp.select(largest, [0.0, 2.0], 4.0)
     sixth = sixth + 6.0 * shift
 
     def channel(offset: float) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Operators on texture: Gaussian blur, Sobel, Gaussian noise, cutout.
+"""Filters and noise: Gaussian blur, Sobel, Gaussian noise, cutout.
 
 Images are [H, W, C] float32 in [0, 1] and so are the results.
 """
@@ -11,11 +11,11 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
     """Blur with a separable Gaussian whose kernel spans 10 % of the side, mirrored at the edges.
 
     The kernel has 2 r + 1 taps with r = (height // 10) // 2 as SimCLR sets it, but r is at least 1:
-    below 20 pixels SimCLR's own rule gives a kernel of one tap, which does nothing.
+    below 20 pixels SimCLR's rule gives a kernel of one tap, which does nothing.
 
     Args:
-        image: [H, W, C] float32.
-        sigma: standard deviation in pixels, > 0; may be traced.
+      image: [H, W, C] float32.
+      sigma: standard deviation in pixels, > 0; may be traced.
 
     >>> bool(jnp.allclose(gaussian_blur(jnp.full((8, 8, 1), 0.5), 1.0), 0.5))
     True
@@ -29,7 +29,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
 
 
 def sobel(image: jax.Array) -> jax.Array:
-    """The gradient magnitude of each channel by Sobel filters, mirrored at the edges.
+    """Compute the gradient magnitude of each channel by Sobel filters, mirrored at the edges.
 
     min(1, |(gx, gy)| / 4), gx and gy being the responses of the 3 x 3 Sobel kernels (whose entries
     sum to 4 on a side): a full step from black to white is 1, a ramp of slope s a pixel is 2 s.

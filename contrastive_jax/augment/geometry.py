@@ -1,4 +1,4 @@
-"""Operators that move pixels: random resized crop, flip, rotation, translation."""
+"""Geometric operators: random resized crop, flip, rotation, translation."""
 
 import math
 from typing import NamedTuple
@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from contrastive_jax._numerics import EXACT
+
 _TRIES = 10
 _SPLITS = (_TRIES, 2 * _TRIES)
-_EXACT = jax.lax.Precision.HIGHEST  # TF32 or bfloat16 inputs would cost 2 to 3 digits of a pixel
 
 
 class Box(NamedTuple):
@@ -24,17 +25,17 @@ class Box(NamedTuple):
 def sample_crop_box(
     key: jax.Array, height: int, width: int, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)
 ) -> Box:
-    """A random box of an image, distributed as torchvision's `RandomResizedCrop.get_params`.
+    """Sample a random box of an image, distributed as torchvision's `RandomResizedCrop.get_params`.
 
-    Up to 10 boxes are drawn with area ~ U(scale) of the image and log(width / height) ~
+    Up to 10 boxes are sampled with area ~ U(scale) of the image and log(width / height) ~
     U(log ratio); the first that fits is placed uniformly. If none fits, it is the largest central
     box whose ratio is allowed.
 
     Args:
-        key: a typed key.
-        height, width: of the image, in pixels.
-        scale: smallest and largest area, as fractions of the image's area.
-        ratio: smallest and largest width / height.
+      key: a typed key.
+      height, width: of the image, in pixels.
+      scale: smallest and largest area, as fractions of the image's area.
+      ratio: smallest and largest width / height.
 
     >>> box = jax.jit(sample_crop_box, static_argnums=(1, 2))(jax.random.key(0), 32, 32)
     >>> bool(box.top + box.height <= 32) and bool(box.left + box.width <= 32)
@@ -60,16 +61,16 @@ def sample_crop_box(
 
 
 def resample(image: jax.Array, box: Box, size: int) -> jax.Array:
-    """Cut a box out of an image and resize it to a square, bilinear and antialiased.
+    """Crop a box of an image and resize it to a square, bilinear and antialiased.
 
     Each output pixel is the mean of the box's pixels under a triangle of half-width
     max(1, box side / size) input pixels, as PIL's `image.crop(box).resize(size, BILINEAR)` and
     torchvision's `resized_crop` compute it: one small matmul along the rows, one along the columns.
 
     Args:
-        image: [H, W, C] float32.
-        box: the part to keep; whole pixels, inside the image.
-        size: side of the result, in pixels.
+      image: [H, W, C] float32.
+      box: the part to keep; whole pixels, inside the image.
+      size: side of the result, in pixels.
 
     >>> image = jnp.arange(16.0).reshape(4, 4, 1)
     >>> resample(image, Box(top=0, left=0, height=2, width=2), 1)[..., 0]
@@ -78,10 +79,10 @@ def resample(image: jax.Array, box: Box, size: int) -> jax.Array:
     height, width, channels = image.shape
     row_weights = _triangle_weights(box.top, box.height, height, size)
     column_weights = _triangle_weights(box.left, box.width, width, size)
-    # Channels travel beside the rows, so that both products are plain matrix products.
-    rows = jnp.matmul(row_weights, image.reshape(height, -1), precision=_EXACT)
+    # Channels are kept beside the rows, so that both products are plain matrix products.
+    rows = jnp.matmul(row_weights, image.reshape(height, -1), precision=EXACT)
     rows = rows.reshape(size, width, channels).swapaxes(1, 2)
-    return jnp.matmul(rows, column_weights.T, precision=_EXACT).swapaxes(1, 2)
+    return jnp.matmul(rows, column_weights.T, precision=EXACT).swapaxes(1, 2)
 
 
 def flip(image: jax.Array) -> jax.Array:
@@ -94,15 +95,15 @@ def flip(image: jax.Array) -> jax.Array:
 
 
 def rotate(image: jax.Array, degrees: jax.Array | float, fill: str = "zero") -> jax.Array:
-    """Turn an image counterclockwise about its centre, bilinear, in a frame of the same size.
+    """Rotate an image counterclockwise about its center, bilinear, in a frame of the same size.
 
     Args:
-        image: [H, W, C] float32.
-        degrees: the angle; may be traced.
-        fill: what comes in from outside: "zero" (black) or "edge" (the nearest pixel).
+      image: [H, W, C] float32.
+      degrees: the angle; may be traced.
+      fill: pixels from outside of the image: "zero" (black) or "edge" (the nearest pixel).
 
     Raises:
-        ValueError: `fill` is neither.
+      ValueError: `fill` is neither.
 
     >>> image = jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]])
     >>> bool(jnp.allclose(rotate(image, 90.0), jnp.rot90(image)))
@@ -118,14 +119,14 @@ def rotate(image: jax.Array, degrees: jax.Array | float, fill: str = "zero") -> 
     source_x = x * jnp.cos(angle) - y * jnp.sin(angle) + (width - 1) / 2
     mode = {"zero": "constant", "edge": "nearest"}[fill]
 
-    def turn(plane: jax.Array) -> jax.Array:
+    def rotate_plane(plane: jax.Array) -> jax.Array:
         return map_coordinates(plane, [source_y, source_x], order=1, mode=mode)
 
-    return jax.vmap(turn, in_axes=-1, out_axes=-1)(image)
+    return jax.vmap(rotate_plane, in_axes=-1, out_axes=-1)(image)
 
 
 def translate(image: jax.Array, down: jax.Array | int, right: jax.Array | int) -> jax.Array:
-    """Move an image [H, W, C] by whole pixels (int, may be traced); black comes in.
+    """Translate an image [H, W, C] by whole pixels (int, may be traced), filled with black.
 
     >>> translate(jnp.array([[[1.0], [2.0], [3.0]]]), 0, 1)[..., 0]
     Array([[0., 1., 2.]], dtype=float32)
@@ -134,11 +135,11 @@ def translate(image: jax.Array, down: jax.Array | int, right: jax.Array | int) -
     # A one-hot row that points outside the image is all zero, which is the fill.
     rows = jax.nn.one_hot(jnp.arange(height) - down, height)
     columns = jax.nn.one_hot(jnp.arange(width) - right, width)
-    return jnp.einsum("yh,xw,hwc->yxc", rows, columns, image, precision=_EXACT)
+    return jnp.einsum("yh,xw,hwc->yxc", rows, columns, image, precision=EXACT)
 
 
 def sample_translation(key: jax.Array, side: int, fraction: float) -> tuple[jax.Array, jax.Array]:
-    """Whole pixels (down, right), each the rounding of U(-fraction, fraction) times the side.
+    """Sample a shift in whole pixels (down, right), each round(U(-fraction, fraction) * side).
 
     >>> down, right = sample_translation(jax.random.key(0), side=28, fraction=0.1)
     >>> abs(int(down)) <= 3 and abs(int(right)) <= 3
@@ -164,7 +165,7 @@ def _triangle_weights(start, length, n_in: int, n_out: int) -> jax.Array:
     step = length / n_out
     half_width = jnp.maximum(step, 1.0)
     pixel = jnp.arange(n_in, dtype=jnp.float32)[None, :] + 0.5
-    centre = start + (jnp.arange(n_out, dtype=jnp.float32)[:, None] + 0.5) * step
-    weights = jnp.maximum(1.0 - jnp.abs(pixel - centre) / half_width, 0.0)
+    center = start + (jnp.arange(n_out, dtype=jnp.float32)[:, None] + 0.5) * step
+    weights = jnp.maximum(1.0 - jnp.abs(pixel - center) / half_width, 0.0)
     weights = jnp.where((pixel > start) & (pixel < start + length), weights, 0.0)
     return weights / weights.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The views of a batch: which operators, in which order, with whose randomness."""
+"""Random views of a batch: which operators, in which order, with which random keys."""
 
 import math
 from collections.abc import Callable
@@ -11,19 +11,19 @@ import jax.numpy as jnp
 from contrastive_jax.augment import color, filters, geometry
 from contrastive_jax.types import Crops
 
-# What an operator folds into the key of its view. New operators take new numbers: a changed number
-# changes every run that uses the operator.
+# The number that an operator folds into the key of its view. New operators take new numbers: a
+# changed number changes every run that uses the operator.
 _BASE_CROP, _CROP, _FLIP, _ROTATE, _TRANSLATE, _JITTER = range(6)
 _GRAYSCALE, _BLUR, _SOLARIZE, _SOBEL, _NOISE, _CUTOUT = range(6, 12)
-_GATE = 1000  # added to an operator's number: the draw of whether it is applied
-_ALL_VIEWS = 2**31 - 1  # in place of a view's number: what all views of an example share
+_GATE = 1000  # added to an operator's number: the key that decides whether it is applied
+_ALL_VIEWS = 2**31 - 1  # in place of a view's number: the key that all views of an example share
 
 _Operator = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
 _Gated = tuple[int, float, _Operator]  # number, probability, operator
 
 
 class Augmentation(NamedTuple):
-    """What `make_views` can be told; the operators are listed in the order they are applied."""
+    """The settings of `make_views`; the operators are listed in the order they are applied."""
 
     base_crop_probability: float = 0.0  # one crop shared by all views (SimCLR Fig. 5), else resize
     crop_probability: float = 1.0
@@ -40,7 +40,7 @@ class Augmentation(NamedTuple):
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
-    hue: float = 0.1  # largest turn, in turns of the colour circle
+    hue: float = 0.1  # largest turn, in turns of the color circle
     brightness_form: str = "multiplicative"  # SimCLR v2; "additive" is SimCLR v1
     grayscale_probability: float = 0.2
     blur_probability: float = 0.0
@@ -63,7 +63,7 @@ class Views(NamedTuple):
     the examples whose numbers in the dataset are `index_B` (int32). `evaluate(image_BHWC)` is
     [B, size, size, C] float32, the images resized, with nothing random.
 
-    Images too large to be sent whole are cut on the host, as `crops` says; both functions then take
+    Images too large to be sent whole are cropped on the host, by `crops`; both functions then take
     [B, V, size, size, C] uint8, one crop a view, `train` to go on from and `evaluate` to show the
     first of. `crops` is None where a setting needs the whole image.
     """
@@ -74,18 +74,18 @@ class Views(NamedTuple):
 
 
 def make_views(size: int, **settings) -> Views:
-    """The random views of a batch, and the plain images for evaluation, as pure functions.
+    """Make the pure functions that give random views, and plain images for evaluation.
 
     A view of an example is a function of (key, index, view) alone: not of its place in the batch,
-    the batch size or the number of devices. Each operator has randomness of its own, so switching
+    the batch size or the number of devices. Each operator has its separate random key, so switching
     one on changes no other. A probability of 0 leaves the operator out of the program.
 
     Args:
-        size: side of the views, in pixels.
-        settings: any of the fields of `Augmentation`.
+      size: side of the views, in pixels.
+      settings: any of the fields of `Augmentation`.
 
     Raises:
-        ValueError: a setting out of its range; when traced, images that the operators cannot take.
+      ValueError: a setting out of its range; when traced, images that the operators cannot take.
 
     >>> views = make_views(16, crop_scale=(0.2, 1.0))
     >>> batch = jnp.zeros((4, 32, 32, 3), jnp.uint8), jnp.arange(4)
@@ -118,7 +118,7 @@ def make_views(size: int, **settings) -> Views:
 
 
 def _host_crops(size: int, settings: Augmentation) -> Crops | None:
-    """What the host can cut in place of the operator `crop`."""
+    """The crops that the host can cut in place of the operator `crop`, if it can."""
     s = settings
     if s.base_crop_probability > 0 or s.crop_probability < 1 or s.one_branch:
         return None
@@ -153,19 +153,19 @@ def _views(settings: Augmentation, size: int, key: jax.Array, image: jax.Array) 
 
 
 def _apply(operators: list[_Gated], key: jax.Array, image: jax.Array) -> jax.Array:
-    """The operators in order, each behind its own gate."""
+    """Apply the operators in order, each with its probability."""
     for number, probability, operator in operators:
-        own_key = jax.random.fold_in(key, number)
+        operator_key = jax.random.fold_in(key, number)
         if probability == 1:
-            image = operator(own_key, image)
+            image = operator(operator_key, image)
         elif probability > 0:
             on = jax.random.bernoulli(jax.random.fold_in(key, _GATE + number), probability)
-            image = jnp.where(on, operator(own_key, image), image)
+            image = jnp.where(on, operator(operator_key, image), image)
     return image
 
 
 def _crop(settings: Augmentation, size: int, original: jax.Array) -> _Operator:
-    """Cuts from the original, so that the pixels of the image so far are not resampled twice."""
+    """Crop from the original image, so that no pixel is resampled twice."""
     height, width, _ = original.shape
     scale, ratio = settings.crop_scale, settings.crop_ratio
 
@@ -177,7 +177,7 @@ def _crop(settings: Augmentation, size: int, original: jax.Array) -> _Operator:
 
 
 def _operators(settings: Augmentation, size: int) -> list[_Gated]:
-    """All that follows the crop, in order."""
+    """The operators after the crop, in order."""
     s = settings
 
     def rotate(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -194,7 +194,7 @@ def _operators(settings: Augmentation, size: int) -> list[_Gated]:
     def jitter(key: jax.Array, image: jax.Array) -> jax.Array:
         strengths = {"brightness": s.brightness, "contrast": s.contrast}
         strengths |= {"saturation": s.saturation, "hue": s.hue}
-        return color.colour_jitter(key, image, brightness_form=s.brightness_form, **strengths)
+        return color.color_jitter(key, image, brightness_form=s.brightness_form, **strengths)
 
     def blur(key: jax.Array, image: jax.Array) -> jax.Array:
         low, high = s.blur_sigma

@@ -20,7 +20,7 @@ _CHUNK_POSITIONS = 1024
 def conv2d(
     x_BHWC: jax.Array, kernel: jax.Array, stride: int, padding: tuple[tuple[int, int], ...]
 ) -> jax.Array:
-    """Cross-correlate [B,H,W,C] with [height,width,C,F]; float32 accumulation on every backend.
+    """Cross-correlate [B,H,W,C] with [height,width,C,F], accumulated in float32.
 
     Only the gradient to the filter differs between platforms, in the order of its sums.
 
@@ -72,16 +72,16 @@ conv2d.defvjp(_forward, _backward)
 
 
 def _filter_gradient_of_one_position(x, grad, stride, padding):
-    """x^T @ grad, where an output position sees one input position. XLA's would transpose all x."""
+    """x^T @ grad, where the filter covers one input position. XLA's would transpose x."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    seen = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
+    covered = x[:, ::stride, ::stride].reshape(-1, x.shape[-1])
     grad = grad.reshape(-1, grad.shape[-1])
-    return jnp.matmul(seen.T, grad, preferred_element_type=jnp.float32)[None, None]
+    return jnp.matmul(covered.T, grad, preferred_element_type=jnp.float32)[None, None]
 
 
 def _filter_gradient_in_chunks(x, grad, size, stride, padding):
-    """Sum over chunks of the batch of grad^T @ patches, where a row of patches is what one output
-    position sees: all its filter positions side by side."""
+    """Sum over chunks of the batch of grad^T @ patches, where a row of patches is the input under
+    the filter at one output position."""
     batch, height, width, features = grad.shape
     chunk = max(1, min(batch, _CHUNK_POSITIONS // (height * width)))
     n_chunks = -(-batch // chunk)
@@ -91,15 +91,15 @@ def _filter_gradient_in_chunks(x, grad, size, stride, padding):
     x = x.reshape(n_chunks, chunk, *x.shape[1:])
     grad = grad.reshape(n_chunks, chunk * height * width, features)
 
-    def seen_from(x, row, col):
+    def covered_at(x, row, col):
         rows = x[:, row : row + (height - 1) * stride + 1 : stride]
-        seen = rows[:, :, col : col + (width - 1) * stride + 1 : stride]
-        return seen.reshape(-1, x.shape[-1]).astype(jnp.float32)
+        covered = rows[:, :, col : col + (width - 1) * stride + 1 : stride]
+        return covered.reshape(-1, x.shape[-1]).astype(jnp.float32)
 
     def one_chunk(total, x_and_grad):
         x, grad = x_and_grad
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-        at = [seen_from(x, row, col) for row in range(size[0]) for col in range(size[1])]
+        at = [covered_at(x, row, col) for row in range(size[0]) for col in range(size[1])]
         patches = jnp.concatenate(at, axis=1)
         return total + grad.astype(jnp.float32).T @ patches, None
 

@@ -1,4 +1,4 @@
-"""The projection head g(.): features h [B,F] to embeddings z [B,D], thrown away after training."""
+"""Projection heads g(.): features h [B,F] to embeddings z [B,D], not used after training."""
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ def make(
     dtype: str = "float32",
     norm_groups: int = 1,
 ) -> "ProjectionHead":
-    """A projection head by the keys of the config's `head`.
+    """Make a projection head by the keys of the config's `head`.
 
     SimCLR (arXiv 2002.05709, section 4.2): z = W2 relu(BN(W1 h)), 128 dimensions.
 
@@ -28,10 +28,10 @@ def make(
       hidden_dim: width of the hidden layers of an MLP.
       output_dim: dimensions of the embedding, for "linear" and "mlp".
       layers: matrices of an MLP, at least 1; SimCLR has 2, SimCLRv2 has 3.
-      batch_norm: normalise after every hidden matrix.
-      output_batch_norm: normalise the embedding as well.
+      batch_norm: normalize after every hidden matrix.
+      output_batch_norm: normalize the embedding as well.
       dtype: "float32" or "bfloat16" for the computation; the embedding comes back as float32.
-      norm_groups: parts of the batch whose statistics are apart; 1 is the global batch.
+      norm_groups: parts of the batch with separate statistics; 1 is the global batch.
 
     Raises:
       ValueError: an unknown kind or dtype, or a size below 1.
@@ -74,7 +74,7 @@ class ProjectionHead(nn.Module):
         return x.astype(jnp.float32)
 
     def _layer(self, x: jax.Array, width: int, batch_norm: bool, train: bool) -> jax.Array:
-        """A matrix with a norm, or with a bias where there is no norm to hold one."""
+        """A matrix with a norm, or with a bias where no norm has one."""
         x = nn.Dense(width, use_bias=not batch_norm, dtype=self.dtype)(x)
         if batch_norm:
             x = norm.batch_norm(self.norm_groups, train, self.dtype)()(x)

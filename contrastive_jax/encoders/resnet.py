@@ -1,4 +1,4 @@
-"""ResNets that end in pooled features: the encoder f(.) of SimCLR.
+"""ResNets up to the pooled features: the encoder f(.) of SimCLR.
 
 He et al. 2016, arXiv 1512.03385, with the stride on the 3x3 convolution of the bottleneck, as
 torchvision does it. The last norm scale of each block starts at zero (Goyal et al. 2017,
@@ -39,17 +39,17 @@ def make(
     dtype: str = "float32",
     norm_groups: int = 1,
 ) -> "ResNet":
-    """An encoder from images [B,H,W,C] to features [B,F] by the keys of the config's `encoder`.
+    """Make a ResNet from images [B,H,W,C] to features [B,F] by the keys of the config's `encoder`.
 
     Args:
       depth: 10, 18, 34 (basic blocks) or 50 (bottlenecks).
       stem: "cifar" is 3x3 with stride 1; "stride2" is 3x3 with stride 2, which costs a quarter;
         "imagenet" is 7x7 with stride 2 and a 3x3 max-pool.
-      width: multiplies every channel count; 1.0 begins with 64 channels.
+      width: multiplies every channel count; 1.0 starts with 64 channels.
       stages: how many of the four stages to keep; each halves the side and doubles the channels.
       dtype: "float32" or "bfloat16" for the computation; parameters and statistics are float32.
-      norm_groups: parts of the batch whose statistics are apart, as on devices of their own; 1 is
-        the global batch.
+      norm_groups: parts of the batch with separate statistics, as if each were alone on a device;
+        1 is the global batch.
 
     Raises:
       ValueError: an unknown depth, stem or dtype, or a width or number of stages out of range.

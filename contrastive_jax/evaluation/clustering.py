@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contrastive_jax.evaluation.knn import Row, check_finite, check_labels
+from contrastive_jax.evaluation.neighbors import check_finite
+from contrastive_jax.evaluation.results import Row, check_labels
 
 
 class Clusters(NamedTuple):
@@ -69,7 +70,7 @@ def cluster(
 def cluster_rows(
     found: Clusters, *, representation: str, layer: str, split: str = "test"
 ) -> list[Row]:
-    """NMI and ARI as two results; `accuracy` is the measure. They carry no interval."""
+    """NMI and ARI as two results; They carry no interval."""
     shared = {
         "name": "clusters",
         "algorithm": "k-means++, best of n_init by inertia",
@@ -85,7 +86,8 @@ def cluster_rows(
             "protocol": {**shared, "measure": measure},
             "split": split,
             "n": found.size,
-            "accuracy": value,
+            "measure": measure,
+            "value": value,
         }
         for measure, value in (("NMI", found.nmi), ("ARI", found.ari))
     ]

@@ -1,18 +1,20 @@
-"""Gauges of a representation: is it solving the contrastive task, and has it collapsed?
+"""Diagnostics of a representation: does it solve the contrastive task, has it collapsed?
 
 All are pure functions of embeddings, in float32, cheap enough for a training step unless they say
 otherwise. Every one but `rankme` looks at directions only: rows are scaled to unit length first,
 and a row of zeros stays zero.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import entr, logsumexp
 
+from contrastive_jax._numerics import dot, unit
 from contrastive_jax.types import Metrics
 
-_NO_LENGTH = 1e-30  # a row without a larger entry counts as zero
 _NO_SPREAD = 1e-12  # total variance of unit vectors below which only rounding is left
 _ROWS_AT_ONCE = 256
 
@@ -38,7 +40,7 @@ def contrastive_accuracy(z_BVD: jax.Array) -> jax.Array:
     """
     _check_views(z_BVD)
     rows_ND = _unit_rows(z_BVD)
-    return _accuracy(_dot(rows_ND, rows_ND.T), z_BVD.shape[1])
+    return _accuracy(dot(rows_ND, rows_ND.T), z_BVD.shape[1])
 
 
 def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax.Array:
@@ -63,7 +65,7 @@ def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax
     _check_views(z_BVD)
     _check_temperature(temperature)
     rows_ND = _unit_rows(z_BVD)
-    return _entropy(_dot(rows_ND, rows_ND.T), temperature)
+    return _entropy(dot(rows_ND, rows_ND.T), temperature)
 
 
 def alignment(z_BVD: jax.Array) -> jax.Array:
@@ -85,7 +87,7 @@ def alignment(z_BVD: jax.Array) -> jax.Array:
     """
     _check_views(z_BVD)
     views = z_BVD.shape[1]
-    z_BVD = _unit(z_BVD)
+    z_BVD = unit(z_BVD)
     distance_BVV = jnp.sum((z_BVD[:, :, None] - z_BVD[:, None, :]) ** 2, axis=-1)
     return jnp.sum(distance_BVV) / (z_BVD.shape[0] * views * (views - 1))
 
@@ -111,11 +113,11 @@ def uniformity(z_ND: jax.Array, t: float = 2.0) -> jax.Array:
     _check_rows(z_ND)
     if t <= 0:
         raise ValueError(f"uniformity needs t > 0, got {t}; the paper uses 2")
-    z_ND = _unit(z_ND)
+    z_ND = unit(z_ND)
 
     def log_potential(row: tuple[jax.Array, jax.Array]) -> jax.Array:
         own, z_D = row
-        distance_N = jnp.sum(z_D**2) + jnp.sum(z_ND**2, axis=1) - 2 * _dot(z_ND, z_D)
+        distance_N = jnp.sum(z_D**2) + jnp.sum(z_ND**2, axis=1) - 2 * dot(z_ND, z_D)
         others = jnp.arange(len(z_ND)) != own
         return logsumexp(-t * jnp.maximum(distance_N, 0.0), where=others)
 
@@ -141,7 +143,7 @@ def embedding_std(z_ND: jax.Array) -> jax.Array:
     Chen & He 2021 (SimSiam, arXiv:2011.10566), section 4.1.
     """
     _check_rows(z_ND)
-    return jnp.mean(jnp.std(_unit(z_ND), axis=0))
+    return jnp.mean(jnp.std(unit(z_ND), axis=0))
 
 
 def effective_rank(z_ND: jax.Array, order: int = 1) -> jax.Array:
@@ -167,7 +169,7 @@ def effective_rank(z_ND: jax.Array, order: int = 1) -> jax.Array:
     _check_rows(z_ND)
     if order not in (1, 2):
         raise ValueError(f"order is 1 (entropy) or 2 (participation ratio), got {order}")
-    covariance_DD = _covariance(_unit(z_ND))
+    covariance_DD = _covariance(unit(z_ND))
     total = jnp.trace(covariance_DD)
     normalised_DD = covariance_DD / jnp.maximum(total, _NO_SPREAD)
     if order == 1:
@@ -220,7 +222,7 @@ def dimension_spectrum(z_ND: jax.Array) -> jax.Array:
     Jing et al. 2022 (Understanding dimensional collapse, arXiv:2110.09348), section 3.
     """
     _check_rows(z_ND)
-    covariance_DD = _covariance(_unit(z_ND))
+    covariance_DD = _covariance(unit(z_ND))
     total = jnp.trace(covariance_DD)
     share_D = jnp.maximum(jnp.linalg.eigvalsh(covariance_DD / jnp.maximum(total, _NO_SPREAD)), 0.0)
     return jnp.where(total > _NO_SPREAD, share_D[::-1], 0.0)
@@ -257,46 +259,87 @@ def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Ar
             f"got {label_N.dtype} {label_N.shape}"
         )
     _, place_N, count_C = np.unique(label_N, return_inverse=True, return_counts=True)
-    sum_CD = jax.ops.segment_sum(_unit(z_ND), place_N, num_segments=len(count_C))
+    sum_CD = jax.ops.segment_sum(unit(z_ND), place_N, num_segments=len(count_C))
     mean_CD = sum_CD / count_C[:, None].astype(np.float32)
     within = 1 - jnp.mean(jnp.sum(mean_CD**2, axis=1))
     total = 1 - jnp.sum(jnp.mean(mean_CD, axis=0) ** 2)
     return jnp.where(total > _NO_SPREAD, 1 - within / jnp.maximum(total, _NO_SPREAD), 0.0)
 
 
-def summary(z_BVD: jax.Array, temperature: jax.Array | float) -> Metrics:
-    """The gauges of one training batch, from one [BV, BV] similarity matrix.
+def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> Metrics:
+    """Measure one training batch, from one [BV, BV] similarity matrix.
 
     `contrastive_accuracy`, `contrastive_entropy`, `alignment`, `uniformity` (t = 2, over pairs of
-    different examples, as its definition asks for independent draws), `embedding_std` and
+    different examples, as its definition asks for independent samples), `embedding_std` and
     `effective_rank` (order 2). The matrix is held in memory: give it a part of a very large batch.
 
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype.
-      temperature: positive, a Python number or a scalar array.
+      temperature: positive, a Python number or a scalar array; None leaves out
+        `contrastive_entropy`, of losses that have none.
 
     Raises:
       ValueError: if `z_BVD` is not [B, V, D] with B, V >= 2, or `temperature` is a number <= 0.
 
-    >>> gauges = jax.jit(summary)(jax.random.normal(jax.random.key(0), (8, 2, 4)), 0.5)
-    >>> sorted(gauges)
+    >>> measured = jax.jit(summary)(jax.random.normal(jax.random.key(0), (8, 2, 4)), 0.5)
+    >>> sorted(measured)
     ['alignment', 'contrastive_accuracy', 'contrastive_entropy', 'effective_rank',
      'embedding_std', 'uniformity']
     """
     _check_views(z_BVD)
-    _check_temperature(temperature)
     if z_BVD.shape[0] < 2:
         raise ValueError(f"summary compares examples: need B >= 2, got shape {z_BVD.shape}")
     rows_ND = _unit_rows(z_BVD)
-    similarity_NN = _dot(rows_ND, rows_ND.T)
+    similarity_NN = dot(rows_ND, rows_ND.T)
+    entropy = {}
+    if temperature is not None:
+        _check_temperature(temperature)
+        entropy = {"contrastive_entropy": _entropy(similarity_NN, temperature)}
     return {
         "contrastive_accuracy": _accuracy(similarity_NN, z_BVD.shape[1]),
-        "contrastive_entropy": _entropy(similarity_NN, temperature),
+        **entropy,
         "alignment": alignment(z_BVD),
         "uniformity": _uniformity_between(similarity_NN, z_BVD.shape[1]),
         "embedding_std": embedding_std(rows_ND),
         "effective_rank": effective_rank(rows_ND, order=2),
     }
+
+
+def of_features(
+    z_ND: np.ndarray, label_N: np.ndarray | None = None, view_BVD: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Measure the features of a set: collapse, spectrum, separation of classes, invariance.
+
+    Args:
+      z_ND: features of N >= 2 examples; fewer give {}.
+      label_N: their classes; None leaves `class_separation` out.
+      view_BVD: features of V >= 2 views of some examples; None leaves `alignment` out.
+
+    Returns:
+      Numbers by name, and `dimension_spectrum`, a list.
+
+    >>> sorted(of_features(np.eye(4, dtype=np.float32)))
+    ['dimension_spectrum', 'effective_rank', 'embedding_std', 'rankme', 'uniformity']
+    """
+    if len(z_ND) < 2:
+        return {}
+
+    @jax.jit
+    def measure(z_ND: jax.Array, view_BVD: jax.Array | None) -> dict[str, jax.Array]:
+        measured = {
+            "uniformity": uniformity(z_ND),
+            "embedding_std": embedding_std(z_ND),
+            "effective_rank": effective_rank(z_ND),
+            "rankme": rankme(z_ND),
+            "dimension_spectrum": dimension_spectrum(z_ND),
+        }
+        if label_N is not None:
+            measured["class_separation"] = class_separation(z_ND, label_N)
+        if view_BVD is not None:
+            measured["alignment"] = alignment(view_BVD)
+        return measured
+
+    return jax.tree.map(lambda x: x.tolist(), jax.device_get(measure(z_ND, view_BVD)))
 
 
 def _accuracy(similarity_NN: jax.Array, views: int) -> jax.Array:
@@ -330,24 +373,11 @@ def _same_example(n: int, views: int) -> jax.Array:
 
 def _covariance(rows_ND: jax.Array) -> jax.Array:
     centred_ND = rows_ND - jnp.mean(rows_ND, axis=0, keepdims=True)
-    return _dot(centred_ND.T, centred_ND) / len(rows_ND)
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Accelerators round float32 factors by default, which would show in small distances.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return dot(centred_ND.T, centred_ND) / len(rows_ND)
 
 
 def _unit_rows(z_BVD: jax.Array) -> jax.Array:
-    return _unit(z_BVD).reshape(-1, z_BVD.shape[-1])
-
-
-def _unit(z: jax.Array) -> jax.Array:
-    z = z.astype(jnp.float32)
-    peak = jnp.max(jnp.abs(z), axis=-1, keepdims=True)
-    z = z / jnp.where(peak > _NO_LENGTH, peak, 1.0)  # keeps the squares within float32
-    square = jnp.sum(z**2, axis=-1, keepdims=True)
-    return jnp.where(square > 0, z * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return unit(z_BVD).reshape(-1, z_BVD.shape[-1])
 
 
 def _check_views(z_BVD: jax.Array) -> None:

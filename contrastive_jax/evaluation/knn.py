@@ -1,26 +1,22 @@
-"""From a trained encoder to numbers that can be quoted: features and kNN.
+"""Nearest-neighbor classification: votes of the nearest training examples.
 
-Features and neighbours are computed once and kept on the host; every protocol is then a few
-lines of NumPy on them. A result is a dict that holds its whole protocol beside its accuracy.
+The neighbors are found once; every protocol is then a few lines of NumPy on them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from contrastive_jax.evaluation import neighbors
-from contrastive_jax.evaluation.neighbors import check_finite, knn_neighbours, pad_rows
-from contrastive_jax.types import EmbedFn, ModelState, Params
-
-__all__ = ["check_finite", "knn_neighbours"]  # they are part of what this module offers
-
-Row = dict[str, Any]  # one result, ready for JSON
-Labelled = tuple[np.ndarray, np.ndarray]  # features [N, F] and classes [N]
-
-_Z95 = 1.959963984540054  # standard normal quantile of 0.975
+from contrastive_jax.evaluation.results import (
+    LabeledFeatures,
+    Row,
+    Scored,
+    accuracy_row,
+    check_labels,
+    stratified_split,
+)
 
 
 class KnnProtocol(NamedTuple):
@@ -39,66 +35,6 @@ KNN_GRID = tuple(
 )
 
 
-class Scored(NamedTuple):
-    """A result and what it was counted from."""
-
-    row: Row
-    predictions: np.ndarray | None  # [N], the class given to each example, where there is one
-
-
-def extract(
-    embed: EmbedFn,
-    params: Params,
-    model_state: ModelState,
-    image: np.ndarray,
-    *,
-    batch_size: int,
-    shard: Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]] | None = None,
-    out_sharding: Any = None,
-) -> dict[str, np.ndarray]:
-    """The encoder's outputs for a whole set of images, in order, as float32 on the host.
-
-    The last batch is padded and its padding dropped, so `embed` compiles once.
-
-    Args:
-      embed: `Objective.embed`, (params, model_state, {"image": [B, H, W, C]}) -> arrays [B, ...].
-      params: as `embed` takes them.
-      model_state: as `embed` takes it.
-      image: [N, H, W, C] uint8.
-      batch_size: B, images in one call, over all devices.
-      shard: puts a host batch on the devices; default: on the default device.
-      out_sharding: of what `embed` returns; the compiler's choice by default. Where several
-        processes hold a batch it has to be replicated.
-
-    Returns:
-      What `embed` returns, {"features": [N, F], "embedding": [N, D]}.
-
-    Raises:
-      ValueError: if there are no images or `batch_size` is not positive.
-
-    >>> def embed(params, model_state, batch):
-    ...     return {"features": batch["image"].reshape(len(batch["image"]), -1) * params}
-    >>> import jax.numpy as jnp
-    >>> image = np.arange(20, dtype=np.uint8).reshape(5, 2, 2, 1)
-    >>> extract(embed, jnp.float32(0.5), {}, image, batch_size=2)["features"][4]
-    array([8. , 8.5, 9. , 9.5], dtype=float32)
-    """
-    if len(image) == 0 or batch_size < 1:
-        raise ValueError(f"need images and batch_size >= 1, got {len(image)} and {batch_size}")
-    compiled, place = jax.jit(embed, out_shardings=out_sharding), shard or jax.device_put
-    parts: list[dict[str, np.ndarray]] = []
-    pending = None
-    for start in range(0, len(image), batch_size):
-        batch = place({"image": pad_rows(image[start : start + batch_size], batch_size)})
-        running = compiled(params, model_state, batch)
-        if pending is not None:  # fetch one batch while the next is computed
-            parts.append(jax.device_get(pending))
-        pending = running
-    parts.append(jax.device_get(pending))
-    join = partial(np.concatenate, dtype=np.float32)
-    return {name: join([part[name] for part in parts])[: len(image)] for name in parts[0]}
-
-
 def knn_predict(
     similarity_NK: np.ndarray, label_NK: np.ndarray, protocol: KnnProtocol
 ) -> np.ndarray:
@@ -107,7 +43,7 @@ def knn_predict(
     argmax_c sum_{j <= k} w_j [label_j = c], w = 1 or exp(similarity_j / temperature).
 
     Args:
-      similarity_NK: from `knn_neighbours`, nearest first, K of them; K < k means all vote.
+      similarity_NK: from `knn_neighbors`, nearest first, K of them; K < k means all vote.
       label_NK: the class of each neighbour, integer.
       protocol: how they vote.
 
@@ -134,20 +70,20 @@ def knn_predict(
     return votes.reshape(n, n_classes).argmax(axis=1)
 
 
-def knn_rows(bank: Labelled, query: Labelled, **settings: Any) -> list[Row]:
+def knn_rows(bank: LabeledFeatures, query: LabeledFeatures, **settings: Any) -> list[Row]:
     """The rows of `knn_scores`, which has the arguments.
 
     >>> bank = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1])
     >>> row = knn_rows(bank, bank, representation="one-hot", layer="features")[1]
-    >>> row["accuracy"], row["protocol"]["k"], row["protocol"]["k_requested"]
+    >>> row["value"], row["protocol"]["k"], row["protocol"]["k_requested"]
     (1.0, 4, 20)
     """
     return [scored.row for scored in knn_scores(bank, query, **settings)]
 
 
 def knn_scores(
-    bank: Labelled,
-    query: Labelled,
+    bank: LabeledFeatures,
+    query: LabeledFeatures,
     *,
     representation: str,
     layer: str,
@@ -175,7 +111,7 @@ def knn_scores(
       One result for each metric and protocol, in this order; see `accuracy_row`.
 
     Raises:
-      ValueError: as `knn_neighbours`, or if labels are missing or negative.
+      ValueError: as `knn_neighbors`, or if labels are missing or negative.
 
     >>> bank = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1])
     >>> scored = knn_scores(bank, bank, representation="one-hot", layer="features")[1]
@@ -202,7 +138,10 @@ def knn_scores(
 
 
 def _knn_predictions(
-    bank: Labelled, query: Labelled, protocols: Sequence[KnnProtocol], metrics: Sequence[str]
+    bank: LabeledFeatures,
+    query: LabeledFeatures,
+    protocols: Sequence[KnnProtocol],
+    metrics: Sequence[str],
 ) -> Iterator[tuple[str, KnnProtocol, np.ndarray]]:
     check_labels("bank", *bank)
     check_labels("query", *query)
@@ -216,8 +155,8 @@ def _knn_predictions(
 
 
 def knn_chosen(
-    bank: Labelled,
-    query: Labelled,
+    bank: LabeledFeatures,
+    query: LabeledFeatures,
     *,
     representation: str,
     layer: str,
@@ -264,74 +203,3 @@ def knn_chosen(
         "grid": [[metric, *protocol] for _, metric, protocol in tried],
     }
     return scored
-
-
-def stratified_split(y_N: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to fit on and indices held out; a class keeps at least one example to fit on.
-
-    >>> fit, held = stratified_split(np.array([0] * 10 + [1] * 10), 0.1, seed=0)
-    >>> len(fit), len(held)
-    (18, 2)
-    """
-    rng = np.random.default_rng(seed)
-    held_N = np.zeros(len(y_N), bool)
-    for label in np.unique(y_N):
-        members = rng.permutation(np.flatnonzero(y_N == label))
-        held_N[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
-    if not 0 < fraction < 1 or not held_N.any():
-        raise ValueError(
-            f"validation_fraction {fraction} holds out {held_N.sum()} of {len(y_N)} examples: "
-            "it must lie in (0, 1) and leave some to choose by"
-        )
-    return np.flatnonzero(~held_N), np.flatnonzero(held_N)
-
-
-def accuracy_row(
-    hit_N: np.ndarray, protocol: Row, representation: str, layer: str, split: str
-) -> Row:
-    """One result: an accuracy, its 95 % Wilson score interval, and how it was obtained.
-
-    >>> accuracy_row(np.array([True, True, False, True]), {"name": "knn"}, "pixels", "raw", "test")
-    {'representation': 'pixels', 'layer': 'raw', 'protocol': {'name': 'knn'}, 'split': 'test',
-     'n': 4, 'accuracy': 0.75, 'ci95': [0.30064..., 0.95441...], 'ci95_method': 'wilson'}
-    """
-    return {
-        "representation": representation,
-        "layer": layer,
-        "protocol": protocol,
-        "split": split,
-        "n": len(hit_N),
-        "accuracy": float(np.mean(hit_N)),
-        "ci95": list(wilson_interval(int(np.sum(hit_N)), len(hit_N))),
-        "ci95_method": "wilson",
-    }
-
-
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion, sound near 0 and 1 and for small n.
-
-    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), p = hits / n, z = 1.96. It speaks of
-    the choice of test examples, not of training seeds.
-
-    >>> low, high = wilson_interval(0, 10)
-    >>> low, round(high, 4)
-    (0.0, 0.2775)
-
-    Wilson 1927 (JASA 22), equation 6.
-    """
-    share, spread = hits / n, _Z95**2 / n
-    centre = share + spread / 2
-    half = _Z95 * float(np.sqrt(share * (1 - share) / n + spread / (4 * n)))
-    return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
-
-
-def check_labels(name: str, features_NF: np.ndarray, label_N: np.ndarray) -> None:
-    """Raises ValueError unless there is one class number >= 0 for each row of the features."""
-    if label_N.shape != features_NF.shape[:1] or not np.issubdtype(label_N.dtype, np.integer):
-        raise ValueError(
-            f"{name}: features {features_NF.shape} need one integer label a row, "
-            f"got {label_N.dtype} {label_N.shape}"
-        )
-    if label_N.size == 0 or label_N.min() < 0:
-        unlabelled = int(np.sum(label_N < 0))
-        raise ValueError(f"{name}: {unlabelled} of {label_N.size} examples are unlabelled (< 0)")

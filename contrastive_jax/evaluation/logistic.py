@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.evaluation.knn import check_finite, check_labels
+from contrastive_jax._numerics import dot
 from contrastive_jax.evaluation.lbfgs import Stop, minimise
+from contrastive_jax.evaluation.neighbors import check_finite
+from contrastive_jax.evaluation.results import check_labels
 
 _TOLERANCE = 3e-4
 _CONSTANT = 1e-30  # a feature that varies less does not vary
@@ -177,8 +179,8 @@ class _Fitted(NamedTuple):
 def _tabulate(x_NF: jax.Array, y_N: jax.Array, n_classes: int) -> _Table:
     n, features = x_NF.shape
     x_NF, mean_F, std_F = standardise(x_NF)
-    variance_F, axes_FF = jnp.linalg.eigh(_dot(x_NF.T, x_NF) / n)
-    x_NF = _dot(x_NF, axes_FF)  # a rotation leaves ||W|| as it is
+    variance_F, axes_FF = jnp.linalg.eigh(dot(x_NF.T, x_NF) / n)
+    x_NF = dot(x_NF, axes_FF)  # a rotation leaves ||W|| as it is
     rows = min(_TILE_ROWS, n)
     tiles = -(-n // rows)
     missing = tiles * rows - n
@@ -220,11 +222,11 @@ def _loss_and_grad(table: _Table, plain_CF1: jax.Array) -> tuple[jax.Array, jax.
 
     def add(total: tuple[jax.Array, jax.Array], tile: tuple[jax.Array, ...]):
         x_RF, hit_CR, share_R = tile
-        logits_CR = _dot(weight_CF, x_RF.T) + bias_C[:, None]
+        logits_CR = dot(weight_CF, x_RF.T) + bias_C[:, None]
         loss_R, residual_CR = _cross_entropy(logits_CR, hit_CR)
         residual_CR = residual_CR * share_R[None, :]
         bias_grad_C1 = jnp.sum(residual_CR, axis=1, keepdims=True)
-        grad_CF1 = jnp.concatenate([_dot(residual_CR, x_RF), bias_grad_C1], axis=1)
+        grad_CF1 = jnp.concatenate([dot(residual_CR, x_RF), bias_grad_C1], axis=1)
         return (total[0] + jnp.vdot(loss_R, share_R), total[1] + grad_CF1), None
 
     nothing = jnp.zeros((), jnp.float32), jnp.zeros_like(plain_CF1)
@@ -243,7 +245,7 @@ def _cross_entropy(logits_CN: jax.Array, hit_CN: jax.Array) -> tuple[jax.Array, 
 
 
 def _as_probe(table: _Table, found: _Fitted) -> LinearProbe:
-    weight_FC = _dot(table.axes_FF, found.weight_CF.T)
+    weight_FC = dot(table.axes_FF, found.weight_CF.T)
     ending = (found.objective, found.steps, found.converged)
     return LinearProbe(weight_FC, found.bias_C, table.mean_F, table.std_F, *ending)
 
@@ -259,11 +261,6 @@ def standardise(x_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     std_1F = jnp.std(shifted_NF / scale_1F, axis=0, keepdims=True) * scale_1F
     std_1F = jnp.where(std_1F > 0, std_1F, 1.0)
     return (shifted_NF - mean_1F) / std_1F, (x_NF[:1] + mean_1F)[0], std_1F[0]
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Accelerators round float32 factors by default, which would stall the line search.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def lane(probes: LinearProbe, i: int) -> LinearProbe:

@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax._numerics import dot
+
 METRICS = ("cosine", "euclidean")
 _QUERY_ROWS = 512  # queries that meet one tile of the bank at a time
 
 Found = tuple[np.ndarray, np.ndarray]  # similarities [N, k] float32 and bank indices [N, k] int32
 
 
-def knn_neighbours(
+def knn_neighbors(
     bank_MD: np.ndarray,
     query_ND: np.ndarray,
     *,
@@ -47,7 +49,7 @@ def knn_neighbours(
       ValueError: if shapes do not match, a value is not finite, or an option is out of range.
 
     >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
-    >>> similarity, index = knn_neighbours(bank, np.array([[3.0, 0.0]]), k=2)
+    >>> similarity, index = knn_neighbors(bank, np.array([[3.0, 0.0]]), k=2)
     >>> index.tolist(), similarity.tolist()
     ([[0, 2]], [[1.0, 1.0]])
     """
@@ -64,19 +66,19 @@ def blocks(
     leave_one_out: bool = False,
     block_size: int = 8192,
 ) -> Iterator[dict[str, Found]]:
-    """The search of `knn_neighbours` under several metrics in one pass, some queries at a time.
+    """The search of `knn_neighbors` under several metrics in one pass, some queries at a time.
 
     For what is reduced block by block where [N, k] would be too large to keep.
 
     Args:
-      bank_MD, query_ND, k, leave_one_out, block_size: as `knn_neighbours`.
+      bank_MD, query_ND, k, leave_one_out, block_size: as `knn_neighbors`.
       metrics: any of "cosine" and "euclidean".
 
     Returns:
       For each block of queries, in order, {metric: (similarities, bank indices)}.
 
     Raises:
-      ValueError: as `knn_neighbours`, when the first block is asked for.
+      ValueError: as `knn_neighbors`, when the first block is asked for.
 
     >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [9.0, 0.0]])
     >>> found = next(blocks(bank, np.array([[3.0, 0.0]]), k=1))
@@ -156,8 +158,7 @@ def _similarity(query_QD: jax.Array, bank_SD: jax.Array, metric: str) -> jax.Arr
     if metric == "cosine":
         query_QD = query_QD / jnp.where(norm_Q > 0, norm_Q, 1.0)[:, None]
         bank_SD = bank_SD / jnp.where(norm_S > 0, norm_S, 1.0)[:, None]
-    # Accelerators round float32 factors by default, which would reorder close neighbours.
-    dot_QS = jnp.matmul(query_QD, bank_SD.T, precision=jax.lax.Precision.HIGHEST)
+    dot_QS = dot(query_QD, bank_SD.T)
     if metric == "cosine":
         return dot_QS
     square_QS = norm_Q[:, None] ** 2 + norm_S[None, :] ** 2 - 2 * dot_QS

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contrastive_jax.evaluation.knn import Row, accuracy_row, stratified_split
 from contrastive_jax.evaluation.logistic import (
     LinearProbe,
     check_set,
@@ -15,6 +14,7 @@ from contrastive_jax.evaluation.logistic import (
     lane,
     predict,
 )
+from contrastive_jax.evaluation.results import Row, accuracy_row, stratified_split
 from contrastive_jax.evaluation.ridge import fit_ridge
 
 L2_GRID = tuple(10.0**power for power in range(-6, 3))
@@ -182,7 +182,7 @@ def _choose_and_refit(
 
 
 def linear_row(result: ProbeResult, *, representation: str, layer: str, split: str = "test") -> Row:
-    """A linear or ridge probe as a result with its protocol; see `evaluate.accuracy_row`."""
+    """A linear or ridge probe as a result with its protocol; see `results.accuracy_row`."""
     held = f"held-out {100 * result.validation_fraction:g} % of train"
     protocol = {
         "name": "linear" if result.solver == "lbfgs" else "ridge",
@@ -294,11 +294,12 @@ def few_label_row(
         },
         "split": split,
         "n": result.test_size,
-        "accuracy": result.mean,
+        "measure": "accuracy",
+        "value": result.mean,
         "ci95": [max(0.0, result.mean - half), min(1.0, result.mean + half)],
         "ci95_method": "student-t over draws",
         "std": result.std,
-        "accuracies": list(result.accuracies),
+        "values": list(result.accuracies),
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from contrastive_jax.evaluation import intervals, neighbors
-from contrastive_jax.evaluation.knn import Row, accuracy_row, check_labels
+from contrastive_jax.evaluation.results import Row, accuracy_row, check_labels
 
 RECALL_AT = (1, 2, 4, 8)
 
@@ -53,7 +53,7 @@ def retrieve(
       metric: "cosine" or "euclidean".
 
     Raises:
-      ValueError: as `search.knn_neighbours`, labels missing, a k < 1, or no query with a value.
+      ValueError: as `search.knn_neighbors`, labels missing, a k < 1, or no query with a value.
 
     >>> x, y = np.array([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]]), np.array([0, 0, 0, 1])
     >>> found = retrieve((x, y), recall_at=(1,))
@@ -103,7 +103,7 @@ def _measure(
 def retrieval_rows(
     found: Retrieval, *, representation: str, layer: str, split: str = "test", seed: int = 0
 ) -> list[Row]:
-    """One result for each measure; see `evaluate.accuracy_row`. `accuracy` is the mean measure.
+    """One result for each measure; see `results.accuracy_row`. `value` is the mean of its measure.
 
     Shares of hits have Wilson intervals, the others bootstrap ones.
     """
@@ -132,7 +132,7 @@ def _row(
         "reference_size": found.references,
         "queries_left_out": found.left_out,
     }
-    row = accuracy_row(value_Q, protocol, representation, layer, split)
+    row = accuracy_row(value_Q, protocol, representation, layer, split) | {"measure": measure}
     if measure in ("R-precision", "MAP@R"):
         interval = intervals.bootstrap(value_Q, seed=seed)
         method = f"percentile bootstrap, {interval.resamples} resamples, seed {seed}"

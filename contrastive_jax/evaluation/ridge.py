@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax._numerics import dot
 from contrastive_jax.evaluation.logistic import LinearProbe, check_set, standardise, strengths
 
 
@@ -67,8 +68,8 @@ def _fit_all(x_NF: jax.Array, y_N: jax.Array, l2_S: jax.Array, *, n_classes: int
 
 def _decompose(x_NF: jax.Array, hit_NC: jax.Array) -> Spectrum:
     x_NF, mean_F, std_F = standardise(x_NF)
-    variance_F, axes_FF = jnp.linalg.eigh(_dot(x_NF.T, x_NF) / len(x_NF))
-    product_FC = _dot(axes_FF.T, _dot(x_NF.T, hit_NC) / len(x_NF))
+    variance_F, axes_FF = jnp.linalg.eigh(dot(x_NF.T, x_NF) / len(x_NF))
+    product_FC = dot(axes_FF.T, dot(x_NF.T, hit_NC) / len(x_NF))
     return Spectrum(variance_F, axes_FF, product_FC, jnp.mean(hit_NC, axis=0), mean_F, std_F)
 
 
@@ -76,7 +77,7 @@ def _solve(spectrum: Spectrum, l2: jax.Array) -> LinearProbe:
     variance_F, product_FC = spectrum.variance_F, spectrum.product_FC
     rounding = len(variance_F) * jnp.finfo(jnp.float32).eps * jnp.max(variance_F)
     gain_F = jnp.where(variance_F > rounding, 1 / (jnp.maximum(variance_F, 0.0) + l2), 0.0)
-    weight_FC = _dot(spectrum.axes_FF, gain_F[:, None] * product_FC)
+    weight_FC = dot(spectrum.axes_FF, gain_F[:, None] * product_FC)
     # The objective at the optimum needs no other pass over the features.
     spread = jnp.sum(spectrum.share_C * (1 - spectrum.share_C))
     explained = jnp.sum(gain_F[:, None] * product_FC**2)
@@ -89,8 +90,3 @@ def _solve(spectrum: Spectrum, l2: jax.Array) -> LinearProbe:
         steps=jnp.ones((), jnp.int32),
         converged=jnp.ones((), bool),
     )
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Accelerators round float32 factors by default, which would show at small strengths.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,22 +1,23 @@
 """Contrastive losses as pure functions: one float32 number per anchor, never reduced.
 
-softmax.py        nt_xent, info_nce, symmetric_info_nce, sup_con
-negatives.py      own_negatives_info_nce, queue_info_nce, joint_info_nce, guided_info_nce
-reweighted.py     decoupled, debiased_nt_xent, hardness_info_nce
-positives.py      multi_positive_info_nce, soft_info_nce, n_pair, angular
-sigmoid.py        siglip, nt_logistic
-margin.py         margin_contrastive, triplet, nt_margin
-batch_triplet.py  batch_all_triplet, batch_hard_triplet, batch_semi_hard_triplet
-metric.py         lifted_structure, multi_similarity, circle, ranked_list
-pair_score.py     cosine_regression, cosent, angle
-companions.py     alignment, uniformity, barlow_twins, vicreg, negative_cosine, spread_out
-wrappers.py       matryoshka, learned_temperature
+softmax.py           nt_xent, info_nce, symmetric_info_nce, sup_con
+negatives.py         per_query_info_nce, queue_info_nce, joint_info_nce, guided_info_nce
+reweighted.py        decoupled, debiased_nt_xent, hardness_info_nce
+positives.py         multi_positive_info_nce, soft_info_nce, n_pair, angular
+sigmoid.py           siglip, nt_logistic
+margin.py            margin_contrastive, triplet, nt_margin
+triplet_in_batch.py  batch_all_triplet, batch_hard_triplet, batch_semi_hard_triplet
+metric_learning.py   lifted_structure, multi_similarity, circle, ranked_list
+text_similarity.py   cosine_regression, cosent, angle
+non_contrastive.py   alignment, uniformity, barlow_twins, vicreg, negative_cosine, spread_out
+wrappers.py          matryoshka, learned_temperature
 
-What ranks or describes a batch as a whole (cosent, angle, uniformity, barlow_twins, vicreg,
-spread_out) is one number. How sums over pairs are computed: pairs.py (the three forms), tiles.py
-(what a loss tells them), sweep.py (one device), blockwise.py (custom gradient, ring).
+Losses that describe or rank a batch as a whole (cosent, angle, uniformity, barlow_twins, vicreg,
+spread_out) are scalars. Sums over pairs are computed by `_engine/`: reduce.py (dense, tiled, ring),
+tile.py (what a loss asks of one tile), sweep.py (all tiles on one device), blockwise.py (custom
+gradient, ring of devices).
 
-From finite embeddings of any size a loss and its gradients are finite. Where rows are normalised,
+From finite embeddings of any size a loss and its gradients are finite. Where rows are normalized,
 one without an entry above 1e-30 counts as zero; where they are taken as they come, one with an
 entry beyond 1e15 (vicreg: 1e8) is shrunk to that, since its square would leave float32.
 """
@@ -31,7 +32,7 @@ from contrastive_jax.losses.metric_learning import (
 from contrastive_jax.losses.negatives import (
     guided_info_nce,
     joint_info_nce,
-    own_negatives_info_nce,
+    per_query_info_nce,
     queue_info_nce,
 )
 from contrastive_jax.losses.non_contrastive import (
@@ -87,7 +88,7 @@ __all__ = [
     "nt_logistic",
     "nt_margin",
     "nt_xent",
-    "own_negatives_info_nce",
+    "per_query_info_nce",
     "queue_info_nce",
     "ranked_list",
     "siglip",

@@ -1,6 +1,7 @@
-"""Losses on distances with a margin: contrastive pairs and triplets. Embeddings are taken as is.
+"""Margin losses: contrastive pairs, triplets, NT-margin.
 
-But for a row with an entry beyond 1e15, whose square would leave float32: it is shrunk to that.
+Losses on distances take embeddings as they come, but for a row with an entry beyond 1e15, whose
+square would leave float32: it is shrunk to that.
 """
 
 from typing import NamedTuple
@@ -9,17 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from contrastive_jax._numerics import bounded, euclidean, softplus, unit
 from contrastive_jax.losses._engine.checks import (
-    bounded,
     check_embedding,
     check_option,
     check_positive,
     check_shapes,
-    euclidean,
-    global_index,
-    softplus,
-    unit,
 )
+from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import check_views, positives_of
 from contrastive_jax.losses._engine.tile import Terms
@@ -33,17 +31,17 @@ def margin_contrastive(
     *,
     positive_margin: jax.Array | float = 0.0,
 ) -> jax.Array:
-    """The contrastive loss of Hadsell, Chopra and LeCun: pulls pairs together or a margin apart.
+    """Compute the contrastive loss of Hadsell, Chopra and LeCun, of similar and dissimilar pairs.
 
         loss_i = (1 - Y_i) max(0, D_i - positive_margin)^2 / 2 + Y_i max(0, margin - D_i)^2 / 2
 
     with D_i = |x_i - y_i|. The paper has no positive margin: 0.
 
     Args:
-      x_BD, y_BD: embeddings of any float dtype, taken as they come (not normalised).
+      x_BD, y_BD: embeddings of any float dtype, taken as they come (not normalized).
       dissimilar_B: Y, boolean or 0/1 of any dtype: 1 for a dissimilar pair, as in the paper.
       margin: scalar above 0, in the units of the embedding.
-      positive_margin: how far apart a similar pair may be for nothing.
+      positive_margin: distance up to which a similar pair has no loss.
 
     Returns:
       float32 [B], one loss per pair.
@@ -68,9 +66,9 @@ def margin_contrastive(
     check_positive("margin", margin)
     distance = euclidean(x_BD, y_BD)
     dissimilar = jnp.asarray(dissimilar_B, jnp.float32)
-    apart = jnp.maximum(0.0, margin - distance)
-    together = jnp.maximum(0.0, distance - positive_margin)
-    return 0.5 * ((1.0 - dissimilar) * together**2 + dissimilar * apart**2)
+    push = jnp.maximum(0.0, margin - distance)
+    pull = jnp.maximum(0.0, distance - positive_margin)
+    return 0.5 * ((1.0 - dissimilar) * pull**2 + dissimilar * push**2)
 
 
 def triplet(
@@ -81,7 +79,7 @@ def triplet(
     *,
     distance: str = "euclidean",
 ) -> jax.Array:
-    """The triplet loss: the negative must be farther away than the positive, by a margin.
+    """Compute the triplet loss: the negative must be farther away than the positive, by a margin.
 
         loss_i = max(0, d(anchor_i, positive_i) - d(anchor_i, negative_i) + margin)
         loss_i = log(1 + exp(d(anchor_i, positive_i) - d(anchor_i, negative_i)))   without a margin
@@ -104,8 +102,8 @@ def triplet(
       >>> print(losses.triplet(anchor, near, far, margin=1.0).round(4))
       [0.7172]
 
-    References: Schroff et al., FaceNet, CVPR 2015, equation 3 (arXiv:1503.03832); Hermans et al.,
-    In Defense of the Triplet Loss, 2017, section 2 (arXiv:1703.07737) for the plain distance.
+    References: Schroff et al., FaceNet, CVPR 2015, equation 3 (arXiv 1503.03832); Hermans et al.,
+    In Defense of the Triplet Loss, 2017, section 2 (arXiv 1703.07737) for the plain distance.
     """
     check_embedding("anchor_BD", anchor_BD, "BD")
     check_embedding("positive_BD", positive_BD, "BD")
@@ -136,14 +134,14 @@ def nt_margin(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """The margin triplet loss of SimCLR's comparison, on the cosine similarities of views.
+    """Compute NT-margin, the triplet loss of SimCLR's comparison, on cosines of views.
 
         loss_i = mean over positives p and negatives n of max(0, s(i, n) - s(i, p) + margin)
 
     with s the inner product of unit vectors and negatives all views of other examples.
 
     Args:
-      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
       margin: above 0, in units of cosine similarity.
       semi_hard: average only over negatives with s(i, p) - margin < s(i, n) < s(i, p).
       axis_name: mapped axis over which the batch is sharded.
@@ -162,7 +160,7 @@ def nt_margin(
       [0.5 0.5]
 
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
-    ICML 2020, table 2 and section 5.1 (arXiv:2002.05709).
+    ICML 2020, table 2 and section 5.1 (arXiv 2002.05709).
     """
     check_views(z_BVD, 1.0, block_size)
     check_positive("margin", margin)

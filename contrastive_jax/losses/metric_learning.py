@@ -1,17 +1,19 @@
-"""Losses that weigh all pairs of a labelled batch against each other. N x N numbers are held."""
+"""Metric-learning losses over all pairs of a labeled batch: lifted structure, multi-similarity,
+circle, ranked list. N x N memory."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import check_positive, log_sum_exp, softplus
+from contrastive_jax._numerics import log_sum_exp, softplus
+from contrastive_jax.losses._engine.checks import check_positive
 from contrastive_jax.losses._engine.labeled import cosines, distances
 
 
 def lifted_structure(
     x_ND: jax.Array, labels_N: jax.Array, margin: float = 1.0, *, axis_name: str | None = None
 ) -> jax.Array:
-    """The lifted structured loss: each positive pair against all negatives of both its ends.
+    """Compute the lifted structured loss: each positive pair against the negatives of both ends.
 
         loss_i = mean over positives j of max(0, J_ij)^2 / 2
         J_ij = log( sum_{k in N(i)} exp(margin - d_ik) + sum_{l in N(j)} exp(margin - d_jl) ) + d_ij
@@ -38,7 +40,7 @@ def lifted_structure(
       1.433
 
     Reference: Oh Song et al., Deep Metric Learning via Lifted Structured Feature Embedding,
-    CVPR 2016, equation 4 (arXiv:1511.06452).
+    CVPR 2016, equation 4 (arXiv 1511.06452).
     """
     check_positive("margin", margin)
     d, positive, negative = distances(x_ND, labels_N, "euclidean", axis_name)
@@ -60,7 +62,7 @@ def multi_similarity(
     epsilon: float | None = 0.1,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The multi-similarity loss, with its own choice of informative pairs.
+    """Compute the multi-similarity loss, with its choice of informative pairs.
 
         loss_i = 1/alpha log(1 + sum_{p} exp(-alpha (S_ip - threshold)))
                  + 1/beta log(1 + sum_{n} exp(beta (S_in - threshold)))
@@ -69,7 +71,7 @@ def multi_similarity(
     the positives those with S_ip < max_n S_in + epsilon.
 
     Args:
-      x_ND: embeddings of any float dtype, normalised inside.
+      x_ND: embeddings of any float dtype, normalized inside.
       labels_N: integers.
       alpha, beta: above 0.
       threshold: lambda in the paper.
@@ -91,7 +93,7 @@ def multi_similarity(
       1.386
 
     Reference: Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric
-    Learning, CVPR 2019, section 4 (arXiv:1904.06627).
+    Learning, CVPR 2019, section 4 (arXiv 1904.06627).
     """
     check_positive("alpha", alpha)
     check_positive("beta", beta)
@@ -112,7 +114,7 @@ def circle(
     *,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The circle loss: each similarity is paced by how far it is from its optimum.
+    """Compute the circle loss, which weights each similarity by its distance to its optimum.
 
         loss_i = log( 1 + sum_n exp(scale a_n (s_n - margin))
                           * sum_p exp(-scale a_p (s_p - 1 + margin)) )
@@ -121,7 +123,7 @@ def circle(
     on cosine similarities to the anchor.
 
     Args:
-      x_ND: embeddings of any float dtype, normalised inside.
+      x_ND: embeddings of any float dtype, normalized inside.
       labels_N: integers.
       margin: m, from 0 to 1.
       scale: gamma, above 0.
@@ -140,14 +142,14 @@ def circle(
       >>> print(f"{losses.circle(x, jnp.array([0, 0, 1]), scale=16.0)[0]:.3f}")
       14.000
 
-    Reference: Sun et al., Circle Loss, CVPR 2020, section 3.2 (arXiv:2002.10857).
+    Reference: Sun et al., Circle Loss, CVPR 2020, section 3.2 (arXiv 2002.10857).
     """
     check_positive("scale", scale)
     s, positive, negative = cosines(x_ND, labels_N, axis_name)
-    pace_n = lax.stop_gradient(jnp.maximum(0.0, s + margin))
-    pace_p = lax.stop_gradient(jnp.maximum(0.0, 1.0 + margin - s))
-    push = _log_sum_where(negative, scale * pace_n * (s - margin))
-    pull = _log_sum_where(positive, -scale * pace_p * (s - (1.0 - margin)))
+    weight_n = lax.stop_gradient(jnp.maximum(0.0, s + margin))
+    weight_p = lax.stop_gradient(jnp.maximum(0.0, 1.0 + margin - s))
+    push = _log_sum_where(negative, scale * weight_n * (s - margin))
+    pull = _log_sum_where(positive, -scale * weight_p * (s - (1.0 - margin)))
     return softplus(push + pull)
 
 
@@ -160,7 +162,7 @@ def ranked_list(
     *,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The ranked list loss: positives inside a ball, negatives beyond a wider one.
+    """Compute the ranked list loss: positives inside a ball, negatives beyond a wider one.
 
         loss_i = 1/2 mean over {p: d_ip > boundary - margin} of (d_ip - (boundary - margin))
                  + 1/2 sum over {n: d_in < boundary} of w_in (boundary - d_in)
@@ -169,7 +171,7 @@ def ranked_list(
     with Euclidean distances d of unit vectors.
 
     Args:
-      x_ND: embeddings of any float dtype, normalised inside.
+      x_ND: embeddings of any float dtype, normalized inside.
       labels_N: integers.
       boundary: alpha, above 0.
       margin: m, above 0.
@@ -191,7 +193,7 @@ def ranked_list(
       [0.6 0.6 0.6]
 
     Reference: Wang et al., Ranked List Loss for Deep Metric Learning, CVPR 2019, section 3
-    (arXiv:1903.03238).
+    (arXiv 1903.03238).
     """
     check_positive("boundary", boundary)
     check_positive("margin", margin)
@@ -209,8 +211,8 @@ def ranked_list(
 def _chord(cosine: jax.Array) -> jax.Array:
     """The Euclidean distance of unit vectors, flat where they coincide."""
     square = 2.0 - 2.0 * cosine
-    apart = square > 1e-12
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
+    distinct = square > 1e-12
+    return jnp.where(distinct, jnp.sqrt(jnp.where(distinct, square, 1.0)), 0.0)
 
 
 def _log_sum_where(kept: jax.Array, x: jax.Array) -> jax.Array:

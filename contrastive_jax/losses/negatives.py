@@ -1,4 +1,4 @@
-"""InfoNCE against other negatives than the batch's keys: own ones, a queue, both sides, guided."""
+"""InfoNCE with other negatives: given for each query, from a queue, of both sides, guided."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import (
-    check_embedding,
-    check_shapes,
-    log_sum_exp,
-    softplus,
-    unit,
-)
+from contrastive_jax._numerics import log_sum_exp, softplus, unit
+from contrastive_jax.losses._engine.checks import check_embedding, check_shapes
 from contrastive_jax.losses._engine.reduce import over_both, over_keys, over_self
 from contrastive_jax.losses._engine.similarity import (
     check_pairs,
@@ -23,21 +18,21 @@ from contrastive_jax.losses._engine.similarity import (
 from contrastive_jax.losses._engine.tile import Terms, similarities
 
 
-def own_negatives_info_nce(
+def per_query_info_nce(
     query_BD: jax.Array,
     key_BD: jax.Array,
     negatives_BKD: jax.Array,
     temperature: jax.Array | float = 0.07,
 ) -> jax.Array:
-    """InfoNCE where each query sees its own key and its own K negatives, and nothing of the batch.
+    """Compute InfoNCE against K given negatives of each query, without the rest of the batch.
 
         loss_i = -log( exp s(q_i, k_i) / (exp s(q_i, k_i) + sum_n exp s(q_i, n_in)) )
 
-    with s(a, b) = a . b / temperature on unit vectors. For batches whose rows are too alike to be
-    each other's negatives.
+    with s(a, b) = a . b / temperature on unit vectors. For batches whose rows are too similar
+    to be negatives of each other.
 
     Args:
-      query_BD, key_BD, negatives_BKD: any float dtype, normalised inside.
+      query_BD, key_BD, negatives_BKD: any float dtype, normalized inside.
       temperature: scalar above 0; may be traced.
 
     Returns:
@@ -50,10 +45,10 @@ def own_negatives_info_nce(
       >>> import jax.numpy as jnp
       >>> from contrastive_jax import losses
       >>> q = jnp.ones((2, 4))
-      >>> print(losses.own_negatives_info_nce(q, q, jnp.ones((2, 3, 4))).round(4))  # log(1 + K)
+      >>> print(losses.per_query_info_nce(q, q, jnp.ones((2, 3, 4))).round(4))  # log(1 + K)
       [1.3863 1.3863]
 
-    Reference: van den Oord et al., 2018, equation 4 (arXiv:1807.03748), with given negatives.
+    Reference: van den Oord et al., 2018, equation 4 (arXiv 1807.03748), with given negatives.
     """
     check_pairs(query_BD, key_BD, temperature, None, None, None)
     check_embedding("negatives_BKD", negatives_BKD, "BKD")
@@ -61,10 +56,11 @@ def own_negatives_info_nce(
     K = negatives_BKD.shape[1]
     check_shapes("negatives_BKD", negatives_BKD, "query", (B, K, D))
     query_BD = scaled(query_BD, temperature, sides=1)
-    own = jnp.sum(query_BD * unit(key_BD), axis=-1)
+    matching = jnp.sum(query_BD * unit(key_BD), axis=-1)
     if K == 0:
-        return jnp.zeros_like(own)
-    return softplus(log_sum_exp(jnp.einsum("bd,bkd->bk", query_BD, unit(negatives_BKD))) - own)
+        return jnp.zeros_like(matching)
+    negatives_BK = jnp.einsum("bd,bkd->bk", query_BD, unit(negatives_BKD))
+    return softplus(log_sum_exp(negatives_BK) - matching)
 
 
 def queue_info_nce(
@@ -75,7 +71,7 @@ def queue_info_nce(
     *,
     block_size: int | None = None,
 ) -> jax.Array:
-    """MoCo's InfoNCE: each query's key against a queue of older keys.
+    """Compute the InfoNCE of MoCo: each query's key against a queue of older keys.
 
         loss_i = -log( exp s(q_i, k_i) / (exp s(q_i, k_i) + sum_{n in queue} exp s(q_i, n)) )
 
@@ -83,7 +79,7 @@ def queue_info_nce(
     row of the queue counts as a negative of similarity 0: fill the queue before it is used.
 
     Args:
-      query_BD, key_BD, queue_KD: any float dtype, normalised inside.
+      query_BD, key_BD, queue_KD: any float dtype, normalized inside.
       temperature: scalar above 0; may be traced.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form.
 
@@ -101,7 +97,7 @@ def queue_info_nce(
       [2.0794 2.0794]
 
     Reference: He et al., Momentum Contrast for Unsupervised Visual Representation Learning,
-    CVPR 2020, equation 1 (arXiv:1911.05722).
+    CVPR 2020, equation 1 (arXiv 1911.05722).
     """
     check_pairs(query_BD, key_BD, temperature, None, None, block_size)
     check_embedding("queue_KD", queue_KD, "KD")
@@ -121,7 +117,7 @@ def joint_info_nce(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """InfoNCE whose denominator holds the negatives of both sides, as in GTE.
+    """Compute InfoNCE whose denominator holds the negatives of both sides, as in GTE.
 
         loss_i = -log( exp s(q_i, k_i) / Z_i )
         Z_i = sum_j exp s(q_i, k_j) + sum_{j != i} ( exp s(q_j, k_i) + exp s(q_i, q_j)
@@ -130,9 +126,9 @@ def joint_info_nce(
     The positive is counted once.
 
     Args:
-      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalised.
+      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
       temperature: scalar above 0; may be traced.
-      ids_B: integers; pairs j != i with the id of i show the same thing and are left out.
+      ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form.
 
@@ -150,7 +146,7 @@ def joint_info_nce(
       2.565
 
     Reference: Li et al., Towards General Text Embeddings with Multi-stage Contrastive Learning,
-    2023, the improved contrastive loss (arXiv:2308.03281).
+    2023, the improved contrastive loss (arXiv 2308.03281).
     """
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     query_BD = scaled(query_BD, temperature, sides=2)
@@ -161,12 +157,12 @@ def joint_info_nce(
     among_queries = over_self(tile, query_BD, ids, **form)
     among_keys = over_self(tile, key_BD, ids, **form)
     each = [terms.exponents[0] for terms in (of_query, of_key, among_queries, among_keys)]
-    own = jnp.sum(query_BD * key_BD, axis=-1)
-    return softplus(log_sum_exp(jnp.stack(each, axis=-1)) - own)
+    matching = jnp.sum(query_BD * key_BD, axis=-1)
+    return softplus(log_sum_exp(jnp.stack(each, axis=-1)) - matching)
 
 
 class _Guided(NamedTuple):
-    """A row's place, its guide embedding, and how alike to it a negative may be at most."""
+    """A row's place, its guide embedding, and the largest guide similarity of a negative."""
 
     index: jax.Array
     guide: jax.Array
@@ -185,7 +181,7 @@ def guided_info_nce(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """InfoNCE without the keys that a guide model takes for false negatives, as in GISTEmbed.
+    """Compute InfoNCE without the keys that a guide model takes for false negatives (GISTEmbed).
 
         loss_i = -log( exp s(i, i) / (exp s(i, i) + sum_{j in kept(i)} exp s(i, j)) )
         kept(i) = {j != i: g(i, j) <= g(i, i) - m_i},   m_i = margin or |g(i, i)| margin
@@ -193,11 +189,11 @@ def guided_info_nce(
     with s(i, j) = query_i . key_j / temperature and g the guide's cosine similarities.
 
     Args:
-      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalised.
+      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
       guide_query_BF, guide_key_BF: the guide's embeddings of the same rows; no gradient.
       temperature: scalar above 0; may be traced.
-      margin: how much less alike than the positive a negative must be.
-      relative: whether the margin is a share of the positive's similarity.
+      margin: how much less similar than the positive a negative must be.
+      relative: whether the margin is a fraction of the positive's similarity.
       axis_name: mapped axis over which the batch is sharded; keys come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form.
 
@@ -210,12 +206,12 @@ def guided_info_nce(
     Example:
       >>> import jax.numpy as jnp
       >>> from contrastive_jax import losses
-      >>> x, guide = jnp.ones((3, 4)), jnp.eye(3)[jnp.array([0, 0, 1])]  # rows 0, 1 look the same
+      >>> x, guide = jnp.ones((3, 4)), jnp.eye(3)[jnp.array([0, 0, 1])]  # rows 0, 1 are the same
       >>> print(losses.guided_info_nce(x, x, guide, guide, margin=0.1).round(4))
       [0.6931 0.6931 1.0986]
 
     Reference: Solatorio, GISTEmbed: Guided In-sample Selection of Training Negatives, 2024,
-    section 3 (arXiv:2402.16829), from queries to keys.
+    section 3 (arXiv 2402.16829), from queries to keys.
     """
     ids = check_pairs(query_BD, key_BD, temperature, None, axis_name, block_size)
     check_embedding("guide_query_BF", guide_query_BF, "BF")
@@ -225,11 +221,11 @@ def guided_info_nce(
     )
     check_shapes("guide_key_BF", guide_key_BF, "guide_query_BF", guide_query_BF.shape)
     guide_query_BF, guide_key_BF = lax.stop_gradient((unit(guide_query_BF), unit(guide_key_BF)))
-    alike = jnp.sum(guide_query_BF * guide_key_BF, axis=-1)
-    limit = alike - (jnp.abs(alike) * margin if relative else margin)
+    matching = jnp.sum(guide_query_BF * guide_key_BF, axis=-1)
+    limit = matching - (jnp.abs(matching) * margin if relative else margin)
     query_BD, key_BD = scaled(query_BD, temperature, sides=1), unit(key_BD)
     negatives = over_keys(
-        _not_too_alike,
+        _not_too_similar,
         query_BD,
         key_BD,
         _Guided(ids.index, guide_query_BF, limit),
@@ -244,7 +240,7 @@ def _all(s: jax.Array, params: tuple[()], rows: tuple[()], cols: tuple[()]) -> T
     return Terms((s,))
 
 
-def _not_too_alike(s: jax.Array, params: tuple[()], rows: _Guided, cols: _Guided) -> Terms:
-    alike = similarities(rows.guide, cols.guide) > rows.limit[:, None]
+def _not_too_similar(s: jax.Array, params: tuple[()], rows: _Guided, cols: _Guided) -> Terms:
+    too_similar = similarities(rows.guide, cols.guide) > rows.limit[:, None]
     other = rows.index[:, None] != cols.index[None, :]
-    return Terms((jnp.where(other & ~alike, s, -jnp.inf),))
+    return Terms((jnp.where(other & ~too_similar, s, -jnp.inf),))

@@ -1,28 +1,22 @@
-"""Objectives that stand beside contrast or replace it. What belongs to a batch as a whole is one
-number; what belongs to a pair is one number per pair."""
+"""Non-contrastive losses and regularizers: VICReg, Barlow Twins, BYOL and SimSiam, alignment,
+uniformity, spread-out. Batch-level losses return a scalar."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import (
-    bounded,
-    check_embedding,
-    check_positive,
-    check_shapes,
-    gather,
-    log_sum_exp,
-    unit,
-)
+from contrastive_jax._numerics import bounded, log_sum_exp, unit
+from contrastive_jax.losses._engine.checks import check_embedding, check_positive, check_shapes
+from contrastive_jax.losses._engine.mapped_axis import gather
 
 
 def alignment(x_BD: jax.Array, y_BD: jax.Array, alpha: float = 2.0) -> jax.Array:
-    """How far apart the two views of an example are on the sphere.
+    """Measure the distance of two views of an example on the sphere, to a power.
 
         loss_i = |x_i - y_i|^alpha   on unit vectors
 
     Args:
-      x_BD, y_BD: two views, any float dtype; normalised inside.
+      x_BD, y_BD: two views, any float dtype; normalized inside.
       alpha: above 0.
 
     Returns:
@@ -38,23 +32,23 @@ def alignment(x_BD: jax.Array, y_BD: jax.Array, alpha: float = 2.0) -> jax.Array
       [2. 2.]
 
     Reference: Wang and Isola, Understanding Contrastive Representation Learning through Alignment
-    and Uniformity on the Hypersphere, ICML 2020, section 4.1 (arXiv:2005.10242).
+    and Uniformity on the Hypersphere, ICML 2020, section 4.1 (arXiv 2005.10242).
     """
     _check_two(x_BD, y_BD)
     check_positive("alpha", alpha)
     gap = unit(x_BD) - unit(y_BD)
     square = jnp.sum(gap * gap, axis=-1)
-    apart = square > 0
-    return jnp.where(apart, jnp.where(apart, square, 1.0) ** (alpha / 2), 0.0)
+    distinct = square > 0
+    return jnp.where(distinct, jnp.where(distinct, square, 1.0) ** (alpha / 2), 0.0)
 
 
 def uniformity(x_BD: jax.Array, t: float = 2.0, *, axis_name: str | None = None) -> jax.Array:
-    """How unevenly embeddings cover the sphere: the log of the mean Gaussian potential of pairs.
+    """Compute uniformity on the sphere: the log of the mean Gaussian potential of pairs.
 
         loss = log mean_{i != j} exp( -t |x_i - x_j|^2 )   on unit vectors
 
     Args:
-      x_BD: any float dtype, normalised inside; at least two rows.
+      x_BD: any float dtype, normalized inside; at least two rows.
       t: above 0.
       axis_name: mapped axis over which the batch is sharded; every device gets the loss of all.
 
@@ -70,7 +64,7 @@ def uniformity(x_BD: jax.Array, t: float = 2.0, *, axis_name: str | None = None)
       >>> print(f"{losses.uniformity(jnp.eye(3)):.3f}")  # every |x - y|^2 is 2
       -4.000
 
-    Reference: Wang and Isola, ICML 2020, section 4.1 (arXiv:2005.10242).
+    Reference: Wang and Isola, ICML 2020, section 4.1 (arXiv 2005.10242).
     """
     check_embedding("x_BD", x_BD, "BD")
     check_positive("t", t)
@@ -86,7 +80,7 @@ def uniformity(x_BD: jax.Array, t: float = 2.0, *, axis_name: str | None = None)
 def barlow_twins(
     x_BD: jax.Array, y_BD: jax.Array, off_diagonal: float = 5e-3, *, axis_name: str | None = None
 ) -> jax.Array:
-    """Barlow Twins: the views' cross-correlation over the batch should be the identity.
+    """Compute Barlow Twins: the views' cross-correlation over the batch should be the identity.
 
         loss = sum_a (1 - C_aa)^2 + off_diagonal sum_{a != b} C_ab^2
 
@@ -110,15 +104,15 @@ def barlow_twins(
       >>> print(f"{losses.barlow_twins(x, x):.3f}")
       0.000
 
-    Reference: Zbontar et al., Barlow Twins, ICML 2021, equations 1 and 2 (arXiv:2103.03230).
+    Reference: Zbontar et al., Barlow Twins, ICML 2021, equations 1 and 2 (arXiv 2103.03230).
     """
     _check_two(x_BD, y_BD)
     x, y = gather((x_BD.astype(jnp.float32), y_BD.astype(jnp.float32)), axis_name)
     _check_rows("x_BD", x, 2)
     x, y = x - x.mean(0, keepdims=True), y - y.mean(0, keepdims=True)
     c = unit(x.T) @ unit(y.T).T  # unit() is safe for a feature that never moves
-    own = jnp.eye(c.shape[0], dtype=bool)
-    loss = jnp.sum(jnp.where(own, (1.0 - c) ** 2, off_diagonal * c**2))
+    diagonal = jnp.eye(c.shape[0], dtype=bool)
+    loss = jnp.sum(jnp.where(diagonal, (1.0 - c) ** 2, off_diagonal * c**2))
     return _same_everywhere(loss, axis_name)
 
 
@@ -130,7 +124,7 @@ def vicreg(
     epsilon: float = 1e-4,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """VICReg: views agree, every feature varies, and features do not repeat each other.
+    """Compute VICReg: views agree, every feature varies, and features do not repeat each other.
 
         loss = w_0 mean_i |x_i - y_i|^2 / D + w_1 (v(x) + v(y)) / 2 + w_2 (c(x) + c(y))
         v(x) = mean_a max(0, 1 - sqrt(Var x_a + epsilon)),   c(x) = sum_{a != b} Cov(x)_ab^2 / D
@@ -156,7 +150,7 @@ def vicreg(
       >>> print(f"{losses.vicreg(x, x):.3f}")
       0.000
 
-    Reference: Bardes et al., VICReg, ICLR 2022, equations 1 to 6 (arXiv:2105.04906).
+    Reference: Bardes et al., VICReg, ICLR 2022, equations 1 to 6 (arXiv 2105.04906).
     """
     _check_two(x_BD, y_BD)
     check_positive("epsilon", epsilon)
@@ -171,12 +165,12 @@ def vicreg(
 
 
 def negative_cosine(prediction_BD: jax.Array, target_BD: jax.Array) -> jax.Array:
-    """The loss of SimSiam, and of BYOL up to 2 + 2 x: no gradient reaches the target.
+    """Compute the loss of SimSiam, and of BYOL up to 2 + 2 x: no gradient reaches the target.
 
         loss_i = -p_i . stop_gradient(t_i)   on unit vectors
 
     Args:
-      prediction_BD, target_BD: any float dtype, normalised inside.
+      prediction_BD, target_BD: any float dtype, normalized inside.
 
     Returns:
       float32 [B], from -1 to 1.
@@ -190,15 +184,15 @@ def negative_cosine(prediction_BD: jax.Array, target_BD: jax.Array) -> jax.Array
       >>> print(losses.negative_cosine(jnp.eye(2), jnp.eye(2)))
       [-1. -1.]
 
-    References: Chen and He, SimSiam, CVPR 2021, equation 1 (arXiv:2011.10566); Grill et al., BYOL,
-    NeurIPS 2020, equation 2 (arXiv:2006.07733).
+    References: Chen and He, SimSiam, CVPR 2021, equation 1 (arXiv 2011.10566); Grill et al., BYOL,
+    NeurIPS 2020, equation 2 (arXiv 2006.07733).
     """
     _check_two(prediction_BD, target_BD)
     return -jnp.sum(unit(prediction_BD) * lax.stop_gradient(unit(target_BD)), axis=-1)
 
 
 def spread_out(x_BD: jax.Array, y_BD: jax.Array, *, axis_name: str | None = None) -> jax.Array:
-    """Global orthogonal regularisation: non-matching pairs look as if drawn from the sphere.
+    """Compute global orthogonal regularization: non-matching pairs as if sampled on the sphere.
 
         loss = M_1^2 + max(0, M_2 - 1/D),   M_k = mean_{i != j} (x_i . y_j)^k   on unit vectors
 
@@ -219,7 +213,7 @@ def spread_out(x_BD: jax.Array, y_BD: jax.Array, *, axis_name: str | None = None
       0.0
 
     Reference: Zhang et al., Learning Spread-out Local Feature Descriptors, ICCV 2017, section 3
-    (arXiv:1708.06320).
+    (arXiv 1708.06320).
     """
     _check_two(x_BD, y_BD)
     x, y = gather((unit(x_BD), unit(y_BD)), axis_name)

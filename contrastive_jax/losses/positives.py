@@ -1,16 +1,11 @@
-"""Softmax losses with several positives, soft ones, or raw inner products."""
+"""Softmax losses with several or soft positives, and on raw inner products: N-pair, angular."""
 
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses._engine.checks import (
-    bounded,
-    check_positive,
-    check_shapes,
-    gather,
-    softplus,
-    unit,
-)
+from contrastive_jax._numerics import bounded, softplus, unit
+from contrastive_jax.losses._engine.checks import check_positive, check_shapes
+from contrastive_jax.losses._engine.mapped_axis import gather
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import Ids, check_pairs, other_keys, scaled
 from contrastive_jax.losses._engine.tile import Terms, similarities
@@ -25,7 +20,7 @@ def multi_positive_info_nce(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """InfoNCE in which every key with the query's id is a positive: several captions of one image.
+    """Compute InfoNCE with every key of the query's id as a positive: captions of one image.
 
         loss_i = mean over {p: id_p = id_i} of -log( exp s(i, p) / sum_j exp s(i, j) )
 
@@ -33,7 +28,7 @@ def multi_positive_info_nce(
     towers, and the cross-entropy to the uniform distribution over the positives.
 
     Args:
-      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalised.
+      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
       ids_B: integers; equal ids are positives of one another.
       temperature: scalar above 0; may be traced.
       axis_name: mapped axis over which the batch is sharded; keys come from all devices.
@@ -53,7 +48,7 @@ def multi_positive_info_nce(
       [1.3863 1.3863 1.3863 1.3863]
 
     Reference: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2
-    (arXiv:2004.11362), between two towers.
+    (arXiv 2004.11362), between two towers.
     """
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     terms = over_keys(
@@ -77,12 +72,14 @@ def soft_info_nce(
     *,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Cross-entropy of the softmax over keys to given targets; InfoNCE is the identity matrix.
+    """Compute the cross-entropy of the softmax over keys to given targets.
 
         loss_i = -sum_j t_ij log( exp s(i, j) / sum_k exp s(i, k) ),   s = query . key / temperature
 
+    With the identity matrix as targets it is InfoNCE.
+
     Args:
-      query_BD, key_BD: any float dtype, normalised inside.
+      query_BD, key_BD: any float dtype, normalized inside.
       targets_BM: for each query a weight for each of the M keys (of all devices), usually summing
         to one; no gradient is stopped. The matrix is held anyway, so there is no tiled form.
       temperature: scalar above 0; may be traced.
@@ -101,7 +98,7 @@ def soft_info_nce(
       >>> print(losses.soft_info_nce(x, x, jnp.eye(3), temperature=1.0).round(4))
       [0.5514 0.5514 0.5514]
 
-    Reference: Gao et al., SoftCLIP, AAAI 2024 (arXiv:2303.17561), for given targets.
+    Reference: Gao et al., SoftCLIP, AAAI 2024 (arXiv 2303.17561), for given targets.
     """
     check_pairs(query_BD, key_BD, temperature, None, axis_name, None)
     keys = gather(unit(key_BD), axis_name)
@@ -117,7 +114,7 @@ def n_pair(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """The multi-class N-pair loss, on inner products of embeddings as they come.
+    """Compute the multi-class N-pair loss, on inner products of embeddings as they come.
 
         loss_i = log( 1 + sum_{j != i} exp(anchor_i . positive_j - anchor_i . positive_i) )
 
@@ -125,7 +122,7 @@ def n_pair(
     lengths, which is the caller's.
 
     Args:
-      anchor_BD, positive_BD: any float dtype, not normalised.
+      anchor_BD, positive_BD: any float dtype, not normalized.
       axis_name: mapped axis over which the batch is sharded.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form.
 
@@ -146,8 +143,8 @@ def n_pair(
     """
     ids = check_pairs(anchor_BD, positive_BD, 1.0, None, axis_name, block_size)
     anchor, positive = bounded(anchor_BD), bounded(positive_BD)
-    own = jnp.sum(anchor * positive, axis=-1)
-    return _against_other_pairs(anchor, positive, own, ids, axis_name, block_size)
+    matching = jnp.sum(anchor * positive, axis=-1)
+    return _against_other_pairs(anchor, positive, matching, ids, axis_name, block_size)
 
 
 def angular(
@@ -158,7 +155,7 @@ def angular(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """The angular loss over pairs: bounds the angle at the negative of each triangle.
+    """Compute the angular loss over pairs, which bounds the angle at the negative of each triangle.
 
         loss_i = log( 1 + sum_{j != i} exp f_ij )
         f_ij = 4 tan^2(a) (x_i + p_i) . p_j - 2 (1 + tan^2(a)) x_i . p_i
@@ -167,7 +164,7 @@ def angular(
     class.
 
     Args:
-      anchor_BD, positive_BD: any float dtype, not normalised (the paper normalises).
+      anchor_BD, positive_BD: any float dtype, not normalized (the paper normalizes).
       degrees: the angle, above 0 and below 90; the paper uses 36 to 55.
       axis_name: mapped axis over which the batch is sharded.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form.
@@ -185,7 +182,7 @@ def angular(
       [0.036 0.036 0.036]
 
     Reference: Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017, section 3.3
-    (arXiv:1708.01682).
+    (arXiv 1708.01682).
     """
     ids = check_pairs(anchor_BD, positive_BD, 1.0, None, axis_name, block_size)
     check_positive("degrees", degrees)
@@ -194,14 +191,14 @@ def angular(
     steepness = jnp.tan(jnp.deg2rad(jnp.float32(degrees))) ** 2
     anchor, positive = bounded(anchor_BD), bounded(positive_BD)
     away = 4.0 * steepness * (anchor + positive)
-    own = 2.0 * (1.0 + steepness) * jnp.sum(anchor * positive, axis=-1)
-    return _against_other_pairs(away, positive, own, ids, axis_name, block_size)
+    matching = 2.0 * (1.0 + steepness) * jnp.sum(anchor * positive, axis=-1)
+    return _against_other_pairs(away, positive, matching, ids, axis_name, block_size)
 
 
 def _against_other_pairs(
     anchor: jax.Array,
     positive: jax.Array,
-    own: jax.Array,
+    matching: jax.Array,
     ids: Ids,
     axis_name: str | None,
     block_size: int | None,
@@ -209,7 +206,7 @@ def _against_other_pairs(
     negatives = over_keys(
         other_keys, anchor, positive, ids, ids, axis_name=axis_name, block_size=block_size
     ).exponents[0]
-    return softplus(negatives - own)
+    return softplus(negatives - matching)
 
 
 def _shared_ids(s: jax.Array, params: tuple[()], rows: Ids, cols: Ids) -> Terms:

@@ -1,4 +1,4 @@
-"""Softmax losses whose positives or negatives count otherwise: decoupled, debiased, by hardness."""
+"""Softmax losses with reweighted positives or negatives: decoupled, debiased, by hardness."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import check_positive, log_sum_exp, softplus, unit
+from contrastive_jax._numerics import log_sum_exp, softplus, unit
+from contrastive_jax.losses._engine.checks import check_positive
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import (
     Ids,
@@ -28,7 +29,7 @@ def decoupled(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """Decoupled contrastive loss: NT-Xent without the positives in the denominator.
+    """Compute the decoupled contrastive loss: NT-Xent without the positives in the denominator.
 
         loss_i = mean over positives p of -w(i, p) s(i, p)
                  + log sum_{a of other examples} exp s(i, a)
@@ -37,7 +38,7 @@ def decoupled(
     with s(a, b) = z_a . z_b / temperature on unit vectors. May be negative.
 
     Args:
-      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
       temperature: scalar above 0; may be traced.
       sigma: None for DCL; the width of the weights of DCLW, 0.5 in the paper.
       axis_name: mapped axis over which the batch is sharded.
@@ -56,7 +57,7 @@ def decoupled(
       1.7918
 
     Reference: Yeh et al., Decoupled Contrastive Learning, ECCV 2022, section 3
-    (arXiv:2110.06848).
+    (arXiv 2110.06848).
     """
     check_views(z_BVD, temperature, block_size)
     if sigma is not None:
@@ -79,7 +80,7 @@ def debiased_nt_xent(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """NT-Xent corrected for negatives that are positives in truth, and weighted to hard ones.
+    """Compute NT-Xent corrected for false negatives, with hard negatives weighted up.
 
         loss_i = mean over positives p of -log( e^{s(i,p)} / (e^{s(i,p)} + N g_i) )
         g_i = max( (h_i - tau_plus mean_p e^{s(i,p)}) / (1 - tau_plus), e^{-1/temperature} )
@@ -89,7 +90,7 @@ def debiased_nt_xent(
     the hard-negative one; tau_plus = beta = 0 is NT-Xent for two views.
 
     Args:
-      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
       temperature: scalar above 0; may be traced.
       tau_plus: the chance that a negative is of the anchor's class, in [0, 1).
       beta: how much harder negatives count, at least 0; may be traced.
@@ -111,8 +112,8 @@ def debiased_nt_xent(
       1.9459
 
     References: Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, equations 7 and 8
-    (arXiv:2007.00224); Robinson et al., Contrastive Learning with Hard Negative Samples, ICLR 2021,
-    section 3 (arXiv:2010.04592).
+    (arXiv 2007.00224); Robinson et al., Contrastive Learning with Hard Negative Samples, ICLR 2021,
+    section 3 (arXiv 2010.04592).
     """
     check_views(z_BVD, temperature, block_size)
     if not 0 <= tau_plus < 1:
@@ -139,7 +140,7 @@ def hardness_info_nce(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """InfoNCE whose negatives count by their own hardness, without a gradient through the weight.
+    """Compute InfoNCE with negatives weighted by hardness; no gradient through the weights.
 
         loss_i = -log( e^{s(i,i)} / (e^{s(i,i)} + sum_{j != i} w(i,j) e^{s(i,j)}) )
         w(i, j) = exp( alpha stop_gradient(query_i . key_j) )
@@ -147,7 +148,7 @@ def hardness_info_nce(
     with s(i, j) = query_i . key_j / temperature on unit vectors.
 
     Args:
-      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalised.
+      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
       temperature: scalar above 0; may be traced.
       alpha: strength of the weights; 0 is InfoNCE, 5 the choice of EmbeddingGemma.
       axis_name: mapped axis over which the batch is sharded; keys come from all devices.
@@ -166,7 +167,7 @@ def hardness_info_nce(
       [0.5514 0.5514 0.5514]
 
     References: Lan et al., LLaVE: Large Language and Vision Embedding Models with Hardness-Weighted
-    Contrastive Learning, 2025 (arXiv:2503.04812); EmbeddingGemma, 2025 (arXiv:2509.20354).
+    Contrastive Learning, 2025 (arXiv 2503.04812); EmbeddingGemma, 2025 (arXiv 2509.20354).
     """
     ids = check_pairs(query_BD, key_BD, temperature, None, axis_name, block_size)
     query_BD, key_BD = scaled(query_BD, temperature, sides=1), unit(key_BD)
@@ -196,11 +197,11 @@ def _by_hardness(s: jax.Array, strength: jax.Array, rows: Ids, cols: Ids) -> Ter
     return Terms((jnp.where(rows.index[:, None] != cols.index[None, :], weighted, -jnp.inf),))
 
 
-def _von_mises_fisher(closeness_BVW: jax.Array, axis_name: str | None) -> jax.Array:
+def _von_mises_fisher(similarity_BVW: jax.Array, axis_name: str | None) -> jax.Array:
     """2 - e^x / mean e^x, over the positives of all devices."""
-    peak = lax.stop_gradient(closeness_BVW.max())
+    peak = lax.stop_gradient(similarity_BVW.max())
     peak = peak if axis_name is None else lax.pmax(peak, axis_name)
-    weight = jnp.exp(closeness_BVW - peak)
+    weight = jnp.exp(similarity_BVW - peak)
     mean = weight.mean() if axis_name is None else lax.pmean(weight.mean(), axis_name)
     return 2.0 - weight / mean
 
@@ -209,8 +210,10 @@ def _log_debiased(hard_BV: jax.Array, positives_BVW: jax.Array, tau_plus: float)
     """log of (e^hard - tau_plus mean e^positive) / (1 - tau_plus); -inf where that is <= 0."""
     if tau_plus == 0:
         return hard_BV
-    own = log_sum_exp(positives_BVW) + jnp.log(jnp.float32(tau_plus / positives_BVW.shape[-1]))
-    gap = own - hard_BV
+    log_positives = log_sum_exp(positives_BVW) + jnp.log(
+        jnp.float32(tau_plus / positives_BVW.shape[-1])
+    )
+    gap = log_positives - hard_BV
     left = gap < 0
     rest = jnp.log(-jnp.expm1(jnp.where(left, gap, -1.0))) - jnp.log1p(jnp.float32(-tau_plus))
     return jnp.where(left, hard_BV + rest, -jnp.inf)

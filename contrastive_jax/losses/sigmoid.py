@@ -1,4 +1,4 @@
-"""Losses that judge each pair by itself, through a sigmoid: SigLIP, NT-Logistic."""
+"""Sigmoid losses, which classify each pair independently: SigLIP, NT-Logistic."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import global_index, softplus, unit
+from contrastive_jax._numerics import softplus, unit
+from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import (
     Ids,
@@ -28,17 +29,17 @@ def siglip(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """The pairwise sigmoid loss of SigLIP: is this the pair, yes or no, for every pair.
+    """Compute the pairwise sigmoid loss of SigLIP: does a match b, for every pair.
 
         loss_i = sum_j -log sigmoid( y_ij (a_i . b_j / temperature + bias) ),  y_ii = 1, else -1
 
     on unit vectors. The paper learns both t' = -log(temperature) and the bias, from the defaults.
 
     Args:
-      a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalised inside.
+      a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalized inside.
       temperature: scalar above 0; may be traced, its gradient is exact.
       bias: scalar; may be traced, its gradient is exact.
-      ids_B: integers; pairs j != i with the id of i show the same thing and are left out.
+      ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; pairs with all devices count.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form.
 
@@ -55,11 +56,11 @@ def siglip(
       [1.0064 1.0064]
 
     Reference: Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023, section 3.2
-    and algorithm 1 (arXiv:2303.15343).
+    and algorithm 1 (arXiv 2303.15343).
     """
     ids = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
     return over_keys(
-        _yes_or_no,
+        _classified,
         scaled(a_BD, temperature, sides=1),
         unit(b_BD),
         ids,
@@ -83,7 +84,7 @@ def nt_logistic(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """NT-Logistic: the logistic loss on the normalised, temperature-scaled similarities of views.
+    """Compute NT-Logistic: the logistic loss on scaled cosine similarities of views.
 
         loss_i = mean over positives p of -log sigmoid s(i, p)
                  + mean over negatives n of -log sigmoid(-s(i, n)),   s = z . z / temperature
@@ -91,9 +92,9 @@ def nt_logistic(
     on unit vectors, negatives being all views of other examples.
 
     Args:
-      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
       temperature: scalar above 0; may be traced.
-      semi_hard: keep only negatives less alike than the least alike positive.
+      semi_hard: keep only negatives less similar than the least similar positive.
       axis_name: mapped axis over which the batch is sharded.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form.
 
@@ -111,7 +112,7 @@ def nt_logistic(
       1.6265
 
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
-    ICML 2020, table 2 and section 5.1 (arXiv:2002.05709).
+    ICML 2020, table 2 and section 5.1 (arXiv 2002.05709).
     """
     check_views(z_BVD, temperature, block_size)
     B, V, D = z_BVD.shape
@@ -121,19 +122,21 @@ def nt_logistic(
     rows = _View(global_index(B * V, axis_name) // V, lax.stop_gradient(limit).reshape(-1))
     z_ND = z_BVD.reshape(B * V, D)
     count, total = over_keys(
-        _repelled, z_ND, z_ND, rows, rows, axis_name=axis_name, block_size=block_size
+        _pushed, z_ND, z_ND, rows, rows, axis_name=axis_name, block_size=block_size
     ).values
-    repelled = (total / jnp.maximum(count, 1.0)).reshape(B, V)
-    return softplus(-positives).mean(axis=-1) + repelled
+    push = (total / jnp.maximum(count, 1.0)).reshape(B, V)
+    return softplus(-positives).mean(axis=-1) + push
 
 
-def _yes_or_no(s: jax.Array, bias: jax.Array, rows: Ids, cols: Ids) -> Terms:
-    own = rows.index[:, None] == cols.index[None, :]
+def _classified(s: jax.Array, bias: jax.Array, rows: Ids, cols: Ids) -> Terms:
+    matching = rows.index[:, None] == cols.index[None, :]
     same = rows.id[:, None] == cols.id[None, :]
     logit = s + bias
-    return Terms(values=(jnp.where(same & ~own, 0.0, softplus(jnp.where(own, -logit, logit))),))
+    return Terms(
+        values=(jnp.where(same & ~matching, 0.0, softplus(jnp.where(matching, -logit, logit))),)
+    )
 
 
-def _repelled(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Terms:
+def _pushed(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Terms:
     kept = (rows.example[:, None] != cols.example[None, :]) & (s < rows.limit[:, None])
     return Terms(values=(kept.astype(jnp.float32), jnp.where(kept, softplus(s), 0.0)))

@@ -1,31 +1,61 @@
-"""Losses that pick the positive out of a softmax over similarities: NT-Xent, InfoNCE, SupCon."""
+"""Softmax contrastive losses: NT-Xent, InfoNCE, the symmetric InfoNCE of CLIP, SupCon.
+
+`nt_xent_reference` is the equation as it is printed, in one piece. The others are computed by the
+engine (`_engine/`): the same sums, also in tiles, on many devices, and safe where nothing is left.
+"""
 
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._numerics import softplus, unit
 from contrastive_jax.losses._engine.checks import (
     check_embedding,
     check_labels,
     check_option,
     check_shapes,
-    global_index,
-    softplus,
-    unit,
 )
+from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_both, over_keys, over_self
 from contrastive_jax.losses._engine.similarity import (
     Ids,
     check_pairs,
     check_views,
     keys_of_other_ids,
+    mean_positive_loss,
     other_examples,
     other_keys,
     other_views_of,
     positives_of,
     scaled,
-    share_of_positives,
 )
 from contrastive_jax.losses._engine.tile import Terms
+
+
+def nt_xent_reference(z_BVD: jax.Array, temperature: jax.Array | float = 0.5) -> jax.Array:
+    """Compute NT-Xent as its equation reads: dense, on one device, what `nt_xent` must equal.
+
+        loss_i = 1/|P(i)| sum_{p in P(i)} -log( exp s(i, p) / sum_{a != i} exp s(i, a) )
+
+    Args:
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
+      temperature: scalar above 0.
+
+    Returns:
+      float32 [B, V], one loss per anchor.
+
+    >>> print(f"{nt_xent_reference(jnp.ones((4, 2, 8))).mean():.4f}")  # log(2B - 1)
+    1.9459
+
+    Chen et al. 2020 (SimCLR, arXiv 2002.05709), equation 1.
+    """
+    B, V, D = z_BVD.shape
+    z_ND = unit(z_BVD).reshape(B * V, D)
+    s_NN = z_ND @ z_ND.T / temperature
+    example_N = jnp.arange(B * V) // V
+    itself_NN = jnp.eye(B * V, dtype=bool)
+    positive_NN = (example_N[:, None] == example_N[None, :]) & ~itself_NN
+    log_total_N = jax.nn.logsumexp(jnp.where(itself_NN, -jnp.inf, s_NN), axis=1)
+    return jnp.mean(log_total_N[:, None] - s_NN, axis=1, where=positive_NN).reshape(B, V)
 
 
 def nt_xent(
@@ -36,7 +66,7 @@ def nt_xent(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """The normalised temperature-scaled cross-entropy of SimCLR, for each view of each example.
+    """Compute NT-Xent, the normalized temperature-scaled cross-entropy of SimCLR, of each view.
 
     With unit vectors z and s(a, b) = z_a . z_b / temperature, anchor i and its positives P(i) (the
     other views of its example):
@@ -44,7 +74,7 @@ def nt_xent(
         loss_i = 1/|P(i)| sum_{p in P(i)} -log( exp s(i, p) / sum_{a != i} exp s(i, a) )
 
     Args:
-      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalised inside.
+      z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
       temperature: scalar above 0; may be traced, its gradient is exact.
       normalize: False takes inner products of the embeddings as they come (the paper's Table 5).
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
@@ -65,12 +95,12 @@ def nt_xent(
       1.9459
 
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
-    ICML 2020, equation 1 (arXiv:2002.05709).
+    ICML 2020, equation 1 (arXiv 2002.05709).
     """
     check_views(z_BVD, temperature, block_size)
     z_BVD = scaled(z_BVD, temperature, sides=2, normalize=normalize)
     negatives_BV = other_views_of(z_BVD, other_examples, (), axis_name, block_size).exponents[0]
-    return share_of_positives(positives_of(z_BVD), negatives_BV)
+    return mean_positive_loss(positives_of(z_BVD), negatives_BV)
 
 
 def info_nce(
@@ -83,7 +113,7 @@ def info_nce(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """InfoNCE with in-batch negatives: each query must find its own key among all keys.
+    """Compute InfoNCE with in-batch negatives: each query must find its key among all keys.
 
         loss_i = -log( exp s(i, i) / sum_j exp s(i, j) ),   s(i, j) = query_i . key_j / temperature
 
@@ -91,10 +121,10 @@ def info_nce(
     of all queries (as in DPR). This is also the multiple negatives ranking loss.
 
     Args:
-      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalised.
+      query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
       temperature: scalar above 0; may be traced, its gradient is exact.
       negatives_BKD: K further negatives that came with each query.
-      ids_B: integers; keys j != i with the id of i show the same thing and are left out.
+      ids_B: integers; keys j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; keys come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form
         (reverse-mode differentiation only).
@@ -112,8 +142,8 @@ def info_nce(
       [0.5514 0.5514 0.5514]
 
     References: van den Oord et al., Representation Learning with Contrastive Predictive Coding,
-    2018, equation 4 (arXiv:1807.03748); Karpukhin et al., Dense Passage Retrieval, EMNLP 2020,
-    equation 2 and section 3.2 (arXiv:2004.04906).
+    2018, equation 4 (arXiv 1807.03748); Karpukhin et al., Dense Passage Retrieval, EMNLP 2020,
+    equation 2 and section 3.2 (arXiv 2004.04906).
     """
     rows = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     query_BD = scaled(query_BD, temperature, sides=1)
@@ -141,16 +171,16 @@ def symmetric_info_nce(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """The loss of CLIP: half of InfoNCE from a to b and half from b to a.
+    """Compute the loss of CLIP: half of InfoNCE from a to b and half from b to a.
 
         loss_i = ( info_nce(a, b)_i + info_nce(b, a)_i ) / 2
 
     One visit of the similarity matrix serves both directions.
 
     Args:
-      a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalised inside.
+      a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalized inside.
       temperature: scalar above 0; may be traced (CLIP learns it), its gradient is exact.
-      ids_B: integers; pairs j != i with the id of i show the same thing and are left out.
+      ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form
         (reverse-mode differentiation only).
@@ -168,15 +198,15 @@ def symmetric_info_nce(
       [0.5514 0.5514 0.5514]
 
     Reference: Radford et al., Learning Transferable Visual Models From Natural Language
-    Supervision, ICML 2021, figure 3 (arXiv:2103.00020).
+    Supervision, ICML 2021, figure 3 (arXiv 2103.00020).
     """
     rows = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
     a_BD = scaled(a_BD, temperature, sides=1)
     b_BD = unit(b_BD)
     tile = other_keys if ids_B is None else keys_of_other_ids
     by_a, by_b = over_both(tile, a_BD, b_BD, rows, rows, axis_name=axis_name, block_size=block_size)
-    own = jnp.sum(a_BD * b_BD, axis=-1)
-    return 0.5 * (softplus(by_a.exponents[0] - own) + softplus(by_b.exponents[0] - own))
+    matching = jnp.sum(a_BD * b_BD, axis=-1)
+    return 0.5 * (softplus(by_a.exponents[0] - matching) + softplus(by_b.exponents[0] - matching))
 
 
 def sup_con(
@@ -188,7 +218,7 @@ def sup_con(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
-    """Supervised contrastive loss: all views of all examples with the anchor's label are positives.
+    """Compute the supervised contrastive loss: all other views of a label are positives.
 
     With unit vectors, s(a, b) = z_a . z_b / temperature and P(i) the other views of i's label:
 
@@ -196,10 +226,10 @@ def sup_con(
         inside:  loss_i = -log( 1/|P(i)| sum_{p in P(i)} exp s(i, p) / sum_{a != i} exp s(i, a) )
 
     Args:
-      z_BVD: embeddings of V views of B examples, any float dtype; normalised inside.
+      z_BVD: embeddings of V views of B examples, any float dtype; normalized inside.
       labels_B: integers.
       temperature: scalar above 0; may be traced, its gradient is exact.
-      positives: "outside" or "inside": where the sum over positives stands relative to the log.
+      positives: "outside" or "inside" of the log is the sum over positives.
       axis_name: mapped axis over which the batch is sharded; pairs come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form
         (reverse-mode differentiation only).
@@ -219,7 +249,7 @@ def sup_con(
       [1.0986 1.0986 1.0986 0.    ]
 
     Reference: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equations 2 and 3
-    (arXiv:2004.11362).
+    (arXiv 2004.11362).
     """
     check_views(z_BVD, temperature, block_size, at_least=1)
     B, V, D = z_BVD.shape
@@ -233,7 +263,7 @@ def sup_con(
         axis_name=axis_name,
         block_size=block_size,
     )
-    return _positive_share(terms).reshape(B, V)
+    return _minus_log_probability(terms).reshape(B, V)
 
 
 def _log_mean_positive(s: jax.Array, params: tuple[()], rows: Ids, cols: Ids) -> Terms:
@@ -254,8 +284,8 @@ def _log_sum_positive(s: jax.Array, params: tuple[()], rows: Ids, cols: Ids) -> 
     )
 
 
-def _positive_share(terms: Terms) -> jax.Array:
-    """-log of the positives' mean share of the softmax; 0 for a row without positives."""
+def _minus_log_probability(terms: Terms) -> jax.Array:
+    """-log of the positives' mean probability under the softmax; 0 without positives."""
     count, *total = terms.values
     some = count > 0
     count = jnp.where(some, count, 1.0)

@@ -1,25 +1,19 @@
-"""Losses for pairs of texts with a score of how alike they are: regression, CoSENT, AnglE."""
+"""Losses for pairs of texts with a similarity score: cosine regression, CoSENT, AnglE."""
 
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses._engine.checks import (
-    check_embedding,
-    check_positive,
-    check_shapes,
-    log_sum_exp,
-    softplus,
-    unit,
-)
+from contrastive_jax._numerics import log_sum_exp, softplus, unit
+from contrastive_jax.losses._engine.checks import check_embedding, check_positive, check_shapes
 
 
 def cosine_regression(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> jax.Array:
-    """The squared error of the cosine similarity as a guess of the score.
+    """Compute the squared error of the cosine similarity as a prediction of the score.
 
         loss_i = (x_i . y_i - score_i)^2   on unit vectors
 
     Args:
-      x_BD, y_BD: the pairs, any float dtype; normalised inside.
+      x_BD, y_BD: the pairs, any float dtype; normalized inside.
       score_B: from -1 to 1.
 
     Returns:
@@ -35,7 +29,7 @@ def cosine_regression(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> j
       [0.   0.25]
 
     Reference: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, section 3, regression objective
-    (arXiv:1908.10084).
+    (arXiv 1908.10084).
     """
     _check(x_BD, y_BD, score_B)
     return (_cosine(x_BD, y_BD) - score_B.astype(jnp.float32)) ** 2
@@ -44,14 +38,14 @@ def cosine_regression(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> j
 def cosent(
     x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array, temperature: jax.Array | float = 0.05
 ) -> jax.Array:
-    """CoSENT: pairs with a higher score should have a higher cosine similarity.
+    """Compute CoSENT: pairs with a higher score should have a higher cosine similarity.
 
         loss = log( 1 + sum_{score_i > score_j} exp( (cos_j - cos_i) / temperature ) )
 
     The loss ranks the batch as a whole, so it is one number.
 
     Args:
-      x_BD, y_BD: the pairs, any float dtype; normalised inside.
+      x_BD, y_BD: the pairs, any float dtype; normalized inside.
       score_B: any numbers; only their order counts.
       temperature: scalar above 0; may be traced.
 
@@ -78,7 +72,7 @@ def cosent(
 def angle(
     x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array, temperature: jax.Array | float = 0.05
 ) -> jax.Array:
-    """AnglE: CoSENT on the angle difference in complex space, which has no flat ends.
+    """Compute AnglE: CoSENT on the angle difference in complex space, which has no flat ends.
 
         loss = log( 1 + sum_{score_i > score_j} exp( (a_j - a_i) / temperature ) )
         a = |sum_d Re(x_d conj(y_d)) + Im(x_d conj(y_d))|   on unit vectors
@@ -87,8 +81,7 @@ def angle(
     The loss ranks the batch as a whole, so it is one number.
 
     Args:
-      x_BD, y_BD: the pairs, any float dtype; D is even;
-        normalised inside.
+      x_BD, y_BD: the pairs, any float dtype; D is even; normalized inside.
       score_B: any numbers; only their order counts.
       temperature: scalar above 0; may be traced.
 
@@ -106,7 +99,7 @@ def angle(
       0.0
 
     Reference: Li and Li, AnglE-optimized Text Embeddings, ACL 2024, section 3.4
-    (arXiv:2309.12871).
+    (arXiv 2309.12871).
     """
     _check(x_BD, y_BD, score_B)
     check_positive("temperature", temperature)
@@ -133,9 +126,9 @@ def _angle(x_BD: jax.Array, y_BD: jax.Array) -> jax.Array:
 
 
 def _ranked(
-    closeness_B: jax.Array, score_B: jax.Array, temperature: jax.Array | float
+    similarity_B: jax.Array, score_B: jax.Array, temperature: jax.Array | float
 ) -> jax.Array:
     """log(1 + the sum over pairs in the wrong order, softly)."""
     higher = score_B[:, None] > score_B[None, :]
-    gap = (closeness_B[None, :] - closeness_B[:, None]) / temperature
+    gap = (similarity_B[None, :] - similarity_B[:, None]) / temperature
     return softplus(log_sum_exp(jnp.where(higher, gap, -jnp.inf).reshape(-1)))

@@ -1,11 +1,12 @@
-"""The triplet losses that choose their triplets in a labelled batch. N x N distances are held."""
+"""Triplet losses that choose triplets in a labeled batch: all, hard, semi-hard. N x N memory."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import check_positive, softplus
-from contrastive_jax.losses._engine.labeled import LabelledPairs, distances
+from contrastive_jax._numerics import softplus
+from contrastive_jax.losses._engine.checks import check_positive
+from contrastive_jax.losses._engine.labeled import LabeledPairs, distances
 
 _ANCHORS_AT_ONCE = 256
 
@@ -18,7 +19,7 @@ def batch_all_triplet(
     distance: str = "euclidean",
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The triplet loss averaged over all triplets of each anchor.
+    """Compute the triplet loss averaged over all triplets of each anchor.
 
         loss_i = mean_{p, n} max(0, d(i, p) - d(i, n) + margin),  or log(1 + exp(d(i, p) - d(i, n)))
 
@@ -43,13 +44,13 @@ def batch_all_triplet(
       [1. 2. 0.]
 
     Reference: Hermans et al., In Defense of the Triplet Loss for Person Re-Identification, 2017,
-    equation 6 (arXiv:1703.07737), as a mean.
+    equation 6 (arXiv 1703.07737), as a mean.
     """
     _check_margin(margin)
     pairs = distances(x_ND, labels_N, distance, axis_name)
 
     @jax.checkpoint
-    def anchor(pairs: LabelledPairs) -> jax.Array:
+    def anchor(pairs: LabeledPairs) -> jax.Array:
         gap_PM = pairs.value_NM[:, None] - pairs.value_NM[None, :]
         triplet_PM = pairs.positive_NM[:, None] & pairs.negative_NM[None, :]
         total = jnp.sum(jnp.where(triplet_PM, _hinge(gap_PM, margin), 0.0))
@@ -66,7 +67,7 @@ def batch_hard_triplet(
     distance: str = "euclidean",
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The triplet loss of each anchor's farthest positive and nearest negative.
+    """Compute the triplet loss of each anchor's farthest positive and nearest negative.
 
         loss_i = max(0, max_p d(i, p) - min_n d(i, n) + margin),  or its soft form as in batch-all
 
@@ -90,7 +91,7 @@ def batch_hard_triplet(
       >>> print(losses.batch_hard_triplet(x, jnp.array([0, 0, 1]), margin=3.0))
       [1. 2. 0.]
 
-    Reference: Hermans et al., 2017, equation 5 (arXiv:1703.07737).
+    Reference: Hermans et al., 2017, equation 5 (arXiv 1703.07737).
     """
     _check_margin(margin)
     pairs = distances(x_ND, labels_N, distance, axis_name)
@@ -109,14 +110,14 @@ def batch_semi_hard_triplet(
     distance: str = "squared",
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The triplet loss of each positive pair with its nearest negative that is farther away.
+    """Compute the triplet loss of each positive pair with its nearest farther negative.
 
         loss_i = mean_p max(0, d(i, p) - min{d(i, n): d(i, n) > d(i, p)} + margin)
 
     or its soft form as in batch-all; where no negative is farther, the farthest of all is taken.
 
     Args:
-      x_ND: embeddings of any float dtype, taken as they come (FaceNet normalises).
+      x_ND: embeddings of any float dtype, taken as they come (FaceNet normalizes).
       labels_N: integers.
       margin: scalar above 0, or None for the soft margin log(1 + e^x).
       distance: "euclidean", "squared" (FaceNet's) or "cosine".
@@ -135,13 +136,13 @@ def batch_semi_hard_triplet(
       >>> print(losses.batch_semi_hard_triplet(x, jnp.array([0, 0, 1, 2]), 9.0))
       [ 4. 12.  0.  0.]
 
-    Reference: Schroff et al., FaceNet, CVPR 2015, section 3.2, equation 4 (arXiv:1503.03832).
+    Reference: Schroff et al., FaceNet, CVPR 2015, section 3.2, equation 4 (arXiv 1503.03832).
     """
     _check_margin(margin)
     pairs = distances(x_ND, labels_N, distance, axis_name)
 
     @jax.checkpoint
-    def anchor(pairs: LabelledPairs) -> jax.Array:
+    def anchor(pairs: LabeledPairs) -> jax.Array:
         d, positive, negative = pairs
         chosen_P = _nearest_farther(lax.stop_gradient(d), positive, negative)
         kept = positive & negative.any()

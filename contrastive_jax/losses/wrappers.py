@@ -1,4 +1,4 @@
-"""What can be put around a loss: nested embedding sizes, a learned temperature."""
+"""Wrappers of a loss: nested embedding sizes (Matryoshka), a learned temperature."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ def matryoshka(
     dims: Sequence[int],
     weights: Sequence[float] | None = None,
 ) -> jax.Array:
-    """A loss on nested prefixes of the embeddings, so that each prefix is an embedding by itself.
+    """Apply a loss to nested prefixes of the embeddings, so that each prefix is an embedding.
 
         total = sum_d w_d loss(x[..., :d], y[..., :d], ...)
 
@@ -36,7 +36,7 @@ def matryoshka(
       3.892
 
     Reference: Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022, equation 1
-    (arXiv:2205.13147).
+    (arXiv 2205.13147).
     """
     weights = [1.0] * len(dims) if weights is None else list(weights)
     D = min(x.shape[-1] for x in embeddings)
@@ -51,7 +51,7 @@ def matryoshka(
 
 
 def learned_temperature(log_scale: jax.Array, max_scale: float = 100.0) -> jax.Array:
-    """The temperature of a learned log scale, kept from falling below a limit.
+    """Compute the temperature of a learned log scale, kept from falling below a limit.
 
         temperature = 1 / min(exp(log_scale), max_scale)
 
@@ -75,7 +75,7 @@ def learned_temperature(log_scale: jax.Array, max_scale: float = 100.0) -> jax.A
       0.01
 
     Reference: Radford et al., Learning Transferable Visual Models From Natural Language
-    Supervision, ICML 2021, section 2.5 (arXiv:2103.00020).
+    Supervision, ICML 2021, section 2.5 (arXiv 2103.00020).
     """
     if jnp.ndim(log_scale) != 0:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Choosing pairs: positives and negatives within a batch, and hard negatives from a corpus.
+"""Mine pairs: positives and negatives within a batch, hard negatives from a corpus.
 
 batch.py   hardest_negative, easy_positive, semi_hard_negative, distance_weighted_negative
 corpus.py  mine_corpus, report
 
-Everything is a pure function of arrays with static shapes: what could not be found is marked as
-not valid.
+Everything is a pure function of arrays with static shapes: entries that could not
+be found are marked as not valid.
 """
 
 from contrastive_jax.mining.batch import (

@@ -1,4 +1,4 @@
-"""Choosing pairs within a batch, from its distances: O(N^2) memory, static shapes."""
+"""Mine positives and negatives within a batch from its distances: O(N^2) memory, static shapes."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Mined(NamedTuple):
 
 
 def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
-    """For each anchor the nearest row of another label.
+    """Find for each anchor the nearest row of another label.
 
         index_i = argmin_{n: label_n != label_i} d(i, n)
 
@@ -36,14 +36,14 @@ def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       >>> print(mined.index)
       [2 2 1 1]
 
-    Reference: Hermans et al., In Defense of the Triplet Loss, 2017, section 2 (arXiv:1703.07737).
+    Reference: Hermans et al., In Defense of the Triplet Loss, 2017, section 2 (arXiv 1703.07737).
     """
     _, negative = _pairs(distance_NN, labels_N)
     return _nearest(distance_NN, negative)
 
 
 def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
-    """For each anchor the nearest other row of its label.
+    """Find for each anchor the nearest other row of its label.
 
         index_i = argmin_{p != i: label_p = label_i} d(i, p)
 
@@ -66,14 +66,14 @@ def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       [1 0 1 0] [ True  True  True False]
 
     Reference: Xuan et al., Improved Embeddings with Easy Positive Triplet Mining, WACV 2020,
-    section 3 (arXiv:1904.04370).
+    section 3 (arXiv 1904.04370).
     """
     positive, _ = _pairs(distance_NN, labels_N)
     return _nearest(distance_NN, positive)
 
 
 def semi_hard_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
-    """For each pair of one label the nearest negative that is farther away than the positive.
+    """Find for each pair of one label the nearest negative that is farther away than the positive.
 
         index_ip = argmin_{n: label_n != label_i, d(i, n) > d(i, p)} d(i, n)
 
@@ -95,7 +95,7 @@ def semi_hard_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
       >>> print(mined.index[0, 1], mined.valid[0, 1], mined.valid[1, 0])
       3 True False
 
-    Reference: Schroff et al., FaceNet, CVPR 2015, equation 4 (arXiv:1503.03832).
+    Reference: Schroff et al., FaceNet, CVPR 2015, equation 4 (arXiv 1503.03832).
     """
     positive, negative = _pairs(distance_NN, labels_N)
     away = jnp.where(negative, distance_NN, jnp.inf)
@@ -117,7 +117,7 @@ def distance_weighted_negative(
     cutoff: float = 0.5,
     farthest: float = 1.4,
 ) -> Mined:
-    """For each anchor a negative drawn so that all distances are equally likely.
+    """Sample for each anchor a negative such that all distances are equally likely.
 
         P(n) ~ 1 / q(max(cutoff, d(i, n))),   q(d) = d^(D-2) (1 - d^2 / 4)^((D-3)/2)
 
@@ -148,7 +148,7 @@ def distance_weighted_negative(
       [1 1 0 0]
 
     Reference: Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, section 4
-    (arXiv:1706.07567).
+    (arXiv 1706.07567).
     """
     _, negative = _pairs(distance_NN, labels_N)
     if dim < 3:
@@ -156,8 +156,8 @@ def distance_weighted_negative(
     d = jnp.clip(distance_NN.astype(jnp.float32), cutoff, 1.999)
     log_density = (dim - 2) * jnp.log(d) + (dim - 3) / 2 * jnp.log(1.0 - d * d / 4.0)
     allowed = negative & (distance_NN < farthest)
-    drawn = jax.random.categorical(key, jnp.where(allowed, -log_density, -jnp.inf), axis=1)
-    return _mined(drawn, allowed.any(axis=1))
+    sampled = jax.random.categorical(key, jnp.where(allowed, -log_density, -jnp.inf), axis=1)
+    return _mined(sampled, allowed.any(axis=1))
 
 
 def _pairs(distance_NN: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -169,7 +169,7 @@ def _pairs(distance_NN: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.
     if distance_NN.shape != (N, N) or N == 0:
         raise ValueError(
             f"distance_NN has shape {distance_NN.shape}, but labels_N asks for {(N, N)}: "
-            "pass all distances of the labelled batch."
+            "pass all distances of the labeled batch."
         )
     if not jnp.issubdtype(distance_NN.dtype, jnp.floating):
         raise ValueError(f"distance_NN has dtype {distance_NN.dtype}, expected floats: cast it.")

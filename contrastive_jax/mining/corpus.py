@@ -1,4 +1,4 @@
-"""Hard negatives from a corpus: exact blocked search in O(queries x block) memory."""
+"""Mine hard negatives from a corpus by exact blocked search, in O(queries x block) memory."""
 
 from typing import Any, NamedTuple
 
@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from contrastive_jax._numerics import EXACT, dot
+
 
 class Negatives(NamedTuple):
     """Hard negatives for each query, the best first. Where `valid` is false there was none."""
@@ -14,7 +16,7 @@ class Negatives(NamedTuple):
     index: jax.Array  # int32 [Q, K], rows of the corpus
     score: jax.Array  # float32 [Q, K], inner products with the query
     valid: jax.Array  # bool [Q, K]
-    positive_score: jax.Array  # float32 [Q], the best positive's; nan without positives
+    positive_score: jax.Array  # float32 [Q], that of the best positive; nan without positives
 
 
 def mine_corpus(
@@ -30,7 +32,7 @@ def mine_corpus(
     key: jax.Array | None = None,
     block_size: int = 4096,
 ) -> Negatives:
-    """Hard negatives from a corpus, by exact blocked search.
+    """Mine hard negatives from a corpus by exact blocked search.
 
     All rows but the positives and the excluded are ranked by score s(q, c) = q . c. Of the ranks
     [first, last) those are kept that satisfy the margins to the worst of the query's positives p:
@@ -40,7 +42,7 @@ def mine_corpus(
     and of these the best `n_negatives` are taken, or a random choice of them when a key is given.
 
     Args:
-      query_QD, corpus_MD: float embeddings, normalised by the caller when cosines are wanted.
+      query_QD, corpus_MD: float embeddings, normalized by the caller when cosines are wanted.
       positives_QP: int32, each query's true rows in the corpus, padded with -1.
       n_negatives: K.
       ranks: (first, last) from 0; (0, 4 K) when None.
@@ -65,8 +67,8 @@ def mine_corpus(
       [[2 3]]
 
     References: Karpukhin et al., Dense Passage Retrieval, EMNLP 2020, section 3.2
-    (arXiv:2004.04906); Moreira et al., NV-Retriever, 2024, for the margins to the positive
-    (arXiv:2407.15831).
+    (arXiv 2004.04906); Moreira et al., NV-Retriever, 2024, for the margins to the positive
+    (arXiv 2407.15831).
     """
     first, last = (0, 4 * n_negatives) if ranks is None else ranks
     _check_corpus(query_QD, corpus_MD, n_negatives, (first, last), block_size)
@@ -93,14 +95,14 @@ def mine_corpus(
 
 
 def report(negatives: Negatives, *, near_duplicate: float = 0.95) -> dict[str, float]:
-    """What to look at before training on mined negatives.
+    """Summarize mined negatives, to be read before training on them.
 
-        found              share of the places that were filled
-        queries_without    share of the queries that got no negative
+        found              fraction of the places that were filled
+        queries_without    fraction of the queries without a negative
         mean_margin        mean of (positive's score - negative's score)
-        above_positive     share of the negatives that score above the best positive: the likely
+        above_positive     fraction of the negatives that score above the best positive: the likely
                            false negatives
-        near_duplicates    share that score above `near_duplicate` of the best positive's score
+        near_duplicates    fraction that score above `near_duplicate` of the best positive's score
 
     Args:
       negatives: from `mine_corpus`.
@@ -119,10 +121,10 @@ def report(negatives: Negatives, *, near_duplicate: float = 0.95) -> dict[str, f
       >>> mining.report(found)["mean_margin"]
       1.0
 
-    Reference: Moreira et al., NV-Retriever, 2024, section 3 (arXiv:2407.15831).
+    Reference: Moreira et al., NV-Retriever, 2024, section 3 (arXiv 2407.15831).
     """
     if not 0 <= near_duplicate <= 1:
-        raise ValueError(f"near_duplicate is {near_duplicate}, expected a share from 0 to 1.")
+        raise ValueError(f"near_duplicate is {near_duplicate}, expected a fraction from 0 to 1.")
     valid, score = np.asarray(negatives.valid), np.asarray(negatives.score)
     positive = np.broadcast_to(np.asarray(negatives.positive_score)[:, None], score.shape)
     known = valid & np.isfinite(positive)
@@ -174,6 +176,7 @@ def _scores_at(query_QD: jax.Array, corpus_MD: jax.Array, rows_QP: jax.Array) ->
         "qd,qpd->qp",
         query_QD,
         corpus_MD[jnp.maximum(rows_QP, 0)],
+        precision=EXACT,
         preferred_element_type=jnp.float32,
     )
 
@@ -191,7 +194,7 @@ def _top(
         shifted = jnp.minimum(start, M - size)
         block = lax.dynamic_slice_in_dim(corpus_MD, shifted, size)
         row = shifted + jnp.arange(size)
-        score = jnp.matmul(query_QD, block.T, preferred_element_type=jnp.float32)
+        score = dot(query_QD, block.T, jnp.float32)
         # Sums of infinities are no numbers, and no candidates.
         score = jnp.where((row < start)[None, :] | jnp.isnan(score), -jnp.inf, score)
         place = jnp.where(banned_QE >= 0, banned_QE - shifted, size)

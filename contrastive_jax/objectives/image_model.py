@@ -1,10 +1,10 @@
-"""What the image objectives share: an encoder, a head, and a linear probe that learns beside them.
+"""What the image objectives share: encoder, projection head, online probe, evaluation mode.
 
 The encoder and the head see views in batches of [B*V], example after example: joining the views
 behind one another instead would move every image between devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -13,6 +13,10 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax.types import Batch, EmbedFn, Metrics, ModelState, Params
+
+DIAGNOSED = 1024  # the diagnostics of a step hold an [N, N] matrix of at most so many examples
+AUXILIARY = ("probe",)  # parameters that measure the encoder and do not belong to the method
+_DROPOUT = 1  # folded into the key of a step, for modules that are random in training
 
 
 class Views(Protocol):
@@ -25,97 +29,130 @@ class Views(Protocol):
     def evaluate(self) -> Callable[[jax.Array], jax.Array]: ...
 
 
-class Parts(NamedTuple):
+class ImageModel(NamedTuple):
     """f, images [N,H,W,C] to features [N,F]; g, features to embeddings [N,D]; the online probe."""
 
     encoder: nn.Module
     head: nn.Module
-    probe: nn.Module
+    probe: nn.Module | None
 
 
-def make(encoder: nn.Module, head: nn.Module, n_classes: int) -> Parts:
-    """The parts, with a probe of `n_classes`."""
-    return Parts(encoder, head, nn.Dense(n_classes, kernel_init=nn.initializers.zeros))
+def make(encoder: nn.Module, head: nn.Module, n_classes: int) -> ImageModel:
+    """Join an encoder and a head, with an online probe where there are classes."""
+    probe = nn.Dense(n_classes, kernel_init=nn.initializers.zeros) if n_classes else None
+    return ImageModel(encoder, head, probe)
 
 
-def init(parts: Parts, key: jax.Array, x_BHWC: jax.Array) -> tuple[Params, ModelState]:
-    """Parameters {"encoder", "head", "probe"}, and the batch statistics of the first two."""
+def init(model: ImageModel, key: jax.Array, x_BHWC: jax.Array) -> tuple[Params, ModelState]:
+    """Make the parameters {"encoder", "head", "probe"} and the first two's batch statistics."""
     encoder_key, head_key, probe_key = jax.random.split(key, 3)
-    encoder_variables = parts.encoder.init(encoder_key, x_BHWC, train=False)
-    h = parts.encoder.apply(encoder_variables, x_BHWC, train=False)
-    variables = {
+    encoder_variables = model.encoder.init(encoder_key, x_BHWC, train=False)
+    h = model.encoder.apply(encoder_variables, x_BHWC, train=False)
+    variables: dict[str, Any] = {
         "encoder": encoder_variables,
-        "head": parts.head.init(head_key, h, train=False),
-        "probe": parts.probe.init(probe_key, h),
+        "head": model.head.init(head_key, h, train=False),
     }
+    if model.probe is not None:
+        variables["probe"] = model.probe.init(probe_key, h)
     params = {name: v["params"] for name, v in variables.items() if "params" in v}
     return params, {name: variables[name].get("batch_stats", {}) for name in ("encoder", "head")}
 
 
 def train_mode(
-    parts: Parts, params: Params, statistics: ModelState, x_NHWC: jax.Array
+    model: ImageModel, params: Params, statistics: ModelState, x_NHWC: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, ModelState]:
-    """Features h, embeddings z and the new batch statistics of images."""
-    h, of_encoder = _apply(parts.encoder, "encoder", params, statistics, x_NHWC)
-    z, of_head = _apply(parts.head, "head", params, statistics, h)
+    """Compute features h, embeddings z and the new batch statistics of views."""
+    h, of_encoder = _apply(model.encoder, "encoder", params, statistics, x_NHWC, key)
+    z, of_head = _apply(model.head, "head", params, statistics, h, key)
     return h, z, {"encoder": of_encoder, "head": of_head}
 
 
-def encode_together(
-    parts: Parts, params: Params, statistics: ModelState, x_BVHWC: jax.Array
+def encode_jointly(
+    model: ImageModel, params: Params, statistics: ModelState, x_BVHWC: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, ModelState]:
-    """h_BVF, z_BVD and the new statistics, those of all views together: one call of the encoder."""
+    """Encode all views in one call: h_BVF, z_BVD and batch statistics over all of them."""
     examples, n_views = x_BVHWC.shape[:2]
     x = x_BVHWC.reshape(examples * n_views, *x_BVHWC.shape[2:])
-    h, z, statistics = train_mode(parts, params, statistics, x)
+    h, z, statistics = train_mode(model, params, statistics, x, key)
     return h.reshape(examples, n_views, -1), z.reshape(examples, n_views, -1), statistics
 
 
-def encode_apart(
-    parts: Parts, params: Params, statistics: ModelState, x_BVHWC: jax.Array
+def encode_separately(
+    model: ImageModel, params: Params, statistics: ModelState, x_BVHWC: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, ModelState]:
-    """The same with a call for each view in turn, whose batch statistics are of that view alone."""
+    """Encode one view after the other, each with batch statistics of its own."""
     encoded = []
     for view in range(x_BVHWC.shape[1]):
-        h, z, statistics = train_mode(parts, params, statistics, x_BVHWC[:, view])
+        view_key = jax.random.fold_in(key, view)
+        h, z, statistics = train_mode(model, params, statistics, x_BVHWC[:, view], view_key)
         encoded.append((h, z))
     h_of_views, z_of_views = zip(*encoded, strict=True)
     return jnp.stack(h_of_views, axis=1), jnp.stack(z_of_views, axis=1), statistics
 
 
 def _apply(
-    module: nn.Module, name: str, params: Params, statistics: ModelState, x: jax.Array
+    module: nn.Module,
+    name: str,
+    params: Params,
+    statistics: ModelState,
+    x: jax.Array,
+    key: jax.Array,
 ) -> tuple[Any, Any]:
     variables = {"params": params.get(name, {}), "batch_stats": statistics[name]}
-    y, updated = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    rngs = {"dropout": jax.random.fold_in(key, _DROPOUT)}
+    y, updated = module.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
     return y, updated.get("batch_stats", {})
 
 
-def embedder(parts: Parts, views: Views) -> EmbedFn:
-    """The encoder and the head in evaluation mode, on the plain images."""
+def embedder(model: ImageModel, views: Views) -> Mapping[str, EmbedFn]:
+    """Make `Objective.embed`: encoder and head in evaluation mode.
+
+    Images in uint8 are those of the data set; images in float are views already, in [0, 1] and of
+    the size that the encoder is shown, and are taken as they are.
+    """
 
     def embed(params: Params, model_state: ModelState, batch: Batch) -> dict[str, jax.Array]:
-        outputs = {}
-        x = views.evaluate(batch["image"])
-        modules = (parts.encoder, parts.head)
-        for module, name, output in zip(
-            modules, ("encoder", "head"), ("features", "embedding"), strict=True
-        ):
-            variables = {"params": params.get(name, {}), "batch_stats": model_state[name]}
-            x = outputs[output] = module.apply(variables, x, train=False)
-        return outputs
+        x = as_shown(views, batch["image"])
+        encoder = {"params": params["encoder"], "batch_stats": model_state["encoder"]}
+        h: Any = model.encoder.apply(encoder, x, train=False)
+        head = {"params": params.get("head", {}), "batch_stats": model_state["head"]}
+        z: Any = model.head.apply(head, h, train=False)
+        return {"features": h, "embedding": z}
 
-    return embed
+    return {"image": embed}
+
+
+def as_shown(views: Views, image_BHWC: jax.Array) -> jax.Array:
+    """Turn images of the data set into what the encoder is shown; float images are that already."""
+    is_view = jnp.issubdtype(image_BHWC.dtype, jnp.floating)
+    return image_BHWC if is_view else views.evaluate(image_BHWC)
 
 
 def online_probe(
-    parts: Parts, params: Params, h_NF: jax.Array, label_N: jax.Array
-) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy and accuracy over the labelled rows, without a gradient to the features."""
-    logits_NK: Any = parts.probe.apply({"params": params["probe"]}, jax.lax.stop_gradient(h_NF))
-    labelled = label_N >= 0
-    count = jnp.maximum(labelled.sum(), 1)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits_NK, jnp.maximum(label_N, 0))
-    correct = (logits_NK.argmax(axis=-1) == label_N) & labelled
-    loss = jnp.where(labelled, losses, 0.0).sum() / count
-    return loss, {"online_loss": loss, "online_accuracy": correct.sum() / count}
+    model: ImageModel, params: Params, h_NF: jax.Array, batch: Batch
+) -> tuple[jax.Array | float, Metrics]:
+    """Score features by a linear probe that learns beside the encoder.
+
+    Cross-entropy and accuracy over the labeled rows, without a gradient to the features; each
+    example has N / B rows. Without a probe or labels: 0 and no metrics.
+    """
+    if model.probe is None or "label" not in batch:
+        return 0.0, {}
+    label_N = jnp.repeat(batch["label"], len(h_NF) // len(batch["label"]))
+    logits_NK: Any = model.probe.apply({"params": params["probe"]}, jax.lax.stop_gradient(h_NF))
+    loss, accuracy = cross_entropy(logits_NK, label_N)
+    return loss, {"online_loss": loss, "online_accuracy": accuracy}
+
+
+def cross_entropy(logits_NK: jax.Array, label_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Average softmax cross-entropy and accuracy over the labeled rows (label >= 0).
+
+    >>> loss, accuracy = cross_entropy(jnp.zeros((3, 2)), jnp.array([0, 1, -1]))
+    >>> round(float(loss), 4), float(accuracy)  # log 2; ties go to class 0
+    (0.6931, 0.5)
+    """
+    labeled_N = label_N >= 0
+    count = jnp.maximum(labeled_N.sum(), 1)
+    each_N = optax.softmax_cross_entropy_with_integer_labels(logits_NK, jnp.maximum(label_N, 0))
+    correct_N = (logits_NK.argmax(axis=-1) == label_N) & labeled_N
+    return jnp.where(labeled_N, each_N, 0.0).sum() / count, correct_N.sum() / count

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from contrastive_jax.objectives.simclr import Views
+from contrastive_jax.objectives.image_model import Views
 from contrastive_jax.types import Batch, EmbedFn, LossOutput, ModelState, Objective, Params
 
 # Half decades: what the sources of linear protocols use, 0.1 to 30, with room at both ends.
@@ -29,11 +29,10 @@ def make(
     n_classes: int,
     n_rates: int = len(RATES),
 ) -> Objective:
-    """The heads as an objective; train it with `optimizer`.
+    """Make the objective of the heads; train it with `optimizer`.
 
     Args:
-      embed: of the method that trained the encoder; its "features" are read. Views reach it as
-        uint8 images, rounded, by the path that images take in evaluation.
+      embed: the method's `Objective.embed["image"]`; its "features" are read.
       frozen: the parameters and the model state that `embed` takes.
       views: `train(key, image_BHWC, index_B)` -> [B,V,H,W,C]; the first view is used.
       n_classes: C.
@@ -55,11 +54,11 @@ def make(
         return {"weight": weight, "bias": jnp.zeros((n_rates, n_classes), jnp.float32)}, frozen
 
     def loss(
-        params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, LossOutput]:
+        del step
         view_BHWC = views.train(key, batch["image"], batch["index"])[:, 0]
-        image_BHWC = jnp.round(255.0 * view_BHWC).clip(0, 255).astype(jnp.uint8)
-        logits_BRC = _logits(params, features(model_state, image_BHWC))
+        logits_BRC = _logits(params, features(model_state, view_BHWC))
         label_BR = jnp.broadcast_to(batch["label"][:, None], logits_BRC.shape[:2])
         each_BR = optax.softmax_cross_entropy_with_integer_labels(logits_BRC, label_BR)
         loss_R = jnp.mean(each_BR, axis=0)
@@ -71,7 +70,7 @@ def make(
         h_BF = features(model_state, batch["image"])
         return {"features": h_BF, "embedding": _logits(params, h_BF)}
 
-    return Objective(init, loss, embed_heads)
+    return Objective(init, loss, {"image": embed_heads})
 
 
 def _logits(params: Params, h_BF: jax.Array) -> jax.Array:
@@ -82,7 +81,7 @@ def _logits(params: Params, h_BF: jax.Array) -> jax.Array:
 def optimizer(
     rates: Sequence[float], steps: int, *, momentum: float = 0.9
 ) -> optax.GradientTransformation:
-    """Nesterov SGD in which head r has the rate r; all fall as a half cosine to zero.
+    """Make Nesterov SGD in which head r has rate r; all fall as a half cosine to zero.
 
     Args:
       rates: R learning rates, positive.

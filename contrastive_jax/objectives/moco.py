@@ -10,14 +10,13 @@ queries and keys apart, so that no device can tell its own keys: nothing needs t
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from contrastive_jax import losses, queue
 from contrastive_jax.evaluation import diagnostics
-from contrastive_jax.objectives import image_model as image_parts
+from contrastive_jax.objectives import image_model
 from contrastive_jax.objectives.image_model import Views
 from contrastive_jax.types import Batch, LossOutput, ModelState, Objective, Params
-
-GAUGE_EXAMPLES = 1024  # as in SimCLR
 
 
 def make(
@@ -30,13 +29,13 @@ def make(
     queue_size: int = 4096,
     momentum: float = 0.99,
 ) -> Objective:
-    """MoCo as an objective: the first view is the query, the second the key.
+    """Make MoCo's objective: the first view is the query, the second the key.
 
     Args:
       encoder: f, images [N,H,W,C] float32 to features [N,F], called with `train=`.
       head: g, features [N,F] to embeddings [N,D], called with `train=`.
       views: of two random views; see `augment.make_views`.
-      n_classes: classes of the online probe; images of class -1 are left out of it.
+      n_classes: classes of the online probe; images of class -1 are left out of it. 0: no probe.
       temperature: of the softmax, positive.
       queue_size: K, older keys that serve as negatives; at least the batch.
       momentum: m in [0, 1): 0 makes the moving encoder a copy.
@@ -54,63 +53,61 @@ def make(
         raise ValueError(f"moco momentum is {momentum}; give a number of 0 or more, below 1")
     if queue_size < 1:
         raise ValueError(f"moco queue_size is {queue_size}; give at least the batch size")
-    parts = image_parts.make(encoder, head, n_classes)
+    model = image_model.make(encoder, head, n_classes)
+    embed = image_model.embedder(model, views)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
-        parts_key, queue_key = jax.random.split(key)
-        x = views.evaluate(batch["image"][:1])
-        params, statistics = image_parts.init(parts, parts_key, x)
-        outputs = jax.eval_shape(embed, params, statistics, batch)
+        model_key, queue_key = jax.random.split(key)
+        params, statistics = image_model.init(model, model_key, views.evaluate(batch["image"][:1]))
+        outputs = jax.eval_shape(embed["image"], params, statistics, batch)
         keys = queue.make_queue(queue_key, queue_size, outputs["embedding"].shape[-1])
         target = jax.tree.map(jnp.copy, {"params": _moving(params), "statistics": statistics})
         return params, {**statistics, "target": target, "queue": keys}
 
     def loss(
-        params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, LossOutput]:
+        del step
         x_BVHWC = views.train(key, batch["image"], batch["index"])
         if x_BVHWC.shape[1] != 2:
             raise ValueError(f"MoCo was given {x_BVHWC.shape[1]} views; set augment.n_views to 2")
+        query_key, key_key = (jax.random.fold_in(key, view) for view in range(2))
         statistics = {name: model_state[name] for name in ("encoder", "head")}
-        h, query_BD, new_statistics = image_parts.train_mode(
-            parts, params, statistics, x_BVHWC[:, 0]
+        h_BF, query_BD, new_statistics = image_model.train_mode(
+            model, params, statistics, x_BVHWC[:, 0], query_key
         )
         target = _follow(model_state["target"], params, momentum)
-        _, key_BD, target_statistics = image_parts.train_mode(
-            parts, target["params"], target["statistics"], x_BVHWC[:, 1]
+        _, key_BD, target_statistics = image_model.train_mode(
+            model, target["params"], target["statistics"], x_BVHWC[:, 1], key_key
         )
         key_BD = _unit(jax.lax.stop_gradient(key_BD))
         keys = model_state["queue"]
         contrastive = losses.queue_info_nce(query_BD, key_BD, keys.keys_KD, temperature).mean()
-        online, online_metrics = image_parts.online_probe(parts, params, h, batch["label"])
+        online, online_metrics = image_model.online_probe(model, params, h_BF, batch)
 
-        pairs_BVD = jnp.stack([query_BD, key_BD], axis=1)[:GAUGE_EXAMPLES]
-        gauges = diagnostics.summary(jax.lax.stop_gradient(pairs_BVD), temperature)
+        pairs_BVD = jnp.stack([query_BD, key_BD], axis=1)[: image_model.DIAGNOSED]
+        diagnosed = diagnostics.summary(jax.lax.stop_gradient(pairs_BVD), temperature)
         target = {**target, "statistics": target_statistics}
         new_state = {**new_statistics, "target": target, "queue": queue.push(keys, key_BD)}
-        metrics = {"loss": contrastive, **gauges, **online_metrics}
+        metrics = {"loss": contrastive, **diagnosed, **online_metrics}
         return contrastive + online, LossOutput(new_state, metrics)
 
-    embed = image_parts.embedder(parts, views)
-    return Objective(init, loss, embed)
+    return Objective(init, loss, embed, image_model.AUXILIARY)
 
 
 def _moving(params: Params) -> Params:
-    """What the moving encoder copies: everything but the probe."""
-    return {name: part for name, part in params.items() if name != "probe"}
+    """Select what the moving encoder copies: all but the auxiliary parameters."""
+    return {name: part for name, part in params.items() if name not in image_model.AUXILIARY}
 
 
 def _follow(target: ModelState, params: Params, momentum: float) -> ModelState:
-    """theta' <- m theta' + (1 - m) theta, before the keys are made."""
-    moved = jax.tree.map(
-        lambda slow, fast: momentum * slow + (1.0 - momentum) * jax.lax.stop_gradient(fast),
-        target["params"],
-        _moving(params),
-    )
+    """Move the target: theta' <- m theta' + (1 - m) theta, before the keys are made."""
+    fast = jax.lax.stop_gradient(_moving(params))
+    moved = optax.incremental_update(fast, target["params"], 1.0 - momentum)
     return {**target, "params": moved}
 
 
 def _unit(z_BD: jax.Array) -> jax.Array:
-    """Keys of length one, as the queue begins with."""
+    """Scale keys to length one, as the queue starts with."""
     length = jnp.linalg.norm(z_BD, axis=-1, keepdims=True)
     return z_BD / jnp.maximum(length, 1e-12)

@@ -11,61 +11,63 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from contrastive_jax.evaluation import diagnostics
-from contrastive_jax.objectives import image_model as image_parts
+from contrastive_jax.objectives import image_model
 from contrastive_jax.objectives.image_model import Views
 from contrastive_jax.types import Batch, LossOutput, ModelState, Objective, Params
-
-GAUGE_EXAMPLES = 1024  # the gauges of a step hold an [N, N] matrix of at most this many examples
 
 
 def make(
     encoder: nn.Module,
     head: nn.Module,
     views: Views,
-    pair_loss: Callable[[jax.Array, jax.Array], jax.Array],
+    pair_loss: Callable[..., jax.Array],
     *,
     n_classes: int,
-    temperature: float,
-    views_apart: bool = False,
+    reads_labels: bool = False,
+    temperature: float | None = None,
+    views_separately: bool = False,
 ) -> Objective:
-    """SimCLR as an objective.
+    """Make SimCLR's objective.
 
     Args:
       encoder: f, images [N,H,W,C] float32 to features [N,F], called with `train=`.
       head: g, features [N,F] to embeddings [N,D], called with `train=`.
       views: `train(key, image_BHWC, index_B)` -> [B,V,H,W,C] and `evaluate(image_BHWC)`.
-      pair_loss: (z_BVD, label_B) -> one loss for each anchor, [B,V]; see `parallel.shard_loss`.
-      n_classes: classes of the online probe; images of class -1 are left out of it.
-      temperature: of the softmax whose entropy is among the metrics.
-      views_apart: encode one view after the other, each with batch statistics of its own, where
-        else all views of the batch go through the encoder together.
+      pair_loss: z_BVD, or (z_BVD, label_B) where it reads labels, to one loss for each anchor,
+        [B,V]; see `parallel.shard_loss`.
+      n_classes: classes of the online probe; images of class -1 are left out of it. 0: no probe.
+      reads_labels: whether `pair_loss` takes the labels.
+      temperature: of the softmax whose entropy is among the metrics; None leaves it out.
+      views_separately: encode one view after the other, each with batch statistics of its own,
+        where else all views of the batch go through the encoder jointly.
 
     Returns:
       An objective whose parameters are {"encoder", "head", "probe"} and whose model state is the
       batch statistics of the first two.
     """
-    parts = image_parts.make(encoder, head, n_classes)
+    model = image_model.make(encoder, head, n_classes)
+    encode = image_model.encode_separately if views_separately else image_model.encode_jointly
 
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
-        return image_parts.init(parts, key, views.evaluate(batch["image"][:1]))
+        return image_model.init(model, key, views.evaluate(batch["image"][:1]))
 
     def loss(
-        params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, LossOutput]:
+        del step
         x_BVHWC = views.train(key, batch["image"], batch["index"])
-        examples, n_views = x_BVHWC.shape[:2]
-        encode = image_parts.encode_apart if views_apart else image_parts.encode_together
-        h_BVF, z_BVD, new_state = encode(parts, params, model_state, x_BVHWC)
+        h_BVF, z_BVD, new_state = encode(model, params, model_state, x_BVHWC, key)
 
-        contrastive = pair_loss(z_BVD, batch["label"]).mean()
-        labels, h = jnp.repeat(batch["label"], n_views), h_BVF.reshape(examples * n_views, -1)
-        online, online_metrics = image_parts.online_probe(parts, params, h, labels)
+        labels = (batch["label"],) if reads_labels else ()
+        contrastive = pair_loss(z_BVD, *labels).mean()
+        h_NF = h_BVF.reshape(-1, h_BVF.shape[-1])
+        online, online_metrics = image_model.online_probe(model, params, h_NF, batch)
 
-        gauges = diagnostics.summary(jax.lax.stop_gradient(z_BVD[:GAUGE_EXAMPLES]), temperature)
-        metrics = {"loss": contrastive, **gauges, **online_metrics}
-        return contrastive + online, LossOutput(new_state, metrics)
+        z_BVD = jax.lax.stop_gradient(z_BVD[: image_model.DIAGNOSED])
+        metrics = {"loss": contrastive, **diagnostics.summary(z_BVD, temperature)}
+        return contrastive + online, LossOutput(new_state, {**metrics, **online_metrics})
 
-    return Objective(init, loss, image_parts.embedder(parts, views))
+    embed = image_model.embedder(model, views)
+    return Objective(init, loss, embed, image_model.AUXILIARY)

@@ -1,4 +1,4 @@
-"""Plain cross-entropy on labelled views: the supervised baseline, and fine-tuning of an encoder.
+"""Cross-entropy on labeled views: the supervised baseline, and fine-tuning of an encoder.
 
     image -> view x -> h = f(x) -> logits W h + b -> softmax cross-entropy with the label
 
@@ -11,14 +11,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
-from contrastive_jax.objectives.simclr import Views
+from contrastive_jax.objectives import image_model
+from contrastive_jax.objectives.image_model import Views
 from contrastive_jax.types import Batch, LossOutput, ModelState, Objective, Params
 
 
 def make(encoder: nn.Module, views: Views, *, n_classes: int) -> Objective:
-    """Softmax cross-entropy as an objective; every view of an example has its label.
+    """Make the objective of softmax cross-entropy; every view of an example has its label.
 
     Args:
       encoder: f, images [N,H,W,C] float32 to features [N,F], called with `train=`.
@@ -42,26 +42,27 @@ def make(encoder: nn.Module, views: Views, *, n_classes: int) -> Objective:
         return params, {"encoder": variables.get("batch_stats", {})}
 
     def loss(
-        params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, LossOutput]:
+        del step
         x_BVHWC = views.train(key, batch["image"], batch["index"])
-        x = x_BVHWC.reshape(-1, *x_BVHWC.shape[2:])
+        x_NHWC = x_BVHWC.reshape(-1, *x_BVHWC.shape[2:])
         variables = {"params": params["encoder"], "batch_stats": model_state["encoder"]}
-        h, updated = encoder.apply(variables, x, train=True, mutable=["batch_stats"])
+        rngs = {"dropout": key}
+        h, updated = encoder.apply(
+            variables, x_NHWC, train=True, mutable=["batch_stats"], rngs=rngs
+        )
         logits: Any = classifier.apply({"params": params["classifier"]}, h)
         label_N = jnp.repeat(batch["label"], x_BVHWC.shape[1])
-        labelled_N = label_N >= 0
-        each_N = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label_N, 0))
-        count = jnp.maximum(labelled_N.sum(), 1)
-        mean = jnp.where(labelled_N, each_N, 0.0).sum() / count
-        correct = ((logits.argmax(axis=-1) == label_N) & labelled_N).sum() / count
+        mean, accuracy = image_model.cross_entropy(logits, label_N)
         new_state = {"encoder": updated.get("batch_stats", {})}
-        return mean, LossOutput(new_state, {"loss": mean, "accuracy": correct})
+        return mean, LossOutput(new_state, {"loss": mean, "accuracy": accuracy})
 
     def embed(params: Params, model_state: ModelState, batch: Batch) -> dict[str, jax.Array]:
         variables = {"params": params["encoder"], "batch_stats": model_state["encoder"]}
-        h: Any = encoder.apply(variables, views.evaluate(batch["image"]), train=False)
+        x = image_model.as_shown(views, batch["image"])
+        h: Any = encoder.apply(variables, x, train=False)
         logits: Any = classifier.apply({"params": params["classifier"]}, h)
         return {"features": h, "embedding": logits}
 
-    return Objective(init, loss, embed)
+    return Objective(init, loss, {"image": embed})

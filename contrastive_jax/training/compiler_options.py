@@ -1,4 +1,4 @@
-"""What XLA is told beside the program, for each kind of device; nothing is set elsewhere."""
+"""Compiler options of XLA for each kind of device."""
 
 import functools
 
@@ -17,12 +17,12 @@ _RUN_ONCE: Options = {"xla_backend_optimization_level": 1}
 _YNNPACK_REDUCES: Options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
-def of_steps(mesh: Mesh) -> Options | None:
+def for_steps(mesh: Mesh) -> Options | None:
     """For a step that runs many times."""
     return (_known(tuple(_YNNPACK_REDUCES.items())) or None) if _on_cpu(mesh) else None
 
 
-def of_what_runs_once(mesh: Mesh) -> Options | None:
+def for_single_use(mesh: Mesh) -> Options | None:
     """For a program such as the first state's."""
     return _RUN_ONCE if _on_cpu(mesh) else None
 

@@ -1,11 +1,13 @@
 """Optimizers as the papers define them: what decays, what adapts, and how the rate scales."""
 
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import optax
 import optax.contrib
 
+Mask = Callable[[Any], Any]  # params -> what is true of each
 NAMES = ("sgd", "lars", "adamw", "muon")
 ANNEALINGS = ("cosine", "linear")
 SCALINGS = {
@@ -30,6 +32,7 @@ def make(
     batch_size: int,
     steps: int,
     steps_per_epoch: int,
+    auxiliary: Collection[str] = (),
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and its learning-rate schedule, by the keys of the config's `optimizer`.
 
@@ -40,8 +43,8 @@ def make(
       name: "sgd" (momentum); "lars" (You et al. 2017, arXiv 1708.03888, in SimCLR's order: decay,
         trust ratio 0.001 |w| / |g|, rate, momentum); "adamw" (`momentum` is its first beta); "muon"
         (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the momentum of each matrix, and of
-        each filter as one of [height x width x in, out], is orthogonalised; norms, biases and the
-        online probe follow Adam at the same rate.
+        each filter as one of [height x width x in, out], is orthogonalized; norms, biases and
+        auxiliary parameters follow Adam at the same rate.
       learning_rate: the peak rate before scaling.
       scaling: "none", "linear" (x batch / 256) or "sqrt" (x sqrt(batch)); SimCLR table B.1.
       momentum: of SGD, LARS and Muon, and beta_1 of AdamW.
@@ -56,6 +59,7 @@ def make(
       batch_size: the global batch, in examples.
       steps: the length of training.
       steps_per_epoch: steps in one epoch.
+      auxiliary: top-level parameters that are neither decayed nor adapted: an online probe.
 
     Raises:
       ValueError: an unknown name, scaling or annealing, a number out of range, too long a warm-up.
@@ -65,18 +69,41 @@ def make(
     >>> round(float(schedule(10)), 3), round(float(schedule(100)), 3)
     (0.6, 0.0)
     """
-    if name not in NAMES:
-        raise ValueError(f"optimizer name is {name!r}; give one of {NAMES}")
-    if scaling not in SCALINGS:
-        raise ValueError(f"optimizer scaling is {scaling!r}; give one of {tuple(SCALINGS)}")
-    if annealing not in ANNEALINGS:
-        raise ValueError(f"optimizer annealing is {annealing!r}; give one of {ANNEALINGS}")
     numbers = {
         "learning_rate": learning_rate,
         "momentum": momentum,
         "weight_decay": weight_decay,
         "warmup_epochs": warmup_epochs,
     }
+    _check(name, scaling, annealing, numbers, decay_norm_and_bias, skip_nonfinite)
+    warmup = round(warmup_epochs * steps_per_epoch)
+    if warmup >= steps:
+        raise ValueError(
+            f"optimizer warmup_epochs is {warmup_epochs}, {warmup} steps of the {steps} to train; "
+            "give a shorter warm-up or train longer"
+        )
+    peak = learning_rate * SCALINGS[scaling](batch_size)
+    schedule = _schedule(peak, warmup, steps, annealing)
+    optimizer = _transform(
+        name, schedule, momentum, nesterov, weight_decay, decay_norm_and_bias, auxiliary
+    )
+    if skip_nonfinite:
+        optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
+    return optimizer, schedule
+
+
+def _check(
+    name: str,
+    scaling: str,
+    annealing: str,
+    numbers: Mapping[str, float],
+    decay_norm_and_bias: bool,
+    skip_nonfinite: int,
+) -> None:
+    choices = {"name": NAMES, "scaling": tuple(SCALINGS), "annealing": ANNEALINGS}
+    for key, value in {"name": name, "scaling": scaling, "annealing": annealing}.items():
+        if value not in choices[key]:
+            raise ValueError(f"optimizer {key} is {value!r}; give one of {choices[key]}")
     for key, value in numbers.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"optimizer {key} is {value}; give a finite number of 0 or more")
@@ -86,44 +113,43 @@ def make(
         raise ValueError(
             "optimizer muon decays matrices and filters; set decay_norm_and_bias False"
         )
-    if momentum >= 1:
-        raise ValueError(f"optimizer momentum is {momentum}; give a number below 1")
-    warmup = round(warmup_epochs * steps_per_epoch)
-    if warmup >= steps:
-        raise ValueError(
-            f"optimizer warmup_epochs is {warmup_epochs}, {warmup} steps of the {steps} to train; "
-            "give a shorter warm-up or train longer"
-        )
-    peak = learning_rate * SCALINGS[scaling](batch_size)
-    schedule = _schedule(peak, warmup, steps, annealing)
-    decayed = _everything_trained if decay_norm_and_bias else _weights
+    if numbers["momentum"] >= 1:
+        raise ValueError(f"optimizer momentum is {numbers['momentum']}; give a number below 1")
+
+
+def _transform(
+    name: str,
+    schedule: optax.Schedule,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    decay_norm_and_bias: bool,
+    auxiliary: Collection[str],
+) -> optax.GradientTransformation:
+    decayed = (_trained if decay_norm_and_bias else _weights)(auxiliary)
     if name == "lars":
-        optimizer = optax.lars(
+        return optax.lars(
             schedule,
             weight_decay,
             weight_decay_mask=decayed,
-            trust_ratio_mask=_weights,
+            trust_ratio_mask=_weights(auxiliary),
             momentum=momentum,
             nesterov=nesterov,
         )
-    elif name == "adamw":
-        optimizer = optax.adamw(schedule, b1=momentum, weight_decay=weight_decay, mask=decayed)
-    elif name == "muon":
-        optimizer = optax.contrib.muon(
+    if name == "adamw":
+        return optax.adamw(schedule, b1=momentum, weight_decay=weight_decay, mask=decayed)
+    if name == "muon":
+        return optax.contrib.muon(
             schedule,
             beta=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
-            muon_weight_dimension_numbers=_as_matrices,
+            muon_weight_dimension_numbers=_as_matrices(auxiliary),
         )
-    else:
-        optimizer = optax.chain(
-            optax.add_decayed_weights(weight_decay, mask=decayed),
-            optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov),
-        )
-    if skip_nonfinite:
-        optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
-    return optimizer, schedule
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov),
+    )
 
 
 def _schedule(peak: float, warmup: int, steps: int, annealing: str) -> optax.Schedule:
@@ -133,26 +159,29 @@ def _schedule(peak: float, warmup: int, steps: int, annealing: str) -> optax.Sch
     return optax.join_schedules([rise, optax.linear_schedule(peak, 0.0, steps - warmup)], [warmup])
 
 
-def _weights(params: Any) -> Any:
-    """True for the filters and matrices of the method: not biases, norms, nor the online probe."""
-    return jax.tree.map_with_path(lambda path, p: p.ndim > 1 and not _is_probe(path), params)
+def _weights(auxiliary: Collection[str]) -> Mask:
+    """True for filters and matrices of the method: not biases, norms, nor auxiliary parameters."""
+    return lambda params: jax.tree.map_with_path(
+        lambda path, p: p.ndim > 1 and not _is_auxiliary(path, auxiliary), params
+    )
 
 
-def _as_matrices(params: Any) -> Any:
+def _trained(auxiliary: Collection[str]) -> Mask:
+    return lambda params: jax.tree.map_with_path(
+        lambda path, p: not _is_auxiliary(path, auxiliary), params
+    )
+
+
+def _as_matrices(auxiliary: Collection[str]) -> Mask:
     """Which axes of a filter or matrix are its rows, the last one its columns; None elsewhere."""
 
     def axes(path: tuple[Any, ...], p: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        is_weight = p.ndim > 1 and not _is_probe(path)
+        is_weight = p.ndim > 1 and not _is_auxiliary(path, auxiliary)
         rows, column = tuple(range(p.ndim - 1)), p.ndim - 1
         return optax.contrib.MuonDimensionNumbers(rows, column) if is_weight else None
 
-    return jax.tree.map_with_path(axes, params)
+    return lambda params: jax.tree.map_with_path(axes, params)
 
 
-def _everything_trained(params: Any) -> Any:
-    return jax.tree.map_with_path(lambda path, p: not _is_probe(path), params)
-
-
-def _is_probe(path: tuple[Any, ...]) -> bool:
-    """The online probe measures the encoder; it is neither decayed nor adapted."""
-    return bool(path) and jax.tree_util.keystr(path[:1], simple=True) == "probe"
+def _is_auxiliary(path: tuple[Any, ...], auxiliary: Collection[str]) -> bool:
+    return bool(path) and jax.tree_util.keystr(path[:1], simple=True) in auxiliary

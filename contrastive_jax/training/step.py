@@ -1,4 +1,4 @@
-"""Training of one run: its length, its first state, its step. It knows no method in particular."""
+"""The length of a training, its first state and its step, for any objective."""
 
 import functools
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def make_init(
     init = jax.jit(
         _initializer(objective, optimizer, feed),
         out_shardings=parallel.replicated(mesh),
-        compiler_options=compiler_options.of_what_runs_once(mesh),
+        compiler_options=compiler_options.for_single_use(mesh),
     )
     return lambda seed: init(stream_key(seed, INIT_STREAM))
 
@@ -114,7 +114,7 @@ def make_step(
         batch = feed.assemble(resident, sent)
         key = jax.random.fold_in(key, state.step)
         loss_and_grad = jax.value_and_grad(objective.loss, has_aux=True)
-        (total, out), grads = loss_and_grad(state.params, state.model_state, batch, key)
+        (total, out), grads = loss_and_grad(state.params, state.model_state, batch, key, state.step)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         norms = {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
@@ -139,5 +139,5 @@ def make_train_step(
         make_step(objective, optimizer, feed),
         donate_argnums=0,
         out_shardings=(replicated, replicated),
-        compiler_options=compiler_options.of_steps(mesh),
+        compiler_options=compiler_options.for_steps(mesh),
     )

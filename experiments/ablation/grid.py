@@ -1,4 +1,4 @@
-"""From a page of configs/ablations to a checked plan: which cells, in which order, scored how."""
+"""From a config of configs/ablations to a checked grid: its cells, seeds, columns and claim."""
 
 import itertools
 import runpy
@@ -10,10 +10,11 @@ from ml_collections import ConfigDict
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import claims
 from contrastive_jax.figures.ablation import FORMS
+from experiments.run.sections import Sections, set_values
 
 Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
 Overrides = Mapping[str, Any]
-COLUMN_KEYS = ("layer", "name", "k", "temperature", "gauge")
+COLUMN_KEYS = ("layer", "name", "k", "temperature", "logged")
 KEYS = ("experiment", "axes", "cells", "seeds", "columns", "tuned", "figure", "seconds")
 FIGURE_KEYS = ("form", "axis", "columns", "tuned")
 
@@ -27,7 +28,7 @@ class Cell(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A page of configs/ablations, read and checked."""
+    """The grid of a config of configs/ablations, read and checked."""
 
     experiment: str
     cells: tuple[Cell, ...]
@@ -36,18 +37,18 @@ class Grid(NamedTuple):
     tuned: Mapping[str, tuple[str, ...]]  # name -> the cells of which the best stands for it
     form: str
     axis: str
-    drawn: tuple[str, ...]  # columns, a series each
-    draws_tuned: bool  # the tuned names instead of the cells
-    seconds: float  # of one run, on the hardware that the page names
+    plotted: tuple[str, ...]  # columns, a series each
+    plots_tuned: bool  # the tuned names instead of the cells
+    seconds: float  # of one run, on the hardware that the config names
     claim: Callable[[Results], claims.Verdict]
     claim_text: str
-    source: str  # the first line of the page: what it is about, and whose claim
+    source: str  # the first line of the file: what it is about, and whose claim
 
 
 def read(path: str, preset: str) -> Grid:
-    """The grid of a page, for a preset.
+    """Read the grid of an ablation config, for a preset.
 
-    A page is a config like any other, whose `get_config(preset)` is the base, and beside it
+    The file is a config like any other, whose `get_config(preset)` is the base, and beside it
     `grid(preset)` -> dict and `claim(results)` -> Verdict. The keys of a grid:
 
       axes        axis -> values; an axis is a key such as "loss.temperature", or a name, whose
@@ -55,32 +56,32 @@ def read(path: str, preset: str) -> Grid:
       cells       instead of axes: name, or (row, column), -> overrides
       seeds       how many, from the base's train.seed on
       columns     name -> {"layer", "name", "k", "temperature"} of a row of the summary, or
-                  {"gauge": a metric of the last logged step}
+                  {"logged": a metric of the last logged step}
       tuned       name -> cells, the best of which, by the mean of the column "validation", stands
                   for all; it may be left out
       figure      {"form", "axis", "columns": a series each (default: the headline), "tuned": True
                   to draw the tuned names instead of the cells}
-      experiment  "simclr" (the default) or "moco"
+      experiment  a method: "simclr" (the default), "moco", ...
       seconds     expected of one run
 
     Raises:
       ConfigError: names what is missing, empty, unknown or given twice.
     """
-    page = runpy.run_path(path)
+    module = runpy.run_path(path)
     for name in ("grid", "claim"):
-        if not callable(page.get(name)):
-            raise ConfigError(f"{path} has no {name}(): it is no page of configs/ablations.")
-    raw = page["grid"](preset or "full")
+        if not callable(module.get(name)):
+            raise ConfigError(f"{path} has no {name}(): it is no config of configs/ablations.")
+    raw = module["grid"](preset or "full")
     _check_keys("a grid", raw, KEYS, path)
     if not raw.get("columns"):
         raise ConfigError(f"{path}: the grid names no columns, so there is nothing to report.")
     cells = _cells(raw, path)
     figure = raw.get("figure", {})
-    drawn = tuple(figure.get("columns", list(raw["columns"])[:1]))
-    _check_figure(figure, drawn, raw["columns"], path)
+    plotted = tuple(figure.get("columns", list(raw["columns"])[:1]))
+    _check_figure(figure, plotted, raw["columns"], path)
     if raw.get("seeds", 1) < 1:
         raise ConfigError(f"{path}: seeds is {raw['seeds']}; give at least 1.")
-    text = " ".join((page["claim"].__doc__ or "").split())
+    text = " ".join((module["claim"].__doc__ or "").split())
     return Grid(
         raw.get("experiment", "simclr"),
         cells,
@@ -89,17 +90,17 @@ def read(path: str, preset: str) -> Grid:
         _tuned(raw, cells, path),
         figure.get("form", "bars"),
         figure.get("axis", ""),
-        drawn,
+        plotted,
         bool(figure.get("tuned", False)),
         float(raw.get("seconds", 0.0)),
-        page["claim"],
+        module["claim"],
         text,
-        (page.get("__doc__") or "").strip().partition("\n")[0],
+        (module.get("__doc__") or "").strip().partition("\n")[0],
     )
 
 
-def configs(grid: Grid, base: ConfigDict) -> dict[str, ConfigDict]:
-    """The config of each cell: the base with its overrides.
+def configs(grid: Grid, base: ConfigDict, sections: Sections) -> dict[str, ConfigDict]:
+    """Make the config of each cell: the base with its overrides.
 
     Raises:
       ConfigError: an override that fits no section or type, or two cells that come to the same.
@@ -107,7 +108,7 @@ def configs(grid: Grid, base: ConfigDict) -> dict[str, ConfigDict]:
     made: dict[str, ConfigDict] = {}
     seen: dict[str, str] = {}
     for cell in grid.cells:
-        made[cell.name] = override(base, cell.overrides, cell.name)
+        made[cell.name] = set_values(base, sections, cell.overrides, f"cell {cell.name!r}")
         text = made[cell.name].to_json(sort_keys=True)
         if text in seen:
             raise ConfigError(
@@ -115,24 +116,6 @@ def configs(grid: Grid, base: ConfigDict) -> dict[str, ConfigDict]:
             )
         seen[text] = cell.name
     return made
-
-
-def override(base: ConfigDict, overrides: Overrides, cell: str) -> ConfigDict:
-    """A copy of the base with some keys set; a key that its section lacks is added there."""
-    config = base.copy_and_resolve_references()
-    with config.unlocked():
-        for key, value in overrides.items():
-            section, _, name = key.partition(".")
-            if section not in config or not name:
-                raise ConfigError(
-                    f"{key!r} of cell {cell!r} has no section in the base config; "
-                    f"sections: {', '.join(sorted(config))}."
-                )
-            try:
-                config[section][name] = value
-            except TypeError as error:
-                raise ConfigError(f"{key!r} of cell {cell!r}: {error}") from error
-    return config
 
 
 def selected(cells: Sequence[Cell], only: str | None) -> tuple[Cell, ...]:
@@ -162,13 +145,13 @@ def _check_keys(what: str, given: Mapping[str, Any], known: Sequence[str], path:
 
 
 def _check_figure(
-    figure: Mapping[str, Any], drawn: Sequence[str], columns: Mapping[str, Any], path: str
+    figure: Mapping[str, Any], plotted: Sequence[str], columns: Mapping[str, Any], path: str
 ) -> None:
     _check_keys("a figure", figure, FIGURE_KEYS, path)
     form = figure.get("form", "bars")
     if form not in FORMS:
         raise ConfigError(f"{path}: the figure's form is {form!r}; give one of {FORMS}.")
-    for name in drawn:
+    for name in plotted:
         if name not in columns:
             raise ConfigError(f"{path}: the figure draws {name!r}, which is no column of the grid.")
 
@@ -218,10 +201,10 @@ def _label(value: Any) -> str:
 def _columns(columns: Mapping[str, Any], path: str) -> Mapping[str, Mapping[str, Any]]:
     for name, column in columns.items():
         wrong = sorted(set(column) - set(COLUMN_KEYS))
-        if wrong or not ({"gauge"} == set(column) or {"layer", "name"} <= set(column)):
+        if wrong or not ({"logged"} == set(column) or {"layer", "name"} <= set(column)):
             raise ConfigError(
                 f"{path}: the column {name!r} is {dict(column)}; give layer and name "
-                "(and k, temperature), or gauge."
+                "(and k, temperature), or logged."
             )
     return columns
 

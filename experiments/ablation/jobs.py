@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from contrastive_jax.errors import RunError
 from contrastive_jax.storage import metrics, workdir
 from experiments.ablation import grid, results
-from experiments.run import lifecycle, provenance
+from experiments.run import lifecycle
 from experiments.run.signals import STOPPED, StopSignal
 
 INCOMPLETE = 1  # some runs crashed twice
@@ -22,8 +20,7 @@ class Job(NamedTuple):
 
     cell: grid.Cell
     seed: int
-    config: ConfigDict
-    run: lifecycle.Run
+    run: Run
     folder: Path
 
 
@@ -39,7 +36,7 @@ class Plan(NamedTuple):
 
 
 def execute(plan: Plan, signals: StopSignal) -> int:
-    """Do what is missing, in order; then write what is known."""
+    """Train the missing runs, then write results, table and figure."""
     chosen = [job for job in plan.jobs if job.cell.name in plan.chosen]
     for number, job in enumerate(chosen, start=1):
         if summary_of(job):
@@ -101,12 +98,18 @@ def _report(what: str, error: Exception) -> None:
 
 def _run(plan: Plan, job: Job, signals: StopSignal) -> bool:
     job.folder.mkdir(parents=True, exist_ok=True)
-    words = {"name": f"{plan.title}: {job.cell.name}", "command": plan.command}
     with workdir.lock(job.folder):
-        summary = lifecycle.train_and_score(job.run, job.config, job.folder, signals, **words)
+        summary = lifecycle.train_and_score(
+            job.run,
+            job.folder,
+            signals,
+            identity=data.identity(job.run.dataset),
+            name=f"{plan.title}: {job.cell.name}",
+            command=plan.command,
+        )
     return summary is not None
 
 
 def summary_of(job: Job) -> dict[str, Any] | None:
-    """What a finished run wrote, None for one that is not finished."""
-    return provenance.saved_summary(job.folder, job.config)
+    """Read what a finished run wrote, None for one that is not finished."""
+    return resume.finished_summary(job.folder, job.run.experiment, job.run.config)

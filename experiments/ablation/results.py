@@ -7,6 +7,7 @@ from typing import Any
 
 from contrastive_jax import figures
 from contrastive_jax.evaluation import claims
+from contrastive_jax.evaluation.results import value_of
 from contrastive_jax.storage import workdir
 from experiments.ablation.grid import Cell, Grid, Results
 
@@ -33,7 +34,7 @@ def row(
         "seed": seed,
         "overrides": dict(cell.overrides),
         "metric": headline,
-        "accuracy": measured[headline]["value"],
+        "value": measured[headline]["value"],
         "protocol": measured[headline].get("protocol"),
         "measured": measured,
         "step": summary["step"],
@@ -42,6 +43,7 @@ def row(
         "device": summary["device"],
         "cpus": summary["cpus"],
         "versions": summary["versions"],
+        "code": summary.get("code"),
     }
 
 
@@ -51,17 +53,17 @@ def _measure(
     summary: Mapping[str, Any],
     log: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    if "gauge" in spec:
-        values = [line[spec["gauge"]] for line in log if line.get(spec["gauge"]) is not None]
+    if "logged" in spec:
+        values = [line[spec["logged"]] for line in log if line.get(spec["logged"]) is not None]
         if not values:
             raise ValueError(f"column {name!r}: no row of metrics.jsonl has {spec['gauge']!r}")
-        return {"value": values[-1], "gauge": spec["gauge"]}
+        return {"value": values[-1], "logged": spec["logged"]}
     for evaluation in summary["evaluations"]:
         protocol = {**evaluation["protocol"], "layer": evaluation["layer"]}
         wanted = all(protocol.get(key) == value for key, value in spec.items())
         if evaluation["representation"] == "trained" and wanted:
             return {
-                "value": evaluation["accuracy"],
+                "value": value_of(evaluation),
                 "layer": evaluation["layer"],
                 "split": evaluation["split"],
                 "n": evaluation["n"],
@@ -95,7 +97,7 @@ def best(complete: Results, members: Sequence[str]) -> str:
 
 
 def judge(grid: Grid, complete: Results) -> claims.Verdict:
-    """The page's claim on its results; undecided while runs are missing."""
+    """Judge the claim of an ablation on its results; undecided while runs are missing."""
     missing = [cell.name for cell in grid.cells if cell.name not in complete]
     if missing:
         text = f"{len(missing)} of {len(grid.cells)} cells are missing, {missing[0]!r} first"
@@ -164,7 +166,7 @@ def table(
 def _entries(grid: Grid, own: Mapping[str, Sequence[float]]) -> list[str]:
     entries = []
     for name, spec in grid.columns.items():
-        scale = 1.0 if "gauge" in spec and not _is_share(spec["gauge"]) else 100.0
+        scale = 1.0 if "logged" in spec and not _is_fraction(spec["logged"]) else 100.0
         digits = 2 if scale == 1.0 else 1
         measured = claims.sample(own[name])
         entry = f"{scale * measured.mean:.{digits}f}"
@@ -174,24 +176,24 @@ def _entries(grid: Grid, own: Mapping[str, Sequence[float]]) -> list[str]:
     return entries
 
 
-def _is_share(gauge: str) -> bool:
-    return gauge.endswith(("accuracy", "validation"))
+def _is_fraction(metric: str) -> bool:
+    return metric.endswith(("accuracy", "validation"))
 
 
 def draw(path: Path, title: str, grid: Grid, rows: Sequence[Row]) -> None:
     """The finished cells in the paper's form."""
     complete = results(grid, rows)
     places = [(cell.at, cell.name) for cell in grid.cells]
-    places = [((name,), name) for name in grid.tuned] if grid.draws_tuned else places
+    places = [((name,), name) for name in grid.tuned] if grid.plots_tuned else places
     points = {}
     for at, name in places:
-        for column in grid.drawn if name in complete else ():
+        for column in grid.plotted if name in complete else ():
             measured = claims.sample(complete[name][column])
-            place = (*at, column) if len(grid.drawn) > 1 else at
+            place = (*at, column) if len(grid.plotted) > 1 else at
             points[place] = (100 * measured.mean, 100 * (measured.error or 0.0))
             if grid.form == "matrix":  # a pair in either order is one cell
                 points.setdefault(place[::-1], points[place])
     if points:
-        unit = f"{grid.drawn[0]}, %" if len(grid.drawn) == 1 else "%"
+        unit = f"{grid.plotted[0]}, %" if len(grid.plotted) == 1 else "%"
         title = f"{title}: mean and standard error, seeds: {len(grid.seeds)}"
         figures.ablation(path, points, form=grid.form, title=title, unit=unit, axis=grid.axis)

@@ -1,53 +1,62 @@
 """From a command line to a checked config, or to an error of three lines and an exit code."""
 
 import difflib
-import inspect
-import math
+import json
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from contrastive_jax.errors import CheckpointError, ConfigError, RunError
+from experiments.run.sections import Sections, check_names, choose, complete, unset
 
-Sections = Mapping[str, Collection[str]]  # section -> the keywords of the function that reads it
+_TRACEBACK = "CONTRASTIVE_JAX_TRACEBACK"  # set it to see where a refused value was found
 
 
 class Command(NamedTuple):
     """A parsed command line."""
 
-    config: ConfigDict
+    config: ConfigDict | None  # complete: every key of every section
     name: str  # of the config file, its preset and the overridden keys
     workdir: str | None
-    overrides: Mapping[str, Any]
-    strings: Mapping[str, str | None]  # the experiment's own flags
-    pages: Mapping[str, ConfigDict | None]  # further configs that it takes, None where not given
+    overrides: Mapping[str, Any]  # of the config, by "section.key"
+    run: str | None  # the folder of a run, where the command takes one
+    strings: Mapping[str, str | None]  # the command's flags with a value
     switches: Mapping[str, bool]
 
 
-def exit_with(
-    main: Callable[[Sequence[str]], int], leave: Callable[[int], NoReturn] = sys.exit
-) -> None:
-    """Run `main` on the command line; turn what a person can mend into a short message."""
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what a person can mend into a short message and a stable exit code."""
     try:
-        code = main(sys.argv)
+        yield
+        return
     except RunError as error:
-        print(f"error: {_short(error)}", file=sys.stderr)
-        code = error.exit_code
-    except ValueError as error:  # what the library says of a value it was given
-        if os.environ.get("CONTRASTIVE_JAX_TRACEBACK"):
+        message, code = _short(error), error.exit_code
+        if os.environ.get(_TRACEBACK):
             raise
-        print(f"error: {_short(error)}", file=sys.stderr)
-        code = ConfigError.exit_code
     except OSError as error:  # a full disk, a file that went away
-        print(f"error: {error}\nMend that and run the same command again.", file=sys.stderr)
+        message = f"{error}\nMend that and run the same command again."
         code = CheckpointError.exit_code
     sys.stdout.flush()
-    leave(code)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    from experiments.run import multihost  # the other processes must not wait for this one
+
+    multihost.leave(code)
+
+
+@contextmanager
+def bad_values() -> Iterator[None]:
+    """Take the ValueErrors of a block, in which a config is read, for bad values of it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(_short(error)) from error
 
 
 def _short(error: Exception) -> str:
@@ -57,18 +66,21 @@ def _short(error: Exception) -> str:
 def parse(
     argv: Sequence[str],
     usage: str,
+    sections: Sections,
     strings: Mapping[str, str] | None = None,
-    pages: Sequence[str] = (),
     switches: Mapping[str, str] | None = None,
+    takes_run: bool = False,
 ) -> Command:
     """Read --config FILE[:preset], --workdir DIR, --config.section.key=value and further flags.
 
     Args:
       argv: the command line.
       usage: what --help prints.
+      sections: of the config; what it leaves out is added.
       strings: flags with a value, and what they mean.
-      pages: flags like --config, each with overrides of its own.
       switches: flags without a value.
+      takes_run: the folder of a run may stand in place of --config; overrides are then left as
+        they were typed.
 
     Raises:
       ConfigError: for anything that is not understood, naming it.
@@ -76,72 +88,146 @@ def parse(
     if {"--help", "-help", "-h"} & set(argv[1:]):
         print(usage)
         sys.exit(0)
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values, lock_config=True)
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    for name, text in (strings or {}).items():
-        flags.DEFINE_string(name, None, text, flag_values=values)
-    for name, text in (switches or {}).items():
-        flags.DEFINE_boolean(name, False, text, flag_values=values)
-    for name in pages:
-        config_flags.DEFINE_config_file(name, None, "", flag_values=values, lock_config=True)
-    stray = _parse(values, argv, ("config", *pages))
+    path = flag_text(argv, "config")
+    if path is None:
+        if takes_run:
+            return _parse_run(argv, strings or {}, switches or {})
+        raise ConfigError("No config was given; try --config configs/digits.py")
+    values = _flags(strings or {}, switches or {})
+    config = read(path)
+    rest = _without_flag(argv, "config")
+    config, rest = _prepare(config, rest, sections)
+    config_flags.DEFINE_config_dict("config", config, "", values, sys_argv=list(rest))
+    stray = _parse(values, rest)
     if stray:
         raise ConfigError(
             f"The word {stray[0]!r} belongs to no flag; keys are set as --config.a.b=1."
         )
-    path = flag_text(argv, "config")
-    overrides = dict(config_flags.get_override_values(values["config"]))
+    overrides = override_texts(argv)
     return Command(
-        values.config,
-        run_name(path, overrides),
+        complete(values.config, sections),
+        run_name(path, overrides, values.config),
         values.workdir,
         overrides,
+        None,
         {name: values[name].value for name in (strings or {})},
-        {name: values[name].value for name in pages},
         {name: values[name].value for name in (switches or {})},
     )
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str], pages: Sequence[str]) -> list[str]:
-    """Fill in the flags; the words that belong to none."""
-    paths = {name: flag_text(argv, name) for name in pages}
-    if paths["config"] is None:
-        raise ConfigError("No config was given; try --config configs/digits.py")
-    given = {name: path for name, path in paths.items() if path is not None}
-    for file in (path.split(":")[0] for path in given.values()):
-        if not os.path.isfile(file):
-            raise ConfigError(f"There is no config file {file!r}; see the folder configs/.")
+def _parse_run(
+    argv: Sequence[str], strings: Mapping[str, str], switches: Mapping[str, str]
+) -> Command:
+    """A command on the folder of a run: what it changes of the config stays text."""
+    values = _flags(strings, switches)
+    ours = [word for word in argv if not re.match(r"--?(no)?config\.", word)]
+    stray = _parse(values, ours)
+    if len(stray) != 1:
+        given = f"{len(stray)} folders: {', '.join(stray)}" if stray else "no folder"
+        raise ConfigError(f"Give the folder of one run, such as runs/digits; there is {given}.")
+    return Command(
+        None,
+        os.path.basename(os.path.normpath(stray[0])),
+        values.workdir,
+        override_texts(argv),
+        stray[0],
+        {name: values[name].value for name in strings},
+        {name: values[name].value for name in switches},
+    )
+
+
+def _flags(strings: Mapping[str, str], switches: Mapping[str, str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    for name, text in strings.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    for name, text in switches.items():
+        flags.DEFINE_boolean(name, False, text, flag_values=values)
+    return values
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Fill in the flags; returns the words that belong to none."""
     try:
-        stray = values(list(argv))[1:]
-        for name, path in given.items():
-            kind = type(values[name].value)
-            if not isinstance(values[name].value, ConfigDict):
-                raise ConfigError(f"{path}: get_config() must return a ConfigDict, not {kind}.")
-        return stray
-    except RunError:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError) as error:
+        return values(list(argv))[1:]
+    except Exception as error:  # absl and ml_collections raise many types
         raise ConfigError(_reason(error)) from error
+
+
+def read(path: str) -> ConfigDict:
+    """Load a config file, which is Python, for its preset.
+
+    Raises:
+      ConfigError: no such file or preset, or a file that cannot be run.
+    """
+    file = path.split(":")[0]
+    if not os.path.isfile(file):
+        raise ConfigError(f"There is no config file {file!r}; see the folder configs/.")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", values, sys_argv=[])
+    try:
+        values(["read", f"--config={path}"])
+    except Exception as error:  # whatever a file raises while it runs
+        raise ConfigError(f"{path}: {_reason(error)}") from error
+    if not isinstance(values.config, ConfigDict):
+        kind = type(values.config).__name__
+        raise ConfigError(f"{path}: get_config() must return a ConfigDict, not {kind}.")
+    return values.config
+
+
+def override(config: ConfigDict, texts: Mapping[str, str], sections: Sections) -> ConfigDict:
+    """Set keys of a config from text, as the command line does.
+
+    Raises:
+      ConfigError: a key that does not exist, or a value of another type.
+    """
+    words = ["override", *(f"--config.{key}={text}" for key, text in texts.items())]
+    config, words = _prepare(config, words, sections)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, "", values, sys_argv=words)
+    _parse(values, words)
+    return complete(values.config, sections)
+
+
+def _prepare(
+    config: ConfigDict, argv: Sequence[str], sections: Sections
+) -> tuple[ConfigDict, list[str]]:
+    """Complete a config and check the names of its overrides; None is applied here."""
+    config = config.copy_and_resolve_references()
+    texts = override_texts(argv)
+    for key, text in texts.items():
+        choose(config, sections, key, text)
+    config = complete(config, sections)
+    kept = []
+    for word in argv:
+        match = re.match(r"--?(no)?config\.([^=]*)(?:=(.*))?$", word, re.DOTALL)
+        if match:
+            section, _, key = match[2].partition(".")
+            check_names("section", {section}, set(config))
+            check_names(f"key of {section!r}", {key.partition("[")[0]}, set(config[section]))
+        if match and match[3] == "None":
+            unset(config, sections, match[2])
+        else:
+            kept.append(word)
+    return config, kept
 
 
 def _reason(error: Exception) -> str:
     """The part of a flag parser's error that a person can use, which may be its last line."""
-    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    near = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', text)
-    if near:
-        return f"{near[2]!r} is no key of this config; did you mean {near[1]!r}?"
-    key = text.strip().strip("'")
-    if isinstance(error, KeyError) or text.strip() == f"'{key}'":
-        return f"{key!r} is no key of this config."
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return f"The command line was not understood ({type(error).__name__})."
-    return lines[-1 if "Traceback" in text else 0][:300]
+    if isinstance(error, RunError):
+        return _short(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines or isinstance(error, KeyError):
+        return f"The command line was not understood ({type(error).__name__}: {error})."
+    return lines[-1 if "Traceback" in str(error) else 0][:300]
 
 
 def flag_text(argv: Sequence[str], name: str) -> str | None:
-    """The value of a flag as it was typed, None where it was not."""
+    """Find the value of a flag as it was typed, None where it was not.
+
+    >>> flag_text(["simclr", "--config", "a.py"], "config")
+    'a.py'
+    """
     for i, word in enumerate(argv):
         match = re.fullmatch(rf"--?{name}(?:=(.*))?", word, re.DOTALL)
         if match and match.group(1) is not None:
@@ -151,70 +237,64 @@ def flag_text(argv: Sequence[str], name: str) -> str | None:
     return None
 
 
-def run_name(path: str | None, overrides: Mapping[str, Any]) -> str:
-    """A folder name for a run: config, preset, and what was overridden but for paths and names.
+def _without_flag(argv: Sequence[str], name: str) -> list[str]:
+    kept, words = [], iter(argv)
+    for word in words:
+        if re.fullmatch(rf"--?{name}", word):
+            next(words, None)
+        elif not re.match(rf"--?{name}=", word):
+            kept.append(word)
+    return kept
 
-    >>> run_name("configs/cifar.py:cpu", {"loss.temperature": 0.2, "data.data_dir": "/data"})
+
+def override_texts(argv: Sequence[str], name: str = "config") -> dict[str, str]:
+    """Collect the overrides of a config as they were typed.
+
+    >>> override_texts(["x", "--config.a.b=1", "--config.a.c", "2", "--noconfig.a.d"])
+    {'a.b': '1', 'a.c': '2', 'a.d': 'False'}
+    """
+    found = {}
+    for i, word in enumerate(argv):
+        match = re.match(rf"--?(no)?{name}\.([^=]*)(?:=(.*))?$", word, re.DOTALL)
+        if match and match[1]:
+            found[match[2]] = "False"
+        elif match and match[3] is not None:
+            found[match[2]] = match[3]
+        elif match:
+            following = argv[i + 1] if i + 1 < len(argv) else "--"
+            found[match[2]] = "True" if following.startswith("--") else following
+    return found
+
+
+def run_name(path: str, overrides: Mapping[str, str], config: ConfigDict | None = None) -> str:
+    """Name the folder of a run: config, preset, and what was overridden; a data file by its name.
+
+    >>> run_name("configs/cifar.py:cpu", {"loss.temperature": "0.2", "data.data_dir": "/data"})
     'cifar-cpu-loss.temperature=0.2'
     """
-    file, _, preset = (path or "").partition(":")
+    file, _, preset = path.partition(":")
     parts = [os.path.splitext(os.path.basename(file))[0], preset]
     parts += [f"{k}={v}" for k, v in sorted(overrides.items()) if k != "data.data_dir"]
+    if config is not None and config.get("data", {}).get("source") == "arrays":
+        data_dir = str(config.data.get("data_dir") or "")
+        parts.append(os.path.splitext(os.path.basename(os.path.normpath(data_dir)))[0])
     return re.sub(r"[^\w.=,+-]+", "_", "-".join(part for part in parts if part))[:150]
 
 
-def keywords(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of what a function takes.
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """Resolve a config into what JSON can hold.
 
-    >>> keywords(run_name)
-    ('path', 'overrides')
+    >>> plain(ConfigDict({"loss": {"temperature": 0.5}}))
+    {'loss': {'temperature': 0.5}}
     """
-    return tuple(inspect.signature(function).parameters)
+    return json.loads(config.to_json())
 
 
-def check(config: ConfigDict, sections: Sections) -> None:
-    """Refuse a config whose sections or keys are not those of the functions that read them.
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Say which of the known names is nearest, or all of them.
 
-    Raises:
-      ConfigError: names the section or key, and the nearest one that exists.
+    >>> nearest("knm", ["knn", "linear"])
+    "did you mean 'knn'?"
     """
-    _check_names("section", set(config), set(sections))
-    missing = sorted(set(sections) - set(config))
-    if missing:
-        raise ConfigError(f"The config has no section {missing[0]!r}; it needs {sorted(sections)}.")
-    for section in config:
-        _check_names(f"key of {section!r}", set(config[section]), set(sections[section]))
-    for key, value in leaves(config):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"--config.{key} is {value}; give a finite number.")
-
-
-def _check_names(kind: str, given: set[str], known: set[str]) -> None:
-    for name in sorted(given - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}."
-        raise ConfigError(f"{name!r} is no {kind}; {hint}")
-
-
-def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All values of a nested config as ("section.key", value).
-
-    >>> list(leaves({"loss": {"temperature": 0.5}}))
-    [('loss.temperature', 0.5)]
-    """
-    for key, value in config.items():
-        if isinstance(value, Mapping | ConfigDict):
-            yield from leaves(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            yield f"{prefix}{key}", value
-            yield from ((f"{prefix}{key}[{i}]", item) for i, item in enumerate(value))
-        else:
-            yield f"{prefix}{key}", value
-
-
-def as_kwargs(config: ConfigDict, section: str) -> dict[str, Any]:
-    """One section as plain keyword arguments.
-
-    A ValueError of the function that takes them is a bad value of that section.
-    """
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in config[section].items()}
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"give one of: {', '.join(known)}."

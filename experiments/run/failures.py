@@ -1,4 +1,4 @@
-"""What a run says and leaves behind when its training cannot go on."""
+"""Failures of training: running out of memory, and numbers that are not finite."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +26,15 @@ def memory_explained(batch_size: int, devices: int) -> Iterator[None]:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise OutOfMemoryError(
-            f"Out of memory with {batch_size} images a batch, {batch_size // devices} a device.\n"
+            f"Out of memory with {batch_size} examples a batch, {batch_size // devices} a device.\n"
             "Make data.batch_size, eval.batch_size or the encoder smaller, or use more devices.\n"
             "The last checkpoint stands."
         ) from error
 
 
 @contextmanager
-def culprits_kept(feed: Feed, path: Path) -> Iterator[None]:
-    """Of training that is not finite, write the examples of the steps in which it began.
+def nonfinite_batches_recorded(feed: Feed, path: Path) -> Iterator[None]:
+    """Write the examples of the steps in which training stopped being finite.
 
     The last KEPT_STEPS of them, as {"steps": [...], "index": [[...], ...]}: rows of the training
     set, in the order of the batch.

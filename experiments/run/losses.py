@@ -1,8 +1,8 @@
-"""The pair losses of a config, by name: which function each is and which options it takes."""
+"""The pair losses of a config by name: `loss.kind` -> the function, and the options it takes."""
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,80 +10,66 @@ import optax
 
 from contrastive_jax import losses, parallel
 from contrastive_jax.parallel import Mesh
+from experiments.run.sections import Choice, takes
+
+NOT_OPTIONS = ("z_BVD", "labels_B", "logits_BVK", "label_B", "axis_name")
 
 
-class Kind(NamedTuple):
-    loss: Callable[..., jax.Array]
-    options: tuple[str, ...]  # of the config's `loss`
-    labelled: bool = False  # reads the labels
+class PairLoss(NamedTuple):
+    """A loss ready for the mesh, and what the objective has to know of it."""
+
+    function: Callable[..., jax.Array]  # z_BVD, or (z_BVD, label_B), to [B,V]
+    reads_labels: bool
+    temperature: float | None
 
 
 def _cross_entropy(
     logits_BVK: jax.Array, label_B: jax.Array, *, axis_name: str | None = None
 ) -> jax.Array:
-    """The supervised baseline: the embedding is taken for class logits; unlabelled rows give 0."""
+    """The supervised baseline: the embedding is taken for class logits; unlabeled rows give 0."""
     del axis_name  # every row is judged by itself
     label_BV = jnp.broadcast_to(jnp.maximum(label_B, 0)[:, None], logits_BVK.shape[:2])
     loss = optax.softmax_cross_entropy_with_integer_labels(logits_BVK, label_BV)
     return jnp.where(label_B[:, None] >= 0, loss, 0.0)
 
 
-KINDS = {
-    "nt_xent": Kind(losses.nt_xent, ("temperature", "normalize")),
-    "nt_logistic": Kind(losses.nt_logistic, ("temperature", "semi_hard")),
-    "nt_margin": Kind(losses.nt_margin, ("margin", "semi_hard")),
-    "decoupled": Kind(losses.decoupled, ("temperature", "sigma")),
-    "hard_negatives": Kind(losses.debiased_nt_xent, ("temperature", "tau_plus", "beta")),
-    "sup_con": Kind(losses.sup_con, ("temperature", "positives"), labelled=True),
-    "cross_entropy": Kind(_cross_entropy, (), labelled=True),
+KINDS: dict[str, Callable[..., jax.Array]] = {
+    "nt_xent": losses.nt_xent,
+    "nt_logistic": losses.nt_logistic,
+    "nt_margin": losses.nt_margin,
+    "decoupled": losses.decoupled,
+    "hard_negatives": losses.debiased_nt_xent,
+    "sup_con": losses.sup_con,
+    "cross_entropy": _cross_entropy,
 }
+READ_LABELS = ("sup_con", "cross_entropy")
+SECTION = Choice(
+    key="kind",
+    default="nt_xent",
+    common={},
+    options={kind: takes(loss, without=NOT_OPTIONS) for kind, loss in KINDS.items()},
+)
 
 
-def pair_loss(
-    kind: str = "nt_xent",
-    temperature: float = 0.5,
-    normalize: bool | None = None,
-    semi_hard: bool | None = None,
-    margin: float | None = None,
-    sigma: float | None = None,
-    tau_plus: float | None = None,
-    beta: float | None = None,
-    positives: str | None = None,
-    *,
-    mesh: Mesh,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The loss of the config's `loss`: (z_BVD, label_B) -> [B,V], keys gathered over the mesh.
-
-    An option of None is left to the loss; one that the kind does not take is refused.
+def pair_loss(kind: str, mesh: Mesh, **options: Any) -> PairLoss:
+    """Make the loss of a config, its keys gathered over the mesh.
 
     Args:
-      kind: "nt_xent" (SimCLR), "nt_logistic", "nt_margin", "decoupled", "hard_negatives", and two
-        that read the labels: "sup_con" and "cross_entropy", for which the head's output is the
-        class logits.
-      temperature: of the softmax or sigmoid, positive; the entropy among the metrics has it too.
-      normalize: of nt_xent: False compares embeddings by their inner products.
-      semi_hard: of nt_logistic and nt_margin: negatives less alike than the positive only.
-      margin: of nt_margin, in cosine similarity.
-      sigma: of decoupled: the width of its weights.
-      tau_plus, beta: of hard_negatives: chance of a false negative, weight of the hard ones.
-      positives: of sup_con: "outside" or "inside" the logarithm.
+      kind: of `KINDS`.
       mesh: the devices.
+      options: keywords of that loss.
 
     Raises:
-      ValueError: an unknown kind, an option that it does not take, a temperature of 0 or less.
+      ValueError: a temperature of 0 or less.
+
+    >>> loss = pair_loss("nt_xent", parallel.make_mesh(), temperature=0.2)
+    >>> jax.jit(loss.function)(jnp.ones((8, 2, 4))).shape, loss.temperature
+    ((8, 2), 0.2)
     """
-    if kind not in KINDS:
-        raise ValueError(f"loss kind is {kind!r}; give one of {tuple(KINDS)}")
-    if temperature <= 0:
+    temperature = options.get("temperature")
+    if temperature is not None and temperature <= 0:
         raise ValueError(f"loss temperature is {temperature}; give a positive number")
-    chosen = KINDS[kind]
-    options = {"normalize": normalize, "semi_hard": semi_hard, "margin": margin, "sigma": sigma}
-    options |= {"tau_plus": tau_plus, "beta": beta, "positives": positives}
-    given = {name: value for name, value in options.items() if value is not None}
-    for name, value in given.items():
-        if name not in chosen.options:
-            raise ValueError(f"loss {name} is {value}, which {kind!r} does not take; leave it out")
-    given |= {"temperature": temperature} if "temperature" in chosen.options else {}
-    loss = functools.partial(chosen.loss, **given)
-    sharded = parallel.shard_loss(loss, mesh, n_sharded=2 if chosen.labelled else 1)
-    return sharded if chosen.labelled else lambda z_BVD, label_B: sharded(z_BVD)
+    reads_labels = kind in READ_LABELS
+    loss = functools.partial(KINDS[kind], **options)
+    sharded = parallel.shard_loss(loss, mesh, n_sharded=1 + reads_labels)
+    return PairLoss(sharded, reads_labels, temperature)

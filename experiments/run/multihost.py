@@ -1,10 +1,9 @@
 """Several processes as one run: how they find each other, agree on what they run, and part.
 
 Each host runs the same command. On Slurm and on Cloud TPU slices the processes find each other;
-elsewhere each is told by --coordinator HOST:PORT --num_processes N --process_id I.
+elsewhere each is started with --coordinator HOST:PORT --num_processes N --process_id I.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -15,7 +14,6 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -55,7 +53,7 @@ def joined(flags: Mapping[str, str | None]) -> Iterator[None]:
             with redirect_stdout(sys.stdout if is_first() else nowhere):
                 yield
     except (RunError, ValueError, OSError, StopRequested):
-        raise  # `leave` says good-bye
+        raise  # `leave` ends the others' wait
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
             raise PeerError(_died(error)) from error
@@ -78,8 +76,8 @@ def is_first() -> bool:
     return _alone() or jax.process_index() == 0
 
 
-def facts() -> dict[str, str]:
-    """What a banner says of several processes."""
+def summary() -> dict[str, str]:
+    """Describe several processes for the banner."""
     if _alone():
         return {}
     text = f"{jax.process_count()}; if one dies, all end within {HEARTBEAT_SECONDS} s (code 134)"
@@ -88,56 +86,34 @@ def facts() -> dict[str, str]:
 
 @contextmanager
 def agreed() -> Iterator[dict[str, Any]]:
-    """A block that all processes pass, or none: the facts put into its dict must be the same.
+    """Run a block that all processes pass, or none: what it puts into its dict must be the same.
 
-    A fact that costs time to find is a function, called where there are several processes.
+    A value that costs time to find is a function, called where there are several processes.
 
     Raises:
-      ConfigError: the facts differ, in every process.
+      ConfigError: the values differ, in every process.
       RunError: the block failed in another process, with that one's message and exit code.
     """
-    told: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     try:
-        yield told
+        yield shared
     except BaseException as error:
         if not _alone():
-            _tell_all({"error": str(error), "code": _code(error)})
+            _share({"error": str(error), "code": _code(error)})
         raise
     if _alone():
         return
-    known = {name: fact() if callable(fact) else fact for name, fact in told.items()}
-    entries = _tell_all({"facts": known})
+    known = {name: value() if callable(value) else value for name, value in shared.items()}
+    entries = _share({"values": known})
     for process, entry in enumerate(entries):
         if "error" in entry:
             raise _of_another(process, entry)
-    _compare([entry["facts"] for entry in entries])
+    _compare([entry["values"] for entry in entries])
 
 
 def _alone() -> bool:
     """Without a look at the devices, which another run may hold."""
     return not jax.distributed.is_initialized()
-
-
-def code_digest() -> str:
-    """SHA-256 of the source files of the library and the experiments."""
-    root = Path(__file__).parents[1]
-    sha = hashlib.sha256()
-    for folder in ("contrastive_jax", "experiments"):
-        for path in sorted((root / folder).rglob("*.py")):
-            sha.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return sha.hexdigest()
-
-
-def data_digest(dataset: Any) -> str:
-    """SHA-256 of all arrays, names and numbers of a dataset, each array with its shape and type."""
-    sha = hashlib.sha256()
-    for leaf in jax.tree.leaves(dataset):
-        if isinstance(leaf, np.ndarray):
-            sha.update(f"{leaf.dtype}{leaf.shape}".encode())
-            sha.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-        elif isinstance(leaf, str | int | float):
-            sha.update(f"{leaf}\n".encode())
-    return sha.hexdigest()
 
 
 def _join(flags: Mapping[str, str | None]) -> None:
@@ -253,7 +229,7 @@ def _died(error: BaseException) -> str:
     )
 
 
-def _tell_all(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _share(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries of all processes, in their order."""
     text = np.frombuffer(json.dumps(entry).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.int32(len(text)))
@@ -263,16 +239,16 @@ def _tell_all(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-def _compare(told: Sequence[Mapping[str, Any]]) -> None:
+def _compare(shared: Sequence[Mapping[str, Any]]) -> None:
     differences = []
-    for name in sorted({name for facts in told for name in facts}):
-        other = next((i for i, f in enumerate(told) if f.get(name) != told[0].get(name)), None)
+    for name in sorted({name for values in shared for name in values}):
+        other = next((i for i, f in enumerate(shared) if f.get(name) != shared[0].get(name)), None)
         if other is not None:
-            mine, its = told[0].get(name), told[other].get(name)
+            mine, its = shared[0].get(name), shared[other].get(name)
             differences.append(f"{name}: {mine!r} in process 0, {its!r} in process {other}")
     if differences:
         raise ConfigError(
-            f"The {len(told)} processes of this run disagree. {'; '.join(differences[:3])}.\n"
+            f"The {len(shared)} processes of this run disagree. {'; '.join(differences[:3])}.\n"
             "Start all of them with the same command, code and data."
         )
 

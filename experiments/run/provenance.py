@@ -1,10 +1,12 @@
-"""Where the numbers of a run come from: its config's digest, command, device and versions."""
+"""Where the numbers of a run come from: method, config, code, data, device and versions."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,53 +16,88 @@ import jax
 from ml_collections import ConfigDict
 
 import contrastive_jax
-from contrastive_jax.storage import workdir
-from experiments.run import resume
+from contrastive_jax import data
+from experiments.run.build import Run
+from experiments.run.command_line import plain
 
+SCHEMA = 2  # of config.json and of the files in results/
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def fingerprint(resolved: Mapping[str, Any]) -> str:
-    """A digest of a resolved config."""
-    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
+def describe(run: Run, command: str) -> dict[str, Any]:
+    """Make the config.json of a run: all that a later command needs to know of it."""
+    return {
+        "schema": SCHEMA,
+        "method": run.experiment.name,
+        "config": plain(run.config),
+        "command": command,
+        "versions": versions(),
+        "code": code(),
+        "data": data.identity(run.dataset),
+    }
 
 
-def saved_summary(folder: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """The summary of a folder where this very config was trained and scored, else None.
+def of_scores(run: Run, description: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Make the part of a results file that says what was scored.
 
-    Raises:
-      ConfigError: the folder holds a run of another config.
+    Args:
+      run: what was scored.
+      description: the config.json of its folder.
+      step: of the checkpoint.
     """
-    resolved = json.loads(config.to_json())
-    resume.refuse_another_config(folder, resolved)
-    path = folder / "results" / "summary.json"
-    summary = workdir.read_json(path) if path.exists() else None
-    return summary if summary and summary["config_sha256"] == fingerprint(resolved) else None
-
-
-def of_run(config: ConfigDict, step: int, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """What a summary says of how its numbers came about."""
-    resolved = json.loads(config.to_json())
     devices = jax.devices()
     return {
+        "schema": SCHEMA,
         "step": step,
-        "seconds": dict(seconds),
-        "config": resolved,
-        "config_sha256": fingerprint(resolved),
+        **{name: description.get(name) for name in ("method", "code", "data")},
+        "config": plain(run.config),
+        "config_sha256": fingerprint(run.config),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "cpus": os.cpu_count(),
         "versions": versions(),
     }
 
 
+def fingerprint(config: ConfigDict) -> str:
+    """Compute the SHA-256 of a resolved config."""
+    return hashlib.sha256(json.dumps(plain(config), sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def code() -> dict[str, Any]:
+    """Identify the code that runs: git commit, uncommitted changes, SHA-256 of the sources."""
+    commit = _git("rev-parse", "HEAD") if (ROOT / ".git").exists() else None
+    changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
+    dirty = None if changes is None else bool(changes)
+    return {"commit": commit, "dirty": dirty, "sha256": code_digest()}
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def code_digest() -> str:
+    """Compute the SHA-256 of the source files of the library and the experiments."""
+    sha = hashlib.sha256()
+    for folder in ("contrastive_jax", "experiments"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            sha.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return sha.hexdigest()
+
+
 def versions() -> dict[str, str]:
-    """Of this project and of the packages that decide its numbers."""
+    """List the versions of this project and of the packages that decide its numbers."""
     installed = {name: importlib.metadata.version(name) for name in PACKAGES}
     python = ".".join(map(str, sys.version_info[:3]))
     return {"contrastive_jax": contrastive_jax.__version__, "python": python, **installed}
 
 
 def command_text(argv: Sequence[str]) -> str:
-    """What a person typed, as it should be typed again."""
+    """Write a command line as a person should type it again."""
     module = Path(argv[0]).stem
     return shlex.join(["python", "-m", f"experiments.{module}", *argv[1:]])

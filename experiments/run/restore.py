@@ -1,45 +1,72 @@
-"""A finished run, opened again: what its config stands for, and the state of a checkpoint."""
+"""A run opened by its folder: method and config from its config.json, a state of its checkpoints."""
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from contrastive_jax import training
 from contrastive_jax.errors import CheckpointError, ConfigError
 from contrastive_jax.storage import workdir
 from contrastive_jax.training.checkpoint import Checkpointer, Restored
 from contrastive_jax.types import TrainState
-from experiments.run import command_line, lifecycle
+from experiments.run import build, command_line, methods
+from experiments.run.build import Experiment, Run
+from experiments.run.command_line import Command
+from experiments.run.sections import Sections, as_kwargs, complete, leaves
 
-STEP_FLAG = {"step": "which checkpoint: a number, latest or best"}
+FLAGS = {
+    "step": "which checkpoint: a number, latest or best",
+    "data_dir": "where the data is now, if it has moved",
+}
+# Keys of older versions by their present names; None: the value that is left out did nothing.
+RENAMED = {"loss.views_apart": "loss.views_separately", "encoder.whiten": None}
 
 
-class Finished(NamedTuple):
-    """A run and two of its states."""
+class OpenedRun(NamedTuple):
+    """A run by its folder; neither data nor checkpoint has been read."""
 
-    run: lifecycle.Run
+    folder: Path
+    description: dict[str, Any]  # its config.json
+    experiment: Experiment
+    config: ConfigDict  # with what the command changes of `eval`
+
+    def load(self, step: str = "latest") -> "LoadedRun":
+        """Read the data and the checkpoint "latest", "best" or of a step.
+
+        Raises:
+          ConfigError: no such step. CheckpointError: none can be trusted. DataError: no such data.
+        """
+        run = build.build(self.experiment, self.config)
+        restored = checkpoint(run, self.folder, step)
+        return LoadedRun(run, restored.step, restored.state)
+
+    def load_without_data(self, step: str = "latest") -> "LoadedRun":
+        """Read the checkpoint alone, where config.json says what the data looks like.
+
+        Raises: as `load`.
+        """
+        identity = self.description.get("data")
+        if identity is None:  # of a version that did not record it
+            return self.load(step)
+        stand_in = self.experiment.kind.stand_in
+        run = build.build(self.experiment, self.config, lambda config: stand_in(config, identity))
+        restored = checkpoint(run, self.folder, step)
+        return LoadedRun(run, restored.step, restored.state)
+
+
+class LoadedRun(NamedTuple):
+    """A run with the state of one of its checkpoints."""
+
+    run: Run
     step: int
     trained: TrainState
-    untrained: TrainState
-
-
-def folder_of(command: command_line.Command) -> Path:
-    """The workdir of the command.
-
-    Raises:
-      CheckpointError: it holds no run.
-    """
-    folder = Path(command.workdir or os.path.join("runs", command.name)).expanduser().absolute()
-    if not (folder / "checkpoints").is_dir():
-        raise CheckpointError(f"{folder} holds no run; pass --workdir with the folder of one.")
-    return folder
 
 
 def description(folder: Path) -> dict[str, Any]:
-    """The config.json of a workdir: its "config", "command" and "versions".
+    """Read the config.json of a run.
 
     Raises:
       ConfigError: the folder holds no run.
@@ -51,42 +78,142 @@ def description(folder: Path) -> dict[str, Any]:
     return found
 
 
-def rebuild(experiment: lifecycle.Experiment, folder: Path) -> tuple[lifecycle.Run, ConfigDict]:
-    """The run of a workdir, of the config that it was started with; its data is read.
+def method_of(description: Mapping[str, Any]) -> str:
+    """Read the method of a run; older ones, which do not name it, are told by their sections.
+
+    >>> method_of({"config": {"moco": {}}})
+    'moco'
+    """
+    return description.get("method") or ("moco" if "moco" in description["config"] else "simclr")
+
+
+def config_of(description: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Read the config of a run, completed by the keys that came after it."""
+    return command_line.plain(_completed(description, experiment))
+
+
+def _completed(description: Mapping[str, Any], experiment: Experiment) -> ConfigDict:
+    config = ConfigDict(description["config"])
+    for old, new in RENAMED.items():
+        section, _, key = old.partition(".")
+        if key in config.get(section, {}):
+            value = config[section].pop(key)
+            if new is not None:
+                config[section][new.partition(".")[2]] = value
+    return complete(config, experiment.all_sections())
+
+
+def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> OpenedRun:
+    """Open a run by its folder, with the method and the config that it was trained with.
+
+    Args:
+      folder: the workdir.
+      data_dir: where its data is now, if it has moved.
 
     Raises:
-      ConfigError: no run, or one of another experiment. DataError: no such data.
+      ConfigError: the folder holds no run, or one of a method that this version lacks.
     """
-    config = ConfigDict(description(folder)["config"])
-    command_line.check(config, {**lifecycle.SHARED_SECTIONS, **experiment.sections})
-    return lifecycle.build(experiment, config), config
+    path = Path(folder).expanduser().absolute()
+    found = description(path)
+    method = method_of(found)
+    if method not in methods.METHODS:
+        known = ", ".join(methods.METHODS)
+        raise ConfigError(f"{path} is a run of {method!r}; this version has {known}.")
+    experiment = methods.METHODS[method]
+    config = _completed(found, experiment)
+    if data_dir is not None:
+        with config.unlocked():
+            config.data.data_dir = data_dir
+    return OpenedRun(path, found, experiment, config)
 
 
-def restore(
-    experiment: lifecycle.Experiment, command: command_line.Command, folder: Path
-) -> Finished:
-    """The run of a checked command, at the checkpoint that its --step asks for.
+def parse(
+    argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = None
+) -> tuple[Command, OpenedRun]:
+    """Read the command line of a command on a finished run, and open the run.
+
+    Args:
+      argv: the command line: RUN, or --config and --workdir.
+      usage: what --help prints.
+      strings: the command's flags with a value, beside --step and --data_dir.
 
     Raises:
-      CheckpointError, ConfigError: there is no such checkpoint, or none that can be read.
+      ConfigError: as `command_line.parse` and `of_command`.
     """
-    run = lifecycle.build(experiment, command.config)
-    restored = checkpoint(run, command.config, folder, command.strings["step"] or "latest")
-    return Finished(run, restored.step, restored.state, lifecycle.fresh_state(run))
+    flags = {**FLAGS, **(strings or {})}
+    path = command_line.flag_text(argv, "config")
+    sections = _sections_of(path) if path else {}
+    command = command_line.parse(argv, usage, sections, flags, takes_run=True)
+    return command, of_command(command)
 
 
-def checkpoint(run: lifecycle.Run, config: ConfigDict, folder: Path, wanted: str) -> Restored:
-    """The checkpoint "latest", "best" or of a step; damaged ones are passed over, with a warning.
+def _sections_of(path: str) -> Sections:
+    """The sections of a config file by the method that its own sections belong to."""
+    method = method_of({"config": command_line.read(path)})
+    return methods.METHODS[method].all_sections()
+
+
+def of_command(command: Command) -> OpenedRun:
+    """Open the run of a command: by its folder, or by --config and --workdir.
+
+    Raises:
+      ConfigError: the command changes more than how the run is scored; no run.
+    """
+    if command.run is not None:
+        opened = open_run(command.run, command.strings.get("data_dir"))
+        _only_eval(list(command.overrides))
+        sections = opened.experiment.all_sections()
+        return opened._replace(
+            config=command_line.override(opened.config, command.overrides, sections)
+        )
+    folder = Path(command.workdir or os.path.join("runs", command.name))
+    opened = open_run(folder, command.strings.get("data_dir"))
+    assert command.config is not None
+    changed = _changed(opened.config, command.config)
+    if changed:
+        raise ConfigError(
+            f"{opened.folder} was trained with another config: {'; '.join(changed[:3])}.\n"
+            f"Name the run by its folder, which has its config: ... {opened.folder}"
+        )
+    data_dir = command.config.data.get("data_dir")
+    config = opened.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval = command.config.eval
+        config.data.data_dir = data_dir if data_dir is not None else config.data.data_dir
+    return opened._replace(config=config)
+
+
+def _only_eval(keys: Sequence[str]) -> None:
+    others = [key for key in keys if not key.startswith("eval.")]
+    if others:
+        raise ConfigError(
+            f"--config.{others[0]} would make it another run; a finished one keeps its config.\n"
+            "Only --config.eval.KEY=VALUE may change."
+        )
+
+
+def _changed(trained: ConfigDict, given: ConfigDict) -> list[str]:
+    """The keys in which a config is not that of the run, but for how it is scored and read."""
+    free = ("eval.", "log.", "checkpoint.", "data.data_dir", "data.workers", "data.bank")
+    old, new = (dict(leaves(command_line.plain(config))) for config in (trained, given))
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and "[" not in key and not key.startswith(free)
+    ]
+
+
+def checkpoint(run: Run, folder: Path, wanted: str = "latest") -> Restored:
+    """Restore the checkpoint "latest", "best" or of a step; damaged ones are skipped with a warning.
 
     Raises:
       CheckpointError: none can be trusted, or there is none. ConfigError: no such step.
     """
     if not (folder / "checkpoints").is_dir():
         raise CheckpointError(f"{folder} holds no checkpoints; train the run first.")
-    settings = command_line.as_kwargs(config, "checkpoint")
-    abstract = training.abstract_state(run.objective, run.optimizer, run.feed, run.mesh)
+    settings = as_kwargs(run.config, "checkpoint")
     with Checkpointer(folder / "checkpoints", **settings) as checkpointer:
-        restored = checkpointer.restore(abstract, step=_step(wanted, checkpointer))
+        restored = checkpointer.restore(run.abstract_state(), step=_step(wanted, checkpointer))
     if restored is None:
         raise CheckpointError(f"{folder} has no checkpoint yet; train it first.")
     for line in restored.skipped:

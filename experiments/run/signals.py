@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first finishes the step and saves, the second leaves at once."""
+"""Ctrl-C and SIGTERM: the first finishes the step and saves, the second exits at once."""
 
 import os
 import select
@@ -31,7 +31,9 @@ class StopSignal:
         self._defer = False
 
     def install(self) -> None:
-        """Take over SIGINT and SIGTERM."""
+        """Take over SIGINT and SIGTERM; outside the main thread they stay as they are."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in SIGNALS:
             signal.signal(number, self._receive)
         arrivals, arrived = os.pipe()
@@ -63,11 +65,11 @@ class StopSignal:
         The block has to ask `requested` itself.
         """
 
-        def begin() -> None:
+        def defer() -> None:
             self._defer = True
 
         try:
-            yield begin
+            yield defer
         finally:
             self._defer = False
 

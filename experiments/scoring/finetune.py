@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import augment, data, parallel, training
 from contrastive_jax.errors import ConfigError
-from contrastive_jax.evaluation import knn
-from contrastive_jax.evaluation.knn import Scored
+from contrastive_jax.evaluation.results import Scored, accuracy_row, stratified_split
 from contrastive_jax.objectives import linear_heads, supervised
 from contrastive_jax.training import optim
 from contrastive_jax.types import Objective, TrainState
-from experiments.run.command_line import as_kwargs
-from experiments.scoring import summary
+from experiments.run.build import Run
+from experiments.run.sections import as_kwargs
+from experiments.scoring import images
 
 # SimCLR (arXiv:2002.05709), section B.5: 0.05 x batch / 256, Nesterov, no decay, no warm-up.
 FINETUNE_RATE = 0.05
@@ -49,7 +49,7 @@ def recipe(config: ConfigDict, epochs: float, label_fraction: float) -> Recipe:
 
 
 def sgd_probe(
-    run: Any,
+    run: Run,
     state: TrainState,
     recipe: Recipe,
     *,
@@ -62,11 +62,11 @@ def sgd_probe(
     of train that is held out is kept (the smaller of equals), as it is: nothing is refitted.
     """
     bank, test, seed = data.labeled(run.dataset.train), run.dataset.test, run.plan.seed
-    fit_N, held_N = knn.stratified_split(bank["label"], VALIDATION_FRACTION, seed)
+    fit_N, held_N = stratified_split(bank["label"], VALIDATION_FRACTION, seed)
     feed, plan = _schedule(run, data.take(bank, fit_N), recipe.epochs)
     heads, end = _train_heads(run, state, recipe.views, rates, feed, plan)
     held_NR, test_NR = (
-        summary.extract(heads, end, image)["embedding"].argmax(axis=-1)
+        images.extract(heads, end, image)["embedding"].argmax(axis=-1)
         for image in (bank["image"][held_N], test["image"])
     )
     accuracy_R = np.mean(held_NR == bank["label"][held_N, None], axis=0)
@@ -81,14 +81,14 @@ def sgd_probe(
         "selection": held,
         "validation_accuracy": accuracy_R.tolist(),
         "refit": "none",
-        "standardised": False,
+        "standardized": False,
         **_length(recipe, plan, feed, len(fit_N)),
     }
     return _scored(test_NR[:, best], test["label"], protocol, representation, "features")
 
 
 def finetune(
-    run: Any, encoder: Any, state: TrainState, recipe: Recipe, *, representation: str
+    run: Run, encoder: Any, state: TrainState, recipe: Recipe, *, representation: str
 ) -> Scored:
     """The whole encoder, from `state`, and a linear layer from zero, trained with cross-entropy.
 
@@ -96,7 +96,7 @@ def finetune(
     """
     bank, test, seed = data.labeled(run.dataset.train), run.dataset.test, run.plan.seed
     if recipe.label_fraction < 1:
-        bank = data.take(bank, knn.stratified_split(bank["label"], recipe.label_fraction, seed)[1])
+        bank = data.take(bank, stratified_split(bank["label"], recipe.label_fraction, seed)[1])
     objective = supervised.make(encoder, recipe.views, n_classes=len(run.dataset.class_names))
     feed, plan = _schedule(run, bank, recipe.epochs)
     batch_size = len(feed.batch_at(0)["index"])
@@ -115,7 +115,7 @@ def finetune(
     statistics = {"encoder": jax.tree.map(jnp.copy, state.model_state["encoder"])}
     start = start._replace(params=params, model_state=statistics)
     end = _train(run, objective, optimizer, feed, start, plan)
-    logits_NC = summary.extract(run._replace(objective=objective), end, test["image"])["embedding"]
+    logits_NC = images.extract(run._replace(objective=objective), end, test["image"])["embedding"]
     protocol = {
         "name": "finetune",
         "solver": "Nesterov SGD, momentum 0.9, half cosine to zero, no decay",
@@ -127,7 +127,7 @@ def finetune(
     return _scored(logits_NC.argmax(axis=-1), test["label"], protocol, representation, "logits")
 
 
-def _schedule(run: Any, examples: data.Examples, epochs: float) -> tuple[Any, training.Plan]:
+def _schedule(run: Run, examples: data.Examples, epochs: float) -> tuple[Any, training.Plan]:
     """Batches of the run's size, or the largest that the devices divide where there are fewer."""
     if run.dataset.stream is not None:
         raise ConfigError(
@@ -138,7 +138,7 @@ def _schedule(run: Any, examples: data.Examples, epochs: float) -> tuple[Any, tr
     batch_size = min(run.dataset.batch_size, len(examples["label"]) // devices * devices)
     if batch_size == 0:
         raise ConfigError(
-            f"{len(examples['label'])} labelled images are too few for {devices} devices; "
+            f"{len(examples['label'])} labeled images are too few for {devices} devices; "
             "give a larger --label_fraction."
         )
     feed = data.feed(examples, batch_size, run.plan.seed)
@@ -147,7 +147,7 @@ def _schedule(run: Any, examples: data.Examples, epochs: float) -> tuple[Any, tr
 
 
 def _train_heads(
-    run: Any,
+    run: Run,
     state: TrainState,
     views: augment.Views,
     rates: Sequence[float],
@@ -157,7 +157,7 @@ def _train_heads(
     """The run with the heads as its objective, and their state at the end."""
     frozen = jax.tree.map(jnp.copy, (state.params, state.model_state))  # the loop donates its state
     sizes = {"n_classes": len(run.dataset.class_names), "n_rates": len(rates)}
-    objective = linear_heads.make(run.objective.embed, frozen, views, **sizes)
+    objective = linear_heads.make(run.objective.embed["image"], frozen, views, **sizes)
     optimizer = linear_heads.optimizer(rates, plan.steps)
     params, model_state = objective.init(jax.random.key(0), training.batch_spec(feed))
     start = TrainState(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params))
@@ -167,7 +167,7 @@ def _train_heads(
 
 
 def _train(
-    run: Any,
+    run: Run,
     objective: Objective,
     optimizer: Any,
     feed: Any,
@@ -200,4 +200,4 @@ def _scored(
     predictions: np.ndarray, label_N: np.ndarray, protocol: dict, representation: str, layer: str
 ) -> Scored:
     hits = predictions == label_N
-    return Scored(knn.accuracy_row(hits, protocol, representation, layer, "test"), predictions)
+    return Scored(accuracy_row(hits, protocol, representation, layer, "test"), predictions)

@@ -1,73 +1,73 @@
-"""The pictures of a run, from its metrics and its cached features."""
+"""The pictures of a run, from its metrics and its features. One that fails costs no other."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from contrastive_jax import data, figures, training
-from contrastive_jax.evaluation import knn
+from contrastive_jax import figures, training
+from contrastive_jax.evaluation import neighbors
 from contrastive_jax.storage import metrics
 from contrastive_jax.training import compiler_options
 from contrastive_jax.types import TrainState
+from experiments.run.build import Run
+from experiments.scoring import images, summary
 
 Features = Mapping[str, np.ndarray]
-GRID, QUERIES, NEIGHBOURS, PAIRS = 8, 12, 6, 1000
+GRID, QUERIES, NEIGHBORS, PAIRS = 8, 12, 6, 1000
 
 
 def draw(
-    run: Any,
+    run: Run,
     state: TrainState,
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
-    trained: tuple[Features, ...],
+    trained: tuple[Features, Features],
 ) -> None:
-    """Write every figure of a scored run to its folder `figures`.
+    """Draw every picture of a scored run into its folder `figures`.
+
+    A picture that cannot be drawn is a warning that names it.
 
     Args:
-      run: the `launch.Run`.
+      run: that was scored.
       state: its trained state.
       folder: the workdir.
       rows: the evaluations of the summary.
-      trained: features of the labelled training images and of the test images.
+      trained: features of the searched training images and of the test images.
     """
     out = folder / "figures"
-    bank, test = data.labeled(run.dataset.train), run.dataset.test
-    classes = run.dataset.class_names
-    pair_images = run.dataset.train["image"][:PAIRS]
-    views = _views(run, pair_images)
-    figures.views_grid(
-        out / "views.png",
-        pair_images[:GRID],
-        views[:GRID],
-        [classes[label] if label >= 0 else "" for label in run.dataset.train["label"][:GRID]],
-    )
-    _draw_cosines(run, state, out / "cosines.png", views)
-    history = metrics.read_jsonl(folder / "metrics.jsonl")
-    figures.curves(out / "curves.png", history)
-    figures.score_bars(out / "scores.png", rows)
-    for layer, z in trained[1].items():
-        figures.embedding_map(
-            out / f"map_{layer}.png", z, test["label"], classes, seed=run.plan.seed
-        )
-    h_bank, h_test = trained[0]["features"], trained[1]["features"]
-    chosen = np.linspace(0, len(h_test) - 1, QUERIES).astype(int)
-    similarity, index = knn.knn_neighbours(h_bank, h_test[chosen], k=NEIGHBOURS)
-    figures.neighbours(
-        out / "neighbours.png",
-        test["image"][chosen],
-        bank["image"][index],
-        test["label"][chosen],
-        bank["label"][index],
-        classes,
-        similarity,
-    )
+    drawings: dict[str, Callable[[Path], Any]] = {
+        "views": partial(_draw_views, run),
+        "cosines": partial(_draw_cosines, run, state),
+        "curves": partial(_draw_curves, folder),
+        "neighbors": partial(_draw_neighbors, run, trained),
+    }
+    if rows:
+        drawings["scores"] = lambda path: figures.score_bars(path, rows)
+    for layer in trained[1]:
+        drawings[f"map_{layer}"] = partial(_draw_map, run, trained[1][layer])
+    for name, drawing in drawings.items():
+        try:
+            out.mkdir(exist_ok=True)
+            drawing(out / f"{name}.png")
+        except Exception as error:  # fonts, backends, codecs, odd data: the scores are kept
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            print(f"warning: the picture {name}.png was not drawn ({reason})", file=sys.stderr)
 
 
-def _draw_cosines(run: Any, state: TrainState, path: Path, view_BVHWC: np.ndarray) -> None:
+def _draw_views(run: Run, path: Path) -> None:
+    shown = run.dataset.train["image"][:GRID]
+    label = run.dataset.train.get("label", np.full(len(shown), -1))[:GRID]
+    figures.views_grid(path, shown, _views(run, shown), _class_names(run, label))
+
+
+def _draw_cosines(run: Run, state: TrainState, path: Path) -> None:
     """Cosines of positive pairs (two views of one image) and of negative pairs."""
+    view_BVHWC = _views(run, run.dataset.train["image"][:PAIRS])
     z_BVD = np.stack([_embed(run, state, view_BVHWC[:, v]) for v in (0, 1)], axis=1)
     unit = z_BVD / np.maximum(np.linalg.norm(z_BVD, axis=-1, keepdims=True), 1e-12)
     cosine_BB = unit[:, 0] @ unit[:, 1].T
@@ -75,17 +75,49 @@ def _draw_cosines(run: Any, state: TrainState, path: Path, view_BVHWC: np.ndarra
     figures.cosine_histogram(path, np.diag(cosine_BB), negative)
 
 
-def _embed(run: Any, state: TrainState, view_BHWC: np.ndarray) -> np.ndarray:
-    """Embeddings of float views, by the path that images take in evaluation."""
-    image = np.round(view_BHWC * 255).clip(0, 255).astype(np.uint8)
-    embed = jax.jit(
-        run.objective.embed, compiler_options=compiler_options.of_what_runs_once(run.mesh)
+def _draw_curves(folder: Path, path: Path) -> None:
+    figures.curves(path, metrics.read_jsonl(folder / "metrics.jsonl"))
+
+
+def _draw_map(run: Run, z: np.ndarray, path: Path) -> None:
+    label = run.dataset.test.get("label", np.full(len(z), -1))
+    figures.embedding_map(path, z, label, run.dataset.class_names, seed=run.plan.seed)
+
+
+def _draw_neighbors(run: Run, trained: tuple[Features, Features], path: Path) -> None:
+    bank, test = summary.searched_images(run), run.dataset.test
+    h_bank, h_test = trained[0]["features"], trained[1]["features"]
+    chosen = np.unique(np.linspace(0, len(h_test) - 1, QUERIES).astype(int))
+    similarity, index = neighbors.knn_neighbors(h_bank, h_test[chosen], k=NEIGHBORS)
+    unknown = np.full(max(len(h_bank), len(h_test)), -1)
+    figures.neighbours(
+        path,
+        test["image"][chosen],
+        bank["image"][index],
+        test.get("label", unknown)[chosen],
+        bank.get("label", unknown)[index],
+        run.dataset.class_names,
+        similarity,
     )
-    return np.asarray(embed(state.params, state.model_state, {"image": image})["embedding"])
 
 
-def _views(run: Any, image: np.ndarray) -> np.ndarray:
+def _class_names(run: Run, label_N: np.ndarray) -> list[str]:
+    names = run.dataset.class_names
+    return [names[label] if 0 <= label < len(names) else "" for label in label_N]
+
+
+def _embed(run: Run, state: TrainState, view_BHWC: np.ndarray) -> np.ndarray:
+    """Embeddings of float views."""
+    options = compiler_options.for_single_use(run.mesh)
+    embed = jax.jit(run.objective.embed["image"], compiler_options=options)
+    return np.asarray(embed(state.params, state.model_state, {"image": view_BHWC})["embedding"])
+
+
+def _views(run: Run, image: np.ndarray) -> np.ndarray:
+    """Views [N, V, H, W, C] in float32 of images of the data set."""
     key = training.stream_key(run.plan.seed, training.AUGMENT_STREAM)
     index = np.arange(len(image), dtype=np.int32)
-    views = jax.jit(run.views.train, compiler_options=compiler_options.of_what_runs_once(run.mesh))
-    return np.asarray(views(key, image, index))
+    options = compiler_options.for_single_use(run.mesh)
+    return np.asarray(
+        jax.jit(images.views(run.config).train, compiler_options=options)(key, image, index)
+    )

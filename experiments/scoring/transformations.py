@@ -9,7 +9,7 @@ import numpy as np
 
 from contrastive_jax import augment
 from contrastive_jax.evaluation import probes
-from contrastive_jax.evaluation.knn import Row
+from contrastive_jax.evaluation.results import Row
 
 PROBED = 5000  # training images, each in all its forms; and as many test images
 NOISE_STD = augment.Augmentation().noise_std
@@ -27,7 +27,7 @@ def _turned(quarters: int) -> Form:
 
 
 FORMS: Mapping[str, tuple[Form, ...]] = {
-    "colour": (_plain, lambda key, image: augment.grayscale(image)),
+    "color": (_plain, lambda key, image: augment.grayscale(image)),
     "rotation": tuple(_turned(quarters) for quarters in range(4)),
     "noise": (_plain, lambda key, image: augment.add_noise(key, image, NOISE_STD)),
     "sobel": (_plain, lambda key, image: augment.sobel(image)),
@@ -40,8 +40,8 @@ def transformed(
     """Every image in every form of a transformation, and which form it is.
 
     Args:
-      image_NHWC: [N,H,W,C] uint8; square for "rotation", of three channels for "colour".
-      transformation: "colour" (as it is, gray), "rotation" (0, 90, 180, 270 degrees), "noise" (as
+      image_NHWC: [N,H,W,C] uint8; square for "rotation", of three channels for "color".
+      transformation: "color" (as it is, gray), "rotation" (0, 90, 180, 270 degrees), "noise" (as
         it is, with Gaussian noise) or "sobel" (as it is, its edges).
       seed: of the noise.
 
@@ -55,20 +55,28 @@ def transformed(
     >>> image.shape, form[4:7]
     ((20, 4, 4, 3), array([0, 1, 1], dtype=int32))
     """
-    _, height, width, channels = image_NHWC.shape
-    if (transformation == "rotation" and height != width) or (
-        transformation == "colour" and channels != 3
-    ):
-        raise ValueError(
-            f"eval.predict is {transformation!r}, but images are {height}x{width}x{channels}; "
-            "rotation needs squares, colour three channels"
-        )
+    check(transformation, image_NHWC.shape[1:])
     forms = FORMS[transformation]
     keys_N = jax.random.split(jax.random.key(seed), len(image_NHWC))
     x_NHWC = jnp.asarray(image_NHWC, jnp.float32) / 255.0
     made = [jnp.round(255.0 * jax.vmap(form)(keys_N, x_NHWC)) for form in forms]
     labels = np.repeat(np.arange(len(forms), dtype=np.int32), len(image_NHWC))
     return np.concatenate([np.asarray(x, np.uint8) for x in made]), labels
+
+
+def check(transformation: str, shape: Sequence[int]) -> None:
+    """Refuse a transformation that images of this shape (H, W, C) cannot take.
+
+    Raises:
+      ValueError: naming what they need.
+    """
+    height, width, channels = shape
+    square, color = height == width, channels == 3
+    if (transformation == "rotation" and not square) or (transformation == "color" and not color):
+        raise ValueError(
+            f"eval.predict is {transformation!r}, but images are {height}x{width}x{channels}; "
+            "rotation needs squares, color three channels"
+        )
 
 
 def rows(
@@ -116,6 +124,6 @@ def _some(image: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _protocol(transformation: str) -> dict[str, Any]:
-    told = {"name": "transformation", "probe": "linear", "predicts": transformation}
-    told |= {"forms": len(FORMS[transformation]), "each_image_in_all_forms": True}
-    return told | ({"noise_std": NOISE_STD} if transformation == "noise" else {})
+    protocol = {"name": "transformation", "probe": "linear", "predicts": transformation}
+    protocol |= {"forms": len(FORMS[transformation]), "each_image_in_all_forms": True}
+    return protocol | ({"noise_std": NOISE_STD} if transformation == "noise" else {})

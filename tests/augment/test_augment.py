@@ -68,8 +68,8 @@ def slow_resample_axis(signal: np.ndarray, n_out: int) -> np.ndarray:
     support = max(scale, 1.0)
     result = []
     for i in range(n_out):
-        centre = (i + 0.5) * scale
-        weights = [max(0.0, 1 - abs(p + 0.5 - centre) / support) for p in range(n_in)]
+        center = (i + 0.5) * scale
+        weights = [max(0.0, 1 - abs(p + 0.5 - center) / support) for p in range(n_in)]
         result.append(sum(w * s for w, s in zip(weights, signal, strict=True)) / sum(weights))
     return np.stack(result)
 
@@ -234,7 +234,7 @@ def test_translations_reach_both_ends_and_no_further():
     assert shifts.max(axis=0).tolist() == [3, 3]
 
 
-# --- colour -----------------------------------------------------------------------------------
+# --- color -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.1, -0.25, 0.5, 1.3])
@@ -287,13 +287,13 @@ def test_jitter_applies_its_adjustments_one_after_another_in_any_order(form):
 
 
 def draws_of_jitter(monkeypatch, n, **strengths):
-    """The orders [n, 4] and amounts [n, 4] that `colour_jitter` draws."""
+    """The orders [n, 4] and amounts [n, 4] that `color_jitter` draws."""
 
     def spy(image, order, amounts, brightness_form, with_hue):
         return jnp.stack([order.astype(jnp.float32), amounts])
 
     monkeypatch.setattr(color, "_adjust_in_order", spy)
-    draw = jax.vmap(lambda key: augment.colour_jitter(key, jnp.zeros((1, 1, 3)), **strengths))
+    draw = jax.vmap(lambda key: augment.color_jitter(key, jnp.zeros((1, 1, 3)), **strengths))
     keys = jax.random.split(jax.random.key(3), n)
     orders, amounts = np.moveaxis(np.asarray(jax.jit(draw)(keys)), 1, 0)
     return orders, amounts
@@ -331,7 +331,7 @@ def test_jitter_of_strength_zero_is_the_identity():
     image = random_floats(4, 4, 3)
     none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     for form in ("multiplicative", "additive"):
-        jittered = augment.colour_jitter(jax.random.key(0), image, brightness_form=form, **none)
+        jittered = augment.color_jitter(jax.random.key(0), image, brightness_form=form, **none)
         np.testing.assert_array_equal(jittered, image)
 
 
@@ -461,7 +461,7 @@ def test_views_are_float32_in_the_unit_interval_with_every_operator_on():
     assert views.max() <= 1 + 1e-6
 
 
-def test_one_channel_images_take_every_operator_that_needs_no_colour():
+def test_one_channel_images_take_every_operator_that_needs_no_color():
     settings = EVERYTHING | {"grayscale_probability": 0.0, "saturation": 0.0, "hue": 0.0}
     batch = jnp.zeros((4, 8, 8, 1), jnp.uint8), jnp.arange(4)
     views = jax.eval_shape(augment.make_views(8, **settings).train, jax.random.key(0), *batch)
@@ -653,7 +653,7 @@ def test_one_branch_needs_two_views():
         augment.make_views(8, n_views=1, one_branch=True)
 
 
-def test_colour_operators_on_one_channel_are_refused_by_name():
+def test_color_operators_on_one_channel_are_refused_by_name():
     images, index = jnp.zeros((2, 8, 8, 1), jnp.uint8), jnp.arange(2)
     with pytest.raises(ValueError, match="1 channels.*grayscale.*saturation.*hue"):
         augment.make_views(8).train(jax.random.key(0), images, index)

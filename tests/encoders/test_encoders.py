@@ -1,6 +1,7 @@
 """Encoders and heads: published sizes, precision, the identity at the start, exact gradients."""
 
 import functools
+import inspect
 import itertools
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from contrastive_jax import encoders
 from contrastive_jax.encoders import batch_norm, conv, heads, resnet
 
 
@@ -120,12 +122,12 @@ def test_other_platforms_get_xlas_own_filter_gradient():
         traced = jax.jit(gradient).trace(x, kernel)
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
-    own = ("stablehlo.while", "stablehlo.dot_general", "stablehlo.optimization_barrier")
-    assert all(word in lowered(32, "cpu") for word in own)
+    special = ("stablehlo.while", "stablehlo.dot_general", "stablehlo.optimization_barrier")
+    assert all(operation in lowered(32, "cpu") for operation in special)
     assert "stablehlo.while" not in lowered(3, "cpu")  # too little to be worth a loop
     assert "stablehlo.dot_general" in lowered(3, "cpu", size=1)
     for platform, size in itertools.product(("cuda", "tpu"), (1, 3)):
-        assert not any(word in lowered(32, platform, size) for word in own)
+        assert not any(operation in lowered(32, platform, size) for operation in special)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_batch_norm_is_flaxs_with_its_gradients(key, dtype, tolerance, offset):
 
 def test_batch_norm_keeps_its_input_and_nothing_else_of_that_size():
     x = jnp.zeros((8, 4, 4, 6))
-    _, pull = jax.vjp(lambda x: batch_norm.normalise(x, jnp.ones(6), jnp.zeros(6), 1e-5), x)
+    _, pull = jax.vjp(lambda x: batch_norm.normalize(x, jnp.ones(6), jnp.zeros(6), 1e-5), x)
     large = [leaf for leaf in jax.tree.leaves(pull) if jnp.size(leaf) >= x.size]
     assert len(large) == 1
 
@@ -236,3 +238,45 @@ def test_local_statistics_are_the_running_ones_in_evaluation(key):
     split, whole = (batch_norm.batch_norm(groups, False, jnp.float32)() for groups in (2, 1))
     variables = split.init(key, x)
     np.testing.assert_allclose(split.apply(variables, x), whole.apply(variables, x), rtol=1e-5)
+
+
+def test_an_encoder_by_name_is_that_of_its_module():
+    settings = {"depth": 10, "stem": "stride2", "width": 0.25, "stages": 2, "norm_groups": 2}
+    assert encoders.make("resnet", **settings) == resnet.make(**settings)
+    assert encoders.make(**settings) == encoders.make(**encoders.resolved(**settings))
+    assert encoders.keywords() == tuple(inspect.signature(resnet.make).parameters)
+
+
+def test_unknown_encoders_and_settings_are_refused_with_what_exists():
+    with pytest.raises(ValueError, match="encoder name is 'resnets'; give one of resnet"):
+        encoders.make("resnets")
+    with pytest.raises(ValueError, match="no setting 'widht'; did you mean 'width'"):
+        encoders.make(widht=1.0)
+    with pytest.raises(ValueError, match="no setting 'pooling'; give any of depth, stem"):
+        encoders.resolved(pooling="max")
+
+
+def test_every_encoder_of_the_table_makes_float32_features(key):
+    for name in encoders.ENCODERS:
+        encoder, x = encoders.make(name), jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+        init = functools.partial(encoder.init_with_output, train=False)
+        features, variables = jax.eval_shape(init, key, x)
+        assert (len(features.shape), features.dtype) == (2, jnp.float32)
+        assert "params" in variables
+
+
+def test_the_written_out_gradient_of_batch_norm_is_the_derived_one(key):
+    x, scale, bias = jax.random.normal(key, (16, 3)), jnp.arange(1.0, 4.0), jnp.zeros(3)
+    _, saved = batch_norm._forward(x, scale, bias, 1e-5)
+    cotangents = (jnp.sin(x), jnp.ones(3), jnp.full(3, 2.0))
+    derived = {}
+
+    def keep(saved, grads, *, cpu, default):
+        derived["gradient"] = default(saved, grads)
+        return cpu(saved, grads)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_norm.lax, "platform_dependent", keep)
+        written_out = batch_norm._backward(1e-5, saved, cotangents)
+    for got, want in zip(written_out, derived["gradient"], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

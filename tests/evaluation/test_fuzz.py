@@ -144,7 +144,7 @@ def check_neighbours(draw):
     x = sampled.rows(recipe, Q + M, D)
     x[np.abs(x).max(axis=1) < 1e-28] = 0.0  # where a direction begins to be none
     for metric in neighbors.METRICS:
-        similarity, index = neighbors.knn_neighbours(x[Q:], x[:Q], k=99, metric=metric)
+        similarity, index = neighbors.knn_neighbors(x[Q:], x[:Q], k=99, metric=metric)
         assert similarity.shape == index.shape == (Q, M)
         assert similarity.dtype == np.float32
         assert np.isfinite(similarity).all()
@@ -241,12 +241,12 @@ BAD_INPUT = {
     "excluded of others": lambda: mining.mine_corpus(x, x, rows, 1, excluded_QE=rows[:2]),
     "no negatives": lambda: mining.mine_corpus(x, x, rows, 0),
     "narrow ranks": lambda: mining.mine_corpus(x, x, rows, 3, ranks=(0, 2)),
-    "features of one": lambda: neighbors.knn_neighbours(x[0], x, k=1),
-    "an empty bank": lambda: neighbors.knn_neighbours(x[:0], x, k=1),
-    "a query of NaN": lambda: neighbors.knn_neighbours(x, x * np.nan, k=1),
-    "beyond float32": lambda: neighbors.knn_neighbours(x, x * np.float64(1e300), k=1),
-    "no neighbours": lambda: neighbors.knn_neighbours(x, x, k=0),
-    "unknown metric": lambda: neighbors.knn_neighbours(x, x, k=1, metric="dot"),
+    "features of one": lambda: neighbors.knn_neighbors(x[0], x, k=1),
+    "an empty bank": lambda: neighbors.knn_neighbors(x[:0], x, k=1),
+    "a query of NaN": lambda: neighbors.knn_neighbors(x, x * np.nan, k=1),
+    "beyond float32": lambda: neighbors.knn_neighbors(x, x * np.float64(1e300), k=1),
+    "no neighbours": lambda: neighbors.knn_neighbors(x, x, k=0),
+    "unknown metric": lambda: neighbors.knn_neighbors(x, x, k=1, metric="dot"),
     "float classes": lambda: fit(x, y.astype(np.float32)),
     "a class below zero": lambda: fit(x, y - 1),
     "a class too many": lambda: fit(x, y + CLASSES),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax.evaluation import knn, neighbors
-from contrastive_jax.evaluation.knn import KNN_PROTOCOLS, KnnProtocol, knn_neighbours
+from contrastive_jax.evaluation.knn import KNN_PROTOCOLS, KnnProtocol, knn_neighbors
 
 
 def slow_similarity(bank, query, metric="cosine", leave_one_out=False):
@@ -112,7 +112,7 @@ def test_neighbours_equal_a_full_sort(blobs, metric, leave_one_out, monkeypatch)
     bank = blobs[0][:170]
     query = bank if leave_one_out else blobs[0][170:]
     with jax.transfer_guard("disallow"):
-        found, index = knn_neighbours(
+        found, index = knn_neighbors(
             bank, query, k=20, metric=metric, leave_one_out=leave_one_out, block_size=48
         )
     every = slow_similarity(bank, query, metric, leave_one_out)
@@ -130,7 +130,7 @@ def test_equal_similarities_go_to_the_lower_index_across_tiles(block_size, leave
     bank = np.eye(4, dtype=np.float32)[rng.integers(0, 3, size=11)]  # duplicates, exact in float32
     bank[5] = 0.0
     query = bank if leave_one_out else np.eye(4, dtype=np.float32)
-    found = knn_neighbours(bank, query, k=7, leave_one_out=leave_one_out, block_size=block_size)
+    found = knn_neighbors(bank, query, k=7, leave_one_out=leave_one_out, block_size=block_size)
     expected = slow_neighbours(slow_similarity(bank, query, leave_one_out=leave_one_out), 7)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
@@ -138,14 +138,14 @@ def test_equal_similarities_go_to_the_lower_index_across_tiles(block_size, leave
 
 def test_cosine_ignores_lengths_and_a_uint8_bank_needs_no_conversion(blobs):
     bank, query = (blobs[0][rows] for rows in (slice(0, 60), slice(60, 70)))
-    one = knn_neighbours(bank, query, k=5)[1]
-    other = knn_neighbours(bank * np.linspace(1, 9, 60, dtype=np.float32)[:, None], 7 * query, k=5)[
+    one = knn_neighbors(bank, query, k=5)[1]
+    other = knn_neighbors(bank * np.linspace(1, 9, 60, dtype=np.float32)[:, None], 7 * query, k=5)[
         1
     ]
     np.testing.assert_array_equal(one, other)
     pixels = images(20).reshape(20, -1)
     np.testing.assert_array_equal(
-        knn_neighbours(pixels, pixels[:4], k=5)[1],
+        knn_neighbors(pixels, pixels[:4], k=5)[1],
         slow_neighbours(slow_similarity(pixels, pixels[:4]), 5)[1],
     )
 
@@ -208,7 +208,7 @@ def test_duplicates_of_any_features_are_equally_near_wherever_they_stand(metric)
     copy_M = rng.integers(0, 30, size=401)  # tiles of 37 and a last one that is not full
     bank = rng.normal(size=(30, 33)).astype(np.float32)[copy_M]
     query = rng.normal(size=(20, 33)).astype(np.float32)
-    similarity, index = knn_neighbours(bank, query, k=300, metric=metric, block_size=37)
+    similarity, index = knn_neighbors(bank, query, k=300, metric=metric, block_size=37)
     for near, row in zip(similarity, index, strict=True):
         for copy in np.unique(copy_M[row]):
             same = copy_M[row] == copy
@@ -222,7 +222,7 @@ def test_two_metrics_from_one_pass_are_the_searches_of_each(blobs, monkeypatch):
     bank, query = blobs[0][:170], blobs[0][170:]
     together = neighbors.join(neighbors.blocks(bank, query, 20, block_size=48))
     for metric, found in together.items():
-        alone = knn_neighbours(bank, query, k=20, metric=metric, block_size=48)
+        alone = knn_neighbors(bank, query, k=20, metric=metric, block_size=48)
         for part, expected in zip(found, alone, strict=True):
             np.testing.assert_array_equal(part, expected)
 
@@ -270,11 +270,11 @@ def test_what_cannot_be_searched_is_refused(blobs):
     x, y = blobs
     bad = np.where(np.arange(330)[:, None] == 17, np.nan, x)
     for match, call in {
-        "row 17": lambda: knn_neighbours(x, bad, k=1),
-        "share D": lambda: knn_neighbours(x, x[:, :3], k=1),
-        "manhattan": lambda: knn_neighbours(x, x, k=1, metric="manhattan"),
-        "k >= 1": lambda: knn_neighbours(x, x, k=0),
-        "bank itself": lambda: knn_neighbours(x, x[:3], k=1, leave_one_out=True),
+        "row 17": lambda: knn_neighbors(x, bad, k=1),
+        "share D": lambda: knn_neighbors(x, x[:, :3], k=1),
+        "manhattan": lambda: knn_neighbors(x, x, k=1, metric="manhattan"),
+        "k >= 1": lambda: knn_neighbors(x, x, k=0),
+        "bank itself": lambda: knn_neighbors(x, x[:3], k=1, leave_one_out=True),
         "unlabelled": lambda: knn.knn_rows((x, y - 1), (x, y), representation="", layer=""),
         "integer label": lambda: knn.knn_rows((x, y), (x, y[:9]), representation="", layer=""),
     }.items():

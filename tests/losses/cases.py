@@ -45,7 +45,7 @@ def pairs_with_ids(loss):
     return Case(lambda q, k, y, t, **form: loss(q, k, t, ids_B=y.label, **form), TWO, "B", True)
 
 
-def labelled(loss, **options):
+def labeled(loss, **options):
     return Case(lambda x, y, t: loss(x, y.label, t, **options), ("BD",), "B")
 
 
@@ -71,8 +71,8 @@ CASES = {
         "BV",
         True,
     ),
-    "own_negatives_info_nce": Case(
-        lambda q, k, n, y, t: losses.own_negatives_info_nce(q, k, n, t), (*TWO, "BKD"), "B"
+    "per_query_info_nce": Case(
+        lambda q, k, n, y, t: losses.per_query_info_nce(q, k, n, t), (*TWO, "BKD"), "B"
     ),
     "queue_info_nce": Case(
         lambda q, k, n, y, t, **form: losses.queue_info_nce(q, k, n, t, **form),
@@ -115,7 +115,7 @@ CASES = {
     ),
     "nt_margin": views(losses.nt_margin),
     "nt_margin semi-hard": views(losses.nt_margin, semi_hard=True),
-    "lifted_structure": labelled(losses.lifted_structure),
+    "lifted_structure": labeled(losses.lifted_structure),
     "multi_similarity": Case(
         lambda x, y, t: losses.multi_similarity(x, y.label, t, 10.0 * t), ("BD",), "B"
     ),
@@ -158,7 +158,7 @@ for kind in ("euclidean", "squared", "cosine"):
             "B",
         )
     for name in ("batch_all_triplet", "batch_hard_triplet", "batch_semi_hard_triplet"):
-        CASES[f"{name} {kind}"] = labelled(getattr(losses, name), distance=kind)
+        CASES[f"{name} {kind}"] = labeled(getattr(losses, name), distance=kind)
 CASES["batch_all_triplet soft"] = Case(
     lambda x, y, t: losses.batch_all_triplet(x, y.label, None), ("BD",), "B"
 )

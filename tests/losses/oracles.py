@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 
-def normalised(x):
+def normalized(x):
     x = np.asarray(x, np.float64)
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -20,7 +20,7 @@ def log_sum(values):
 
 
 def nt_xent(z_BVD, temperature):
-    z = normalised(z_BVD)
+    z = normalized(z_BVD)
     B, V, _ = z.shape
     loss = np.zeros((B, V))
     for b in range(B):
@@ -37,10 +37,10 @@ def nt_xent(z_BVD, temperature):
 
 
 def info_nce(query_BD, key_BD, temperature, negatives_BKD=None, ids_B=None):
-    query, key = normalised(query_BD), normalised(key_BD)
+    query, key = normalized(query_BD), normalized(key_BD)
     B = len(query)
     extra = (
-        [] if negatives_BKD is None else list(normalised(negatives_BKD).reshape(-1, key.shape[1]))
+        [] if negatives_BKD is None else list(normalized(negatives_BKD).reshape(-1, key.shape[1]))
     )
     loss = np.zeros(B)
     for i in range(B):
@@ -58,7 +58,7 @@ def symmetric_info_nce(a_BD, b_BD, temperature, ids_B=None):
 
 
 def sup_con(z_BVD, labels_B, temperature, positives="outside"):
-    z = normalised(z_BVD)
+    z = normalized(z_BVD)
     B, V, _ = z.shape
     z, labels = z.reshape(B * V, -1), np.repeat(labels_B, V)
     loss = np.zeros(B * V)
@@ -86,7 +86,7 @@ def distance(x, y, kind):
         return math.dist(x, y)
     if kind == "squared":
         return math.dist(x, y) ** 2
-    return 1.0 - normalised(x) @ normalised(y)
+    return 1.0 - normalized(x) @ normalized(y)
 
 
 def triplet(anchor_BD, positive_BD, negative_BD, margin, kind="euclidean"):
@@ -98,8 +98,8 @@ def triplet(anchor_BD, positive_BD, negative_BD, margin, kind="euclidean"):
     )
 
 
-def own_negatives_info_nce(query_BD, key_BD, negatives_BKD, temperature):
-    q, k, n = normalised(query_BD), normalised(key_BD), normalised(negatives_BKD)
+def per_query_info_nce(query_BD, key_BD, negatives_BKD, temperature):
+    q, k, n = normalized(query_BD), normalized(key_BD), normalized(negatives_BKD)
     loss = np.zeros(len(q))
     for i in range(len(q)):
         own = q[i] @ k[i] / temperature
@@ -109,11 +109,11 @@ def own_negatives_info_nce(query_BD, key_BD, negatives_BKD, temperature):
 
 def queue_info_nce(query_BD, key_BD, queue_KD, temperature):
     everyone = np.broadcast_to(queue_KD, (len(query_BD), *np.shape(queue_KD)))
-    return own_negatives_info_nce(query_BD, key_BD, everyone, temperature)
+    return per_query_info_nce(query_BD, key_BD, everyone, temperature)
 
 
 def joint_info_nce(query_BD, key_BD, temperature, ids_B=None):
-    q, k = normalised(query_BD), normalised(key_BD)
+    q, k = normalized(query_BD), normalized(key_BD)
     loss = np.zeros(len(q))
     for i in range(len(q)):
         own = q[i] @ k[i] / temperature
@@ -127,8 +127,8 @@ def joint_info_nce(query_BD, key_BD, temperature, ids_B=None):
 
 
 def guided_info_nce(query_BD, key_BD, guide_query_BF, guide_key_BF, temperature, margin, relative):
-    q, k = normalised(query_BD), normalised(key_BD)
-    guide = normalised(guide_query_BF) @ normalised(guide_key_BF).T
+    q, k = normalized(query_BD), normalized(key_BD)
+    guide = normalized(guide_query_BF) @ normalized(guide_key_BF).T
     loss = np.zeros(len(q))
     for i in range(len(q)):
         limit = guide[i, i] - (abs(guide[i, i]) * margin if relative else margin)
@@ -140,7 +140,7 @@ def guided_info_nce(query_BD, key_BD, guide_query_BF, guide_key_BF, temperature,
 
 def positives_and_negatives(z_BVD, temperature):
     """For each anchor: its place, its positives' and its negatives' similarities."""
-    z = normalised(z_BVD)
+    z = normalized(z_BVD)
     B, V, _ = z.shape
     for b in range(B):
         for v in range(V):
@@ -173,7 +173,7 @@ def debiased_nt_xent(z_BVD, temperature, tau_plus, beta):
 
 
 def hardness_info_nce(query_BD, key_BD, temperature, alpha):
-    q, k = normalised(query_BD), normalised(key_BD)
+    q, k = normalized(query_BD), normalized(key_BD)
     loss = np.zeros(len(q))
     for i in range(len(q)):
         own = q[i] @ k[i] / temperature
@@ -188,7 +188,7 @@ def multi_positive_info_nce(query_BD, key_BD, ids_B, temperature):
 
 
 def soft_info_nce(query_BD, key_BD, targets_BM, temperature):
-    s = normalised(query_BD) @ normalised(key_BD).T / temperature
+    s = normalized(query_BD) @ normalized(key_BD).T / temperature
     return np.array(
         [sum(t * (log_sum(row) - x) for t, x in zip(targets, row, strict=True))
          for targets, row in zip(targets_BM, s, strict=True)]
@@ -223,7 +223,7 @@ def softplus(x):
 
 
 def siglip(a_BD, b_BD, temperature, bias, ids_B=None):
-    a, b = normalised(a_BD), normalised(b_BD)
+    a, b = normalized(a_BD), normalized(b_BD)
     loss = np.zeros(len(a))
     for i in range(len(a)):
         for j in range(len(b)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
-from tests.losses import test_labeled as labelled
+from tests.losses import test_labeled as labeled
 from tests.losses import test_non_contrastive as companions
 from tests.losses import test_variants as variants
 from tests.losses.test_sharded import QUICK_COMPILE
@@ -45,11 +45,11 @@ def test_variants_follow_a_permutation_of_the_batch():
     assert_close(got, {name: value[order] for name, value in dense.items()})
 
 
-def test_labelled_losses_follow_a_permutation_of_the_batch():
+def test_labeled_losses_follow_a_permutation_of_the_batch():
     order = np.array([2, 4, 0, 6, 1, 5, 3, 7])
-    assert (labelled.LABELS[order] == labelled.LABELS).all()
-    got, _ = labelled.values_and_grads(labelled.X[order])
-    expected = {name: value[order] for name, value in labelled.on_one_device()[0].items()}
+    assert (labeled.LABELS[order] == labeled.LABELS).all()
+    got, _ = labeled.values_and_grads(labeled.X[order])
+    expected = {name: value[order] for name, value in labeled.on_one_device()[0].items()}
     assert_close(got, expected, rtol=1e-4)
 
 
@@ -83,12 +83,12 @@ def iter_of(arrays):
 
 @pytest.mark.slow
 @both_dtypes
-def test_half_precision_only_rounds_the_inputs_of_labelled_losses(dtype):
-    half = jnp.asarray(labelled.X).astype(dtype)
-    labels = jnp.asarray(labelled.LABELS)
-    cases = {name: loss for name, (loss, _) in labelled.CASES.items()}
+def test_half_precision_only_rounds_the_inputs_of_labeled_losses(dtype):
+    half = jnp.asarray(labeled.X).astype(dtype)
+    labels = jnp.asarray(labeled.LABELS)
+    cases = {name: loss for name, (loss, _) in labeled.CASES.items()}
     got = values_of(cases, dict.fromkeys(cases, (half, labels)))
-    expected, _ = labelled.values_and_grads(np.asarray(half, np.float32))
+    expected, _ = labeled.values_and_grads(np.asarray(half, np.float32))
     assert_close(got, expected, rtol=1e-4)
     assert all(value.dtype == jnp.float32 for value in got.values())
 

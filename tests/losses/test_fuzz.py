@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
-from contrastive_jax.losses._engine.checks import bounded
+from contrastive_jax._numerics import bounded
 from tests import sampled
 from tests.losses.cases import CASES, QUICK, SLOW, build
 

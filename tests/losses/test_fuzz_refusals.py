@@ -14,7 +14,7 @@ from tests import sampled
 from tests.losses.cases import CASES, QUICK, Case, Given, shapes_of
 
 each_loss = pytest.mark.parametrize("name", CASES)
-LABELLED = (
+LABELED = (
     *("sup_con", "symmetric_info_nce", "joint_info_nce", "multi_positive_info_nce", "siglip"),
     *("lifted_structure", "multi_similarity", "circle", "ranked_list"),
     *("batch_all_triplet", "batch_hard_triplet", "batch_semi_hard_triplet"),
@@ -67,8 +67,8 @@ def faults(name: str) -> list[str]:
         "rank": True,
         "dtype": loss != "learned_temperature",
         "batch": any("B" in axes for axes in case.embeddings[1:]),
-        "float labels": loss in LABELLED or "ids" in name,
-        "length of labels": loss in (*LABELLED, "margin_contrastive") or "ids" in name,
+        "float labels": loss in LABELED or "ids" in name,
+        "length of labels": loss in (*LABELED, "margin_contrastive") or "ids" in name,
         "length of scores": loss in SCORED,
         "size of targets": loss == "soft_info_nce",
         "temperature": loss not in WITHOUT_TEMPERATURE and "soft" not in name.split(),

@@ -1,4 +1,4 @@
-"""Losses that choose or weigh pairs of a labelled batch, and NT-margin, against slow loops."""
+"""Losses that choose or weigh pairs of a labeled batch, and NT-margin, against slow loops."""
 
 import functools
 import math
@@ -162,7 +162,7 @@ def on_one_device():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_labelled_losses_equal_the_papers_loops(name):
+def test_labeled_losses_equal_the_papers_loops(name):
     value = on_one_device()[0][name]
     np.testing.assert_allclose(value, CASES[name][1](), rtol=1e-4, atol=1e-5)
     assert value.dtype == jnp.float32
@@ -172,7 +172,7 @@ def test_labelled_losses_equal_the_papers_loops(name):
     "name",
     [name for name in CASES if name not in ("circle", "ranked_list") and "cosine" not in name],
 )
-def test_labelled_losses_have_right_gradients(name):
+def test_labeled_losses_have_right_gradients(name):
     loss = jax.jit(lambda x: CASES[name][0](x, jnp.asarray(LABELS)))
     check_grads(loss, (X,), 1, modes=("rev",), rtol=0.03, atol=0.03, eps=1e-3)
 
@@ -213,7 +213,7 @@ def test_sharding_changes_neither_values_nor_gradients():
 
 
 @pytest.mark.parametrize("x", [np.zeros_like(X), np.ones_like(X), 1e4 + X])
-def test_labelled_losses_stay_finite_where_points_coincide_or_are_far_out(x):
+def test_labeled_losses_stay_finite_where_points_coincide_or_are_far_out(x):
     for tree in values_and_grads(x):
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 

@@ -19,7 +19,7 @@ B, D = 8, 4
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(2, B, D)).astype(np.float32)
 SCORE = np.array([0.1, 0.9, 0.5, 0.5, 0.0, 1.0, 0.3, 0.7], np.float32)
-UX, UY = oracles.normalised(X), oracles.normalised(Y)
+UX, UY = oracles.normalized(X), oracles.normalized(Y)
 COSINE = np.sum(UX * UY, axis=1)
 
 

@@ -263,7 +263,7 @@ def test_bad_input_is_refused_with_both_values_and_the_remedy():
         (lambda: losses.nt_xent(z, jnp.ones(2)), r"shape \(2,\), expected a scalar: index"),
         (lambda: losses.nt_xent(z, block_size=0), "block_size is 0, expected .* at least 1"),
         (lambda: losses.nt_xent(z, block_size=2.5), "block_size is 2.5, expected an int"),
-        (lambda: losses.info_nce(q, q[:4]), r"shape \(4, 5\), .* \(6, 5\): pass rows that belong"),
+        (lambda: losses.info_nce(q, q[:4]), r"shape \(4, 5\), .* \(6, 5\): pass matching rows"),
         (lambda: losses.symmetric_info_nce(q, q[:, :3]), r"\(6, 3\), .* \(6, 5\)"),
         (lambda: losses.info_nce(q, q, negatives_BKD=z[:4]), r"\(4, 2, 5\), .* \(6, 2, 5\)"),
         (lambda: losses.info_nce(q, q, ids_B=labels[:3]), r"ids_B has shape \(3,\), .* \(6,\)"),

@@ -20,7 +20,7 @@ IDS = np.array([3, 1, 3, 2, 7, 1, 0, 7], np.int32)
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compile():
-    """Little optimisation: these tests compile much and compute little."""
+    """Little optimization: these tests compile much and compute little."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -57,9 +57,9 @@ def _guided(relative):
 
 # name: (loss(*arrays, **form), oracle(*arrays), arrays)
 CASES = {
-    "own_negatives": (
-        lambda q, k, n: losses.own_negatives_info_nce(q, k, n, HALF),
-        lambda q, k, n: oracles.own_negatives_info_nce(q, k, n, HALF),
+    "per_query": (
+        lambda q, k, n: losses.per_query_info_nce(q, k, n, HALF),
+        lambda q, k, n: oracles.per_query_info_nce(q, k, n, HALF),
         (A, B_, NEGATIVES),
     ),
     "queue": (
@@ -146,8 +146,8 @@ CASES = {
     ),
 }
 each_case = pytest.mark.parametrize("name", CASES)
-TILED = tuple(name for name in CASES if name not in ("own_negatives", "soft"))
-SHARDED = tuple(name for name in CASES if name not in ("own_negatives", "queue"))
+TILED = tuple(name for name in CASES if name not in ("per_query", "soft"))
+SHARDED = tuple(name for name in CASES if name not in ("per_query", "queue"))
 RING = tuple(name for name in SHARDED if name in TILED)
 
 
@@ -321,7 +321,7 @@ def test_no_gradient_reaches_the_queue_or_the_key():
 def test_bad_input_is_refused():
     for call, message in [
         (
-            lambda: losses.own_negatives_info_nce(A, B_, NEGATIVES[:2]),
+            lambda: losses.per_query_info_nce(A, B_, NEGATIVES[:2]),
             r"\(2, 3, 5\), .*\(8, 3, 5\)",
         ),
         (lambda: losses.queue_info_nce(A, B_, QUEUE[:, :3]), r"\(7, 3\), .*\(7, 5\)"),

@@ -14,11 +14,11 @@ def mesh_on(platform: str):
 
 def test_options_are_for_cpus_alone():
     on_cpu = parallel.make_mesh()
-    assert compiler_options.of_what_runs_once(on_cpu) == {"xla_backend_optimization_level": 1}
-    assert set(compiler_options.of_steps(on_cpu) or ()) <= {"xla_cpu_experimental_ynn_fusion_type"}
+    assert compiler_options.for_single_use(on_cpu) == {"xla_backend_optimization_level": 1}
+    assert set(compiler_options.for_steps(on_cpu) or ()) <= {"xla_cpu_experimental_ynn_fusion_type"}
     for platform in ("gpu", "tpu"):
-        assert compiler_options.of_steps(mesh_on(platform)) is None
-        assert compiler_options.of_what_runs_once(mesh_on(platform)) is None
+        assert compiler_options.for_steps(mesh_on(platform)) is None
+        assert compiler_options.for_single_use(mesh_on(platform)) is None
 
 
 def test_an_option_that_xla_does_not_know_is_left_out():

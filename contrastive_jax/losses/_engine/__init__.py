@@ -1,1 +1,1 @@
-"""Sums over pairs, dense or in tiles, on one device or around a ring of them."""
+"""Sums over pairs of rows: dense or in tiles, on one device or around a ring of devices."""

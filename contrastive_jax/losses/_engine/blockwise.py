@@ -1,9 +1,9 @@
-"""The linear-memory engine: sums over pairs, a tile at a time, on one device or around a ring.
+"""Linear-memory sums over pairs with a custom gradient, on one device or around a ring.
 
 The forward pass keeps a few numbers per row. The backward pass visits the tiles again and
 recomputes them, so that memory is O(N D + block^2) and no matrix of pairs is ever held. Where
-pairs count from both sides, one visit of a tile serves its rows and its columns; a matrix that is
-its own mirror image is visited in its upper triangle only.
+pairs count from both sides, one visit of a tile serves its rows and its columns; of a symmetric
+matrix only the upper triangle is visited.
 """
 
 import functools
@@ -18,8 +18,8 @@ from contrastive_jax.losses._engine.sweep import (
     Operands,
     Outcome,
     Plan,
+    empty_terms,
     merge,
-    nothing,
     sweep,
     sweep_back,
     vary_like,
@@ -28,9 +28,10 @@ from contrastive_jax.losses._engine.tile import Terms
 
 
 def reduce_blockwise(plan: Plan, operands: Operands) -> tuple[Terms, Terms]:
-    """The terms of the rows of q and, where the plan serves columns, of k (`Terms()` otherwise).
+    """Reduce to the terms of the rows of q and, where the plan serves columns, of the rows of k.
 
-    In a triangle the rows have everything, and the second is empty. Reverse-mode only.
+    Without columns, and in a triangle, where the rows have everything, the second is `Terms()`.
+    Reverse-mode only.
     """
     rows, cols = lax.stop_gradient((operands.rows, operands.cols))
     operands = operands._replace(rows=rows, cols=cols)
@@ -39,7 +40,7 @@ def reduce_blockwise(plan: Plan, operands: Operands) -> tuple[Terms, Terms]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reduce(plan: Plan, operands: Operands) -> tuple[Terms, Terms]:
-    row_terms, col_terms = nothing(plan, operands)
+    row_terms, col_terms = empty_terms(plan, operands)
 
     def visit(plan: Plan, row_terms: Terms, travel: Any) -> tuple[Terms, Any]:
         k, cols, col_terms = travel
@@ -49,7 +50,7 @@ def _reduce(plan: Plan, operands: Operands) -> tuple[Terms, Terms]:
         return merge(row_terms, by_row), (k, cols, col_terms)
 
     travel = (operands.k_MD, operands.cols, col_terms)
-    row_terms, (_, _, col_terms), hops = _tour(plan, visit, row_terms, travel)
+    row_terms, (_, _, col_terms), hops = _around_ring(plan, visit, row_terms, travel)
     col_terms = _pass_on(plan.axis_name, col_terms, -hops)
     return (merge(row_terms, col_terms), Terms()) if plan.triangle else (row_terms, col_terms)
 
@@ -73,18 +74,18 @@ def _reduce_backward(plan: Plan, residuals: Any, cotangents: Any) -> tuple[Opera
     primals = (operands.q_ND, operands.params), operands.k_MD
     stay, dk = vary_like(operands, jax.tree.map(jnp.zeros_like, primals))
     travel = (operands.k_MD, operands.cols, by_col, dk)
-    (dq, dparams), (*_, dk), hops = _tour(plan, visit, stay, travel)
+    (dq, dparams), (*_, dk), hops = _around_ring(plan, visit, stay, travel)
     return (Operands(dq, _pass_on(plan.axis_name, dk, -hops), None, None, dparams),)
 
 
 _reduce.defvjp(_reduce_forward, _reduce_backward)
 
 
-def _tour(plan: Plan, visit: Callable, stay: Any, travel: Any) -> tuple[Any, Any, int]:
-    """Shows what travels to the devices in turn; says how many hops from home it ends.
+def _around_ring(plan: Plan, visit: Callable, stay: Any, travel: Any) -> tuple[Any, Any, int]:
+    """Pass `travel` around the ring, visiting each device; return also the hops that it has made.
 
-    In a triangle each pair of devices meets once: half a tour is enough, and of two devices that
-    face each other across the ring each serves its own rows.
+    In a triangle each pair of devices meets once: half of the ring is enough, and two devices
+    that are opposite on the ring serve their rows only.
     """
     stay, travel = visit(plan, stay, travel)
     if plan.axis_name is None:

@@ -1,73 +1,10 @@
-"""What the losses share: trace-time checks, safe norms and distances, rows of a mapped axis."""
+"""Checks of a loss's arguments when it is traced: each raises a ValueError with the remedy."""
 
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-
-_TINY = 1e-37  # below this a float32 may already have been flushed to zero
-_SHORTEST = 1e-30  # a direction has a gradient of 1 / length: shorter rows count as zero
-_LARGEST = 1e15  # the square of it, summed over any number of features, is a float32
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """Rows of length one, in float32; a zero row stays zero and has a finite gradient."""
-    x = x.astype(jnp.float32)
-    # Dividing by the largest entry first keeps the squares from over- and underflowing; the
-    # result does not depend on it, so its gradient is rightly left out.
-    peak = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    x = x / jnp.where(peak > _SHORTEST, peak, 1.0)
-    square = jnp.sum(x * x, axis=-1, keepdims=True)
-    return x * lax.rsqrt(jnp.where(square > _TINY, square, 1.0))
-
-
-def bounded(x: jax.Array, largest: float = _LARGEST) -> jax.Array:
-    """Rows in float32; where an entry is beyond the largest the row is shrunk to it, not NaN."""
-    x = x.astype(jnp.float32)
-    peak = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0))
-    return x * jnp.where(peak > largest, largest / peak, 1.0)
-
-
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """The square root, 0 with gradient 0 where x <= 0."""
-    positive = x > _TINY
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
-
-
-def euclidean(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Distance along the last axis, in float32; its gradient at distance zero is zero."""
-    gap = bounded(x) - bounded(y)
-    return safe_sqrt(jnp.sum(gap * gap, axis=-1))
-
-
-def log_sum_exp(x: jax.Array, axis: int = -1) -> jax.Array:
-    """log sum exp, -inf with gradient 0 over nothing but -inf (where the stock one gives NaN)."""
-    peak = lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-    total = jnp.sum(jnp.exp(x - peak), axis=axis)
-    empty = total == 0
-    log_total = jnp.log(jnp.where(empty, 1.0, total)) + jnp.squeeze(peak, axis)
-    return jnp.where(empty, -jnp.inf, log_total)
-
-
-def softplus(x: jax.Array) -> jax.Array:
-    """log(1 + e^x), 0 with gradient 0 at -inf."""
-    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
-
-
-def gather(tree: Any, axis_name: str | None) -> Any:
-    """The rows of all devices along the mapped axis, or the tree as it is without one."""
-    if axis_name is None:
-        return tree
-    return jax.tree.map(lambda x: lax.all_gather(x, axis_name, axis=0, tiled=True), tree)
-
-
-def global_index(n: int, axis_name: str | None) -> jax.Array:
-    """int32 [n]: where this device's n rows stand among the rows of all devices."""
-    index = jnp.arange(n, dtype=jnp.int32)
-    return index if axis_name is None else index + n * lax.axis_index(axis_name)
 
 
 def check_embedding(name: str, x: jax.Array, dims: str) -> None:
@@ -86,7 +23,7 @@ def check_shapes(name: str, x: jax.Array, other_name: str, shape: tuple[int, ...
     if jnp.shape(x) != shape:
         raise ValueError(
             f"{name} has shape {jnp.shape(x)}, but {other_name} asks for {shape}: "
-            "pass rows that belong together."
+            "pass matching rows."
         )
 
 

@@ -1,4 +1,4 @@
-"""Sums over pairs of rows: what every in-batch loss needs of the similarity matrix.
+"""Reduce the similarity matrix of an in-batch loss to a few numbers per row.
 
 Each function reduces the whole matrix, described by its tile, to numbers per row: in one piece
 (`block_size=None`), in tiles, or in tiles around a ring of devices (`axis_name` with `block_size`),
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from contrastive_jax.losses._engine.blockwise import reduce_blockwise
-from contrastive_jax.losses._engine.checks import gather
+from contrastive_jax.losses._engine.mapped_axis import gather
 from contrastive_jax.losses._engine.sweep import Operands, Plan
 from contrastive_jax.losses._engine.tile import Terms, Tile, reduce_terms, similarities
 
@@ -26,7 +26,7 @@ def over_keys(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> Terms:
-    """For each row of q, over all keys (of all devices)."""
+    """Reduce each row of q over all keys (of all devices)."""
     if block_size is not None:
         plan = Plan(tile, block_size, axis_name, columns=False, triangle=False)
         return reduce_blockwise(plan, Operands(q_ND, k_MD, rows, cols, params))[0]
@@ -45,9 +45,9 @@ def over_both(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> tuple[Terms, Terms]:
-    """For each row of q over all keys, and for each key over all rows of q.
+    """Reduce each row of q over all keys, and each key over all rows of q.
 
-    The tile must look the same from either side: tile(s.T, params, cols, rows) must be
+    The tile must be symmetric: tile(s.T, params, cols, rows) must be
     tile(s, params, rows, cols) transposed.
     """
     if block_size is not None:
@@ -70,7 +70,7 @@ def over_self(
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> Terms:
-    """For each row of z over all rows of z; the tile must look the same from either side."""
+    """Reduce each row of z over all rows of z; the tile must be symmetric."""
     if block_size is not None:
         plan = Plan(tile, block_size, axis_name, columns=True, triangle=True)
         return reduce_blockwise(plan, Operands(z_ND, z_ND, rows, rows, params))[0]

@@ -1,26 +1,25 @@
-"""What the losses on cosine similarities share: temperature, ids, positives among views."""
+"""Temperature, ids and positives, as the losses on cosine similarities share them."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._numerics import log_sum_exp, unit
 from contrastive_jax.losses._engine.checks import (
     check_block_size,
     check_embedding,
     check_labels,
     check_positive,
     check_shapes,
-    global_index,
-    log_sum_exp,
-    unit,
 )
+from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_self
 from contrastive_jax.losses._engine.tile import Terms, Tile
 
 
 class Ids(NamedTuple):
-    """What is known of a row: its place in the global batch, and what it shows."""
+    """A row's place in the global batch, and the id of what it depicts."""
 
     index: jax.Array
     id: jax.Array
@@ -47,7 +46,7 @@ def check_pairs(
     axis_name: str | None,
     block_size: int | None,
 ) -> Ids:
-    """Checks the arguments that the pair losses share; what is known of each pair."""
+    """Check the arguments that the pair losses share; return the ids of each pair."""
     check_embedding("query", query_BD, "BD")
     check_embedding("key", key_BD, "BD")
     check_shapes("key", key_BD, "query", query_BD.shape)
@@ -63,7 +62,7 @@ def check_pairs(
 def scaled(
     x: jax.Array, temperature: jax.Array | float, sides: int, *, normalize: bool = True
 ) -> jax.Array:
-    """Unit rows that carry the temperature: whole, or its root where they meet themselves.
+    """Scale unit rows by 1 / temperature, or by its root where both sides carry it.
 
     With the temperature inside the vectors, its gradient follows from theirs in every form.
     """
@@ -106,8 +105,8 @@ def positives_of(z_BVD: jax.Array) -> jax.Array:
     return jnp.take_along_axis(s_BVV, others[None], axis=2)
 
 
-def share_of_positives(positives_BVW: jax.Array, negatives_BV: jax.Array) -> jax.Array:
-    """The mean over the positives p of log( sum of e^s over all / e^{s(p)} ).
+def mean_positive_loss(positives_BVW: jax.Array, negatives_BV: jax.Array) -> jax.Array:
+    """Average over the positives p: log( sum of e^s over all / e^{s(p)} ).
 
     Written in differences to the positive, so that a small loss keeps its digits.
     """

@@ -1,4 +1,4 @@
-"""One pass over the tiles of a similarity matrix on one device, forward and back."""
+"""One pass over the tiles of a similarity matrix on one device, forward and backward."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from contrastive_jax.losses._engine.tile import Terms, Tile, reduce_terms, simil
 
 
 class Plan(NamedTuple):
-    """Which tiles are visited, and whom a visit serves."""
+    """Which tiles are visited, and whether a visit serves their columns too."""
 
     tile: Tile
     block_size: int
@@ -21,7 +21,7 @@ class Plan(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """The arguments of the sums, as in `pairs.over_keys`."""
+    """The arguments of the sums, as in `reduce.over_keys`."""
 
     q_ND: jax.Array
     k_MD: jax.Array
@@ -31,7 +31,7 @@ class Operands(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Of one side of the matrix: its terms, and the cotangents that came back for them."""
+    """The terms of one side of the matrix, and their cotangents."""
 
     terms: Terms
     cotangents: Terms
@@ -59,12 +59,12 @@ def sweep(plan: Plan, operands: Operands) -> tuple[Terms, Terms]:
         terms = _tile_terms(plan, grid, i, j, s, operands.params)
         by_row = _put(by_row, i, merge(_at(by_row, i), reduce_terms(terms, axis=1)))
         if plan.columns:
-            seen = reduce_terms(terms, axis=0)
-            seen = _without(seen, plan.triangle & (i == j))  # the rows have had the diagonal
-            by_col = _put(by_col, j, merge(_at(by_col, j), seen))
+            added = reduce_terms(terms, axis=0)
+            added = _without(added, plan.triangle & (i == j))  # the rows have had the diagonal
+            by_col = _put(by_col, j, merge(_at(by_col, j), added))
         return by_row, by_col
 
-    rows, cols = nothing(plan, operands)
+    rows, cols = empty_terms(plan, operands)
     out = _split(rows, grid.n_row_blocks), _split(cols, grid.n_col_blocks)
     by_row, by_col = lax.fori_loop(0, len(grid.row_T), visit, out)
     return _join(by_row, grid.sizes[0]), _join(by_col, grid.sizes[1])
@@ -91,7 +91,7 @@ def sweep_back(
         weights = _weights(terms, _at(by_row, i), axis=1)
         if plan.columns:
             off_diagonal = jnp.where(plan.triangle & (i == j), 0.0, 1.0)
-            more = _weights(terms, _at(by_col, j), axis=0, share=off_diagonal)
+            more = _weights(terms, _at(by_col, j), axis=0, scale=off_diagonal)
             weights = jax.tree.map(jnp.add, weights, more)
         ds, dparams_ = pull(weights)
         dq = _put(dq, i, _at(dq, i) + ds @ k_j)
@@ -106,8 +106,8 @@ def sweep_back(
     return _join(dq, grid.sizes[0]), _join(dk, grid.sizes[1]), dparams
 
 
-def nothing(plan: Plan, operands: Operands) -> tuple[Terms, Terms]:
-    """The terms of rows and of columns before any pair was seen."""
+def empty_terms(plan: Plan, operands: Operands) -> tuple[Terms, Terms]:
+    """The terms of rows and of columns before any pair is added."""
 
     def terms(operands: Operands) -> tuple[Terms, Terms]:
         q, k, rows, cols, params = operands
@@ -166,16 +166,16 @@ def _tile_terms(
     return terms
 
 
-def _weights(terms: Terms, side: Outcome, axis: int, share: jax.Array | float = 1.0) -> Terms:
+def _weights(terms: Terms, side: Outcome, axis: int, scale: jax.Array | float = 1.0) -> Terms:
     """The cotangents of a tile's terms from one side, before their reduction along `axis`."""
 
     def exponent(x: jax.Array, total: jax.Array, cotangent: jax.Array) -> jax.Array:
         total = jnp.where(total == -jnp.inf, 0.0, total)  # a side with no pair: e^{-inf} = 0
-        total, cotangent = (jnp.expand_dims(y, axis) for y in (total, share * cotangent))
+        total, cotangent = (jnp.expand_dims(y, axis) for y in (total, scale * cotangent))
         return cotangent * jnp.exp(x - total)
 
     def value(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(jnp.expand_dims(share * cotangent, axis), x.shape)
+        return jnp.broadcast_to(jnp.expand_dims(scale * cotangent, axis), x.shape)
 
     return Terms(
         tuple(map(exponent, terms.exponents, side.terms.exponents, side.cotangents.exponents)),

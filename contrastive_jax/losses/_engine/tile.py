@@ -1,4 +1,4 @@
-"""How a loss describes what it needs of the similarity matrix: a function of one tile of it."""
+"""A loss as a function of one tile of the similarity matrix, and the reduction of its terms."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses._engine.checks import log_sum_exp
+from contrastive_jax._numerics import log_sum_exp
 
 
 class Terms(NamedTuple):
-    """Arrays [N, M] that a tile adds to its rows, or what became of them, [N].
+    """Arrays [N, M] that a tile adds to its rows, or their reductions [N].
 
     `exponents` are reduced by log-sum-exp (-inf leaves a pair out), `values` by sum.
     """
@@ -21,7 +21,7 @@ class Terms(NamedTuple):
 
 
 # tile(s_NM, params, rows, cols): the terms of N rows and M columns from their similarities, from
-# differentiable params, and from what is known of the rows and columns (pytrees with leading axes
+# differentiable params, and from data of the rows and columns (pytrees with leading axes
 # N and M, not differentiated). Elementwise in the pairs; jitted code compares it by identity.
 Tile = Callable[[jax.Array, Any, Any, Any], Terms]
 

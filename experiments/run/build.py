@@ -1,0 +1,168 @@
+"""From a config to a run: what a method and a kind of data make of it, before any device works."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from contrastive_jax import parallel, training
+from contrastive_jax.data import Dataset
+from contrastive_jax.errors import ConfigError
+from contrastive_jax.parallel import Mesh
+from contrastive_jax.training import optim
+from contrastive_jax.training.checkpoint import Checkpointer
+from contrastive_jax.types import Feed, Objective, RunInfo, TrainState
+from experiments.run import command_line, sinks
+from experiments.run.sections import Sections, as_kwargs, takes
+
+SHARED_SECTIONS: Sections = {
+    "optimizer": takes(optim.make, without=("batch_size", "steps", "steps_per_epoch", "auxiliary")),
+    "train": takes(training.plan, without=("steps_per_epoch",)),
+    "checkpoint": takes(Checkpointer, without=("directory",)),
+    "log": takes(sinks.settings),
+}
+
+
+class Kind(NamedTuple):
+    """A kind of data: how it is read, fed and scored, whatever the method. See scoring/images.py."""
+
+    unit: str  # of progress: "images"
+    sections: Sections  # of the data, and of how it is shown and scored
+    load: Callable[[ConfigDict], Dataset]
+    stand_in: Callable[[ConfigDict, Mapping[str, Any]], Dataset]  # zeros of a recorded identity
+    feed: Callable[[ConfigDict, Dataset, int], Feed]  # (config, dataset, seed)
+    check: Callable[["Run"], list[str]]  # before the first step: what will be left out, and why
+    describe: Callable[["Run"], str]  # the data, in a line
+    evaluators: Callable[["Run"], list[training.Evaluator]]
+    score: Callable[..., dict[str, Any]]  # scores, writes and draws; see scoring/summary.py
+
+
+class Experiment(NamedTuple):
+    """A method on a kind of data: the sections of its configs and how they become an objective."""
+
+    name: str
+    usage: str
+    sections: Sections  # beside the shared ones and those of the data
+    build: Callable[[ConfigDict, RunInfo], Objective]
+    kind: Kind
+
+    def all_sections(self) -> Sections:
+        """Every section of a config."""
+        return {**SHARED_SECTIONS, **self.kind.sections, **self.sections}
+
+
+class Run(NamedTuple):
+    """Everything a config stands for."""
+
+    experiment: Experiment
+    config: ConfigDict
+    dataset: Dataset
+    mesh: Mesh
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    schedule: Callable[[int], Any]
+    feed: Feed
+    init: Callable[[int], TrainState]  # a fresh state of a seed
+    plan: training.Plan
+
+    def fresh_state(self) -> TrainState:
+        """The state before the first step."""
+        return self.init(self.plan.seed)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state: what a restore needs."""
+        return training.abstract_state(self.objective, self.optimizer, self.feed, self.mesh)
+
+
+def build(
+    experiment: Experiment,
+    config: ConfigDict,
+    load: Callable[[ConfigDict], Dataset] | None = None,
+) -> Run:
+    """Check the values of a config and load its data.
+
+    Args:
+      experiment: the method.
+      config: complete, see `sections.complete`.
+      load: in place of the kind's own: one that keeps what it has loaded.
+
+    Raises:
+      ConfigError: a value that cannot be run. DataError: no such data.
+    """
+    mesh = make_mesh()
+    with command_line.bad_values():
+        dataset = (load or experiment.kind.load)(config)
+        steps_per_epoch = dataset.n_train // dataset.batch_size
+        plan = training.plan(**as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
+        info = RunInfo(mesh, plan.steps, len(dataset.class_names))
+        objective = experiment.build(config, info)
+        optimizer, schedule = optim.make(
+            **as_kwargs(config, "optimizer"),
+            batch_size=dataset.batch_size,
+            steps=plan.steps,
+            steps_per_epoch=steps_per_epoch,
+            auxiliary=objective.auxiliary,
+        )
+        feed = experiment.kind.feed(config, dataset, plan.seed)
+    init = training.make_init(objective, optimizer, feed, mesh)
+    made = objective, optimizer, schedule, feed, init, plan
+    return Run(experiment, config, dataset, mesh, *made)
+
+
+def with_seed(run: Run, config: ConfigDict) -> Run:
+    """The same run with the seed of another config; it shares the compiled programs."""
+    plan = run.plan._replace(seed=config.train.seed)
+    feed = run.experiment.kind.feed(config, run.dataset, plan.seed)
+    return run._replace(config=config, plan=plan, feed=feed)
+
+
+def make_mesh() -> Mesh:
+    """A mesh of all devices.
+
+    Raises:
+      ConfigError: JAX was asked for a platform that is not there.
+    """
+    try:
+        return parallel.make_mesh()
+    except RuntimeError as error:
+        asked = jax.config.jax_platforms or "the devices of this machine"
+        raise ConfigError(
+            f"JAX cannot use {asked}: {str(error).splitlines()[0][:200]}\n"
+            'Unset JAX_PLATFORMS, or install jax for it, such as pip install "jax[cuda13]".'
+        ) from error
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Refuse a batch that the devices do not divide.
+
+    Raises:
+      ValueError: naming the nearest that they do.
+    """
+    devices = mesh.devices.size
+    if batch_size < 2:
+        raise ValueError(f"data.batch_size is {batch_size}; a pair loss needs at least 2.")
+    if batch_size % devices:
+        below, above = batch_size // devices * devices, -(-batch_size // devices) * devices
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(
+            f"data.batch_size is {batch_size}, which {devices} devices do not divide; "
+            f"the nearest that they do: {nearest}."
+        )
+
+
+def banner(run: Run, state: TrainState, start: int, about: Mapping[str, str]) -> dict[str, str]:
+    """Summarize a run for the terminal, a line each."""
+    devices = run.mesh.devices.ravel()
+    count = sum(p.size for p in jax.tree.leaves(state.params))
+    batch, unit = run.dataset.batch_size, run.experiment.kind.unit
+    steps = f"{run.plan.steps:,}" + (f", resumed from step {start:,}" if start else "")
+    return {
+        "devices": f"{len(devices)} x {devices[0].device_kind}, mesh (data={len(devices)})",
+        **about,
+        "method": run.experiment.name,
+        "batch": f"{batch} {unit}, {batch // len(devices)} a device",
+        "parameters": f"{count:,}",
+        "steps": steps,
+    }

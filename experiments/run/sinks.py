@@ -1,0 +1,59 @@
+"""Where the metrics of a run go: metrics.jsonl, TensorBoard, Weights & Biases, the terminal."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Settings(NamedTuple):
+    """Which writers a run has beside metrics.jsonl."""
+
+    tensorboard: bool
+    wandb: str | None
+
+
+def settings(tensorboard: bool = True, wandb: str | None = None) -> Settings:
+    """Choose the writers, by the keys of the config's `log`.
+
+    Args:
+      tensorboard: write events where tensorboardX is installed.
+      wandb: the Weights & Biases project to log to, None for none; needs `pip install wandb`.
+    """
+    return Settings(tensorboard, wandb)
+
+
+def open_writers(
+    folder: Path,
+    chosen: Settings,
+    *,
+    resume_step: int | None,
+    name: str,
+    config: Mapping[str, Any],
+    stack: ExitStack,
+) -> Callable[[int, Mapping[str, float]], None]:
+    """Open the writers of a run; `stack` closes them.
+
+    Args:
+      folder: the workdir.
+      chosen: of `settings`.
+      resume_step: rows after it are removed; None starts anew.
+      name, config: of the run, for W&B.
+      stack: closes the writers.
+
+    Returns:
+      A function (step, row) that writes a row to all of them.
+    """
+    from contrastive_jax.storage.metrics import JsonlWriter, TensorBoardWriter
+
+    writers: list[Any] = [JsonlWriter(folder / "metrics.jsonl", resume_step)]
+    if chosen.tensorboard:
+        writers.append(TensorBoardWriter(folder / "tensorboard", resume_step))
+    for writer in writers:
+        stack.callback(writer.close)
+
+    def write(step: int, row: Mapping[str, float]) -> None:
+        for writer in writers:
+            writer.write(step, row)
+
+    return write

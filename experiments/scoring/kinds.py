@@ -1,0 +1,22 @@
+"""The kinds of data: what each brings to a run of any method."""
+
+from contrastive_jax import augment, data
+from experiments.run.build import Kind
+from experiments.run.sections import REQUIRED, Key, takes
+from experiments.scoring import images, summary
+
+IMAGES = Kind(
+    unit="images",
+    sections={
+        "data": takes(data.load),
+        "augment": {"size": Key(REQUIRED, int), **takes(augment.Augmentation)},
+        "eval": takes(images.settings),
+    },
+    load=images.load,
+    stand_in=images.stand_in,
+    feed=images.feed,
+    check=images.check,
+    describe=images.describe,
+    evaluators=images.evaluators,
+    score=summary.score,
+)

@@ -10,17 +10,16 @@ from typing import Any
 from benchmarks import performance
 from benchmarks.harness import RESULTS
 from contrastive_jax import losses
+from contrastive_jax.evaluation import protocols
 
 ABLATIONS = RESULTS / "ablations"
 RUNS = ("digits", "cifar_cpu")
-PROTOCOLS = {
-    "kNN k=10": {"name": "knn", "k": 10},
-    "kNN k=20, T=0.07": {"name": "knn", "k": 20},
-    "kNN k=200, T=0.1": {"name": "knn", "k": 200},
-    "linear probe": {"name": "linear"},
-    "10 labels a class": {"name": "few-label"},
-}
-IN_README = ("kNN k=10", "linear probe", "10 labels a class")
+IN_README = (
+    {"name": "knn", "k": 10},
+    {"name": "linear"},
+    {"name": "few-label", "labels_per_class": 10},
+)
+PROTOCOLS = ({"name": "knn", "k": 20}, {"name": "knn", "k": 200}, *IN_README)
 PAIRS = 8192  # of the README's table of losses
 FAMILIES = ("NT-Xent", "CLIP", "SigLIP", "SupCon")
 SHOWN = 3  # differences in a row of claims, those that decide; table.md has all of them
@@ -46,29 +45,41 @@ def _commit(code: Mapping[str, Any]) -> str:
     return f"commit {code['commit'][:7]}" + " with changes" * bool(code["dirty"])
 
 
-def results_rows(protocols: Iterable[str]) -> list[Row]:
+def results_rows(chosen: Iterable[Mapping[str, Any]]) -> list[Row]:
     """Percent of the trained encoder, the untrained one and the pixels by each protocol."""
     rows = []
     for run in RUNS:
         kept = json.loads((RESULTS / f"{run}.json").read_text())
         link = f"[{run}.json](benchmarks/results/{run}.json), {provenance(kept)}"
-        for label in protocols:
-            scores = [
-                percent(kept["evaluations"], representation, PROTOCOLS[label])
+        for protocol in chosen:
+            found = [
+                evaluation(kept["evaluations"], representation, protocol)
                 for representation in ("trained", "untrained", "pixels")
             ]
-            rows.append([run, label, *scores, link])
+            label = protocols.label(found[0]["protocol"])
+            rows.append([run, label, *(f"{100 * value_of(row):.1f}" for row in found), link])
     return rows
 
 
-def percent(evaluations: Sequence[Mapping], representation: str, protocol: Mapping) -> str:
-    """The score of one row in percent. Rows of schema 1 have "accuracy" in place of "value"."""
+def evaluation(
+    evaluations: Sequence[Mapping[str, Any]], representation: str, protocol: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The row of a representation whose protocol has these values."""
     layer = "pixels" if representation == "pixels" else "features"
     for row in evaluations:
         found = (row["representation"], row["layer"]) == (representation, layer)
         if found and protocol.items() <= row["protocol"].items():
-            return f"{100 * row.get('value', row.get('accuracy')):.1f}"
+            return row
     raise KeyError(f"no row for {representation} and {protocol}")
+
+
+def value_of(row: Mapping[str, Any]) -> float:
+    """The score of a row; those of schema 1 call it "accuracy".
+
+    >>> value_of({"accuracy": 0.5}), value_of({"value": 0.25, "measure": "NMI"})
+    (0.5, 0.25)
+    """
+    return row["value"] if "value" in row else row["accuracy"]
 
 
 def claims_rows(ablations: Path = ABLATIONS) -> list[Row]:

@@ -49,8 +49,8 @@ def finished(tmp_path_factory, in_the_repository_of_a_module):
         patch.setenv("MPLBACKEND", "Agg")
         for cell in code:
             exec(compile(cell.replace(values, quick), NOTEBOOK.name, "exec"), scope)
+            assert "done" not in scope or scope["done"].returncode == 0, scope["done"].stderr
         scope["pyplot"].close("all")
-    assert scope["done"].returncode == 0, scope["done"].stderr
     assert scope["mean_loss"](scope["first"], scope["first"]) < 1.0
     words = ["export", str(folder / "runs" / "digits"), "--to", str(folder / "exported" / "digits")]
     assert export.main(words) == 0
@@ -102,14 +102,17 @@ def test_the_method_of_the_walk_through_is_trained_and_scored(tmp_path):
 
 
 def edit(root: Path, diff: str) -> None:
-    """Put the added lines of a diff behind the line that stands before them."""
+    """Apply a diff in which "..." stands for the rest of a line."""
     head, *lines = diff.splitlines()
     path = root / head.removeprefix("+++ ")
     text = path.read_text()
     for before, line in zip(lines, lines[1:], strict=False):
         if line.startswith("+"):
-            assert text.count(f"{before[1:]}\n") == 1, f"{path}: {before[1:]!r}"
-            text = text.replace(f"{before[1:]}\n", f"{before[1:]}\n{line[1:]}\n")
+            old = re.escape(before[1:]).replace(re.escape("..."), "(.*)")
+            new = line[1:].replace("...", r"\1")
+            new = new if before.startswith("-") else f"{before[1:]}\n{new}"
+            text, n = re.subn(f"^{old}$", new, text, flags=re.MULTILINE)
+            assert n == 1, f"{path} has no line {before[1:]!r}"
     path.write_text(text)
 
 

@@ -74,7 +74,8 @@ def make_plan(
       ConfigError: a config or a flag that cannot be run, or a folder of another one.
       DataError: no such data.
     """
-    assert table is not None and command.config is not None
+    assert table is not None
+    assert command.config is not None
     experiment = METHODS[table.experiment]
     configs = grid.configs(table, command.config, experiment.all_sections())
     chosen = grid.selected(table.cells, command.strings["only"])

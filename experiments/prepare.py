@@ -34,7 +34,7 @@ import numpy as np
 from contrastive_jax.data._errors import WITHOUT_DOWNLOAD, first_line, needs
 from contrastive_jax.data.tfds import find_prepared
 from contrastive_jax.errors import DataError
-from experiments.run.command_line import exit_with
+from experiments.run.command_line import exit_codes
 
 TIMEOUT_S = 10
 MAX_ARCHIVE_BYTES = 1 << 30  # unpacked; the published archives are 185 MB
@@ -328,4 +328,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    with exit_codes():
+        sys.exit(main(sys.argv))

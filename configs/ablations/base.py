@@ -12,9 +12,9 @@ LINEAR = {"layer": "features", "name": "linear"}
 COLUMNS = {
     "linear": LINEAR,
     "kNN": {"layer": "features", "name": "knn", "k": 10},
-    "validation": {"gauge": "knn_validation"},  # within the training set
-    "contrastive accuracy": {"gauge": "contrastive_accuracy"},
-    "entropy": {"gauge": "contrastive_entropy"},
+    "validation": {"logged": "knn_validation"},  # within the training set
+    "contrastive accuracy": {"logged": "contrastive_accuracy"},
+    "entropy": {"logged": "contrastive_entropy"},
 }
 SUPERVISED = {"loss.kind": "cross_entropy", "head.kind": "linear", "head.output_dim": 10}
 ONLY_AT_THE_END = 10**6

@@ -56,7 +56,7 @@ def _cells(config):
     temperature = config.loss.temperature
     return {
         "base": {},
-        "views apart": {"loss.views_apart": True},
+        "views apart": {"loss.views_separately": True},
         "four views": {"augment.n_views": 4, "train.epochs": config.train.epochs / 2},
         "rate x 2": {"optimizer.learning_rate": 2 * rate},
         "rate / 2": {"optimizer.learning_rate": rate / 2},

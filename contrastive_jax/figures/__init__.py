@@ -1,14 +1,15 @@
 """The pictures of a run as PNG files: NumPy arrays in, the path of the picture out.
 
-Colours are told apart by colour-blind readers (Okabe and Ito 2008; Petroff 2021), and no picture
-says by colour alone what it has to say. Matplotlib and scikit-learn are imported when first needed.
+Color-blind readers can tell the colors apart (Okabe and Ito 2008; Petroff 2021), and no picture
+says by color alone what it has to say. Matplotlib and scikit-learn are imported when first needed.
 """
 
 from contrastive_jax.figures.ablation import ablation
-from contrastive_jax.figures.comparisons import confusion_matrix, image_pairs, overlaid_curves
-from contrastive_jax.figures.images import neighbours, views_grid
+from contrastive_jax.figures.bars import cosine_histogram, score_bars
+from contrastive_jax.figures.confusion import confusion_matrix
+from contrastive_jax.figures.curves import curves
+from contrastive_jax.figures.images import image_pairs, neighbors, views_grid
 from contrastive_jax.figures.maps import embedding_map
-from contrastive_jax.figures.plots import cosine_histogram, curves, score_bars
 
 __all__ = [
     "ablation",
@@ -17,8 +18,7 @@ __all__ = [
     "curves",
     "embedding_map",
     "image_pairs",
-    "neighbours",
-    "overlaid_curves",
+    "neighbors",
     "score_bars",
     "views_grid",
 ]

@@ -7,10 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.figures.canvas import BLUE, GRAY, GREEN, INK, ORANGE, RED, PathLike, sheet
+from contrastive_jax.figures.canvas import (
+    BLUE,
+    GRAY,
+    GREEN,
+    INK,
+    ORANGE,
+    RED,
+    PathLike,
+    legend,
+    subplots,
+)
 
 Points = Mapping[tuple[str, ...], tuple[float, float]]  # (x[, series]) -> mean, half of its bar
-_COLOURS = (BLUE, ORANGE, GREEN, RED, GRAY, "#CC79A7", "#56B4E9")
+_COLORS = (BLUE, ORANGE, GREEN, RED, GRAY, "#CC79A7", "#56B4E9")
 _MARKERS = "osD^vPX"
 FORMS = ("bars", "lines", "matrix")
 
@@ -18,12 +28,12 @@ FORMS = ("bars", "lines", "matrix")
 def ablation(
     path: PathLike, points: Points, *, form: str = "bars", title: str, unit: str, axis: str = ""
 ) -> Path:
-    """What each setting of an ablation reached, as the papers draw it.
+    """Draw the score of each setting of an ablation, as the papers do.
 
     Args:
       path: of the PNG.
-      points: (x,) or (x, series) -> (mean, half the length of its error bar), in `unit`, drawn in
-        the order given; "matrix" takes (row, column).
+      points: (x,) or (x, series) -> (mean, half the length of its error bar), in `unit` and in the
+        order given; "matrix" takes (row, column).
       form: "bars", "lines" (x evenly spaced, joined within a series) or "matrix".
       title: of the picture.
       unit: of the means.
@@ -44,52 +54,57 @@ def ablation(
     if form == "matrix":
         series = xs if set(xs) == set(series) else series  # pairs: one order for both sides
         width = max(4.8, 2.4 + 0.75 * len(series))
-        with sheet(path, (width, max(3.4, 1.6 + 0.62 * len(xs)))) as (axes,):
+        with subplots(path, (width, max(3.4, 1.6 + 0.62 * len(xs)))) as (axes,):
             _matrix(axes, points, xs, series, unit)
             axes.set_title(_folded(title, width))
         return Path(path)
     ticks = [textwrap.fill(x, 12, break_long_words=False) for x in xs]
-    longest = max(len(line) for tick in ticks for line in tick.splitlines())
-    a_tick = max(0.42 * max(1.6, len(series)), 0.09 * longest + 0.1)  # inches
-    width = min(max(4.8, 1.4 + a_tick * len(xs)), 16.0)
-    with sheet(path, (width, 3.4)) as (axes,):
-        for number, name in enumerate(series):
-            own = [(i, points.get((x, name), points.get((x,)))) for i, x in enumerate(xs)]
-            drawn = [(i, *point) for i, point in own if point is not None]
-            _series(axes, np.array(drawn), number, len(series), name, form)
+    width = _width(ticks, len(series))
+    with subplots(path, (width, 3.4)) as (axes,):
+        handles = [_series(axes, points, xs, series, name, form) for name in series]
         axes.set_xticks(range(len(xs)), ticks)
         axes.set(title=_folded(title, width), ylabel=unit, xlabel=axis, xlim=(-0.6, len(xs) - 0.4))
-        low, high = _range(points)
-        axes.set_ylim(low, high)
+        axes.set_ylim(*_range(points))
         axes.grid(True, axis="y")
         if len(series) > 1:
-            axes.figure.legend(loc="outside lower center", ncols=min(4, len(series)))
+            legend(axes.figure, handles, series, columns=min(4, len(series)))
     return Path(path)
 
 
+def _width(ticks: Sequence[str], n_series: int) -> float:
+    """Return the inches that hold the bars and the labels of the ticks."""
+    longest = max(len(line) for tick in ticks for line in tick.splitlines() or [""])
+    of_a_tick = max(0.42 * max(1.6, n_series), 0.09 * longest + 0.1)
+    return min(max(4.8, 1.4 + of_a_tick * len(ticks)), 16.0)
+
+
 def _folded(title: str, width: float) -> str:
-    """In lines that a sheet of so many inches holds, its left margin aside."""
+    """Fold a title into lines for a figure of so many inches, its left margin aside."""
     return textwrap.fill(title, int(8 * width - 12))
 
 
 def _range(points: Points) -> tuple[float, float]:
-    """Room for all bars, not from zero: the differences are the point."""
+    """Return limits that hold all bars, not from zero: the differences are the point."""
     ends = [end for mean, half in points.values() for end in (mean - half, mean + half)]
     room = max(0.15 * (max(ends) - min(ends)), 0.5)
     return min(ends) - room, max(ends) + room
 
 
-def _series(axes: Any, drawn: np.ndarray, number: int, count: int, name: str, form: str) -> None:
-    x, mean, half = drawn.T
-    colour = _COLOURS[number % len(_COLOURS)]
+def _series(
+    axes: Any, points: Points, xs: Sequence[str], series: Sequence[str], name: str, form: str
+) -> Any:
+    """Draw the points of one series; one of (x,) belongs to every series."""
+    found = [(i, points.get((x, name), points.get((x,)))) for i, x in enumerate(xs)]
+    x, mean, half = np.array([(i, *point) for i, point in found if point is not None]).T
+    number, count = series.index(name), len(series)
+    color = _COLORS[number % len(_COLORS)]
     error = {"ecolor": INK, "elinewidth": 0.9, "capsize": 2.5}
     if form == "lines":
         marker = _MARKERS[number % len(_MARKERS)]
-        axes.errorbar(x, mean, half, color=colour, marker=marker, markersize=4, label=name, **error)
-        return
+        return axes.errorbar(x, mean, half, color=color, marker=marker, markersize=4, **error)
     width = 0.8 / count
     place = x + (number - (count - 1) / 2) * width
-    axes.bar(place, mean, 0.92 * width, color=colour, label=name, yerr=half, error_kw=error)
+    return axes.bar(place, mean, 0.92 * width, color=color, yerr=half, error_kw=error)
 
 
 def _matrix(axes: Any, points: Points, xs: Sequence[str], series: Sequence[str], unit: str) -> None:
@@ -100,9 +115,9 @@ def _matrix(axes: Any, points: Points, xs: Sequence[str], series: Sequence[str],
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
-            colour = "white" if value < middle else INK
+            color = "white" if value <= middle else INK
             text = f"{value:.1f}"
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(len(series)), series)
     axes.set_yticks(range(len(xs)), xs)
     axes.figure.colorbar(image, ax=axes, label=unit)

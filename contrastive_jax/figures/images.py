@@ -1,4 +1,8 @@
-"""Pictures of images: random views, nearest neighbours."""
+"""Pictures of images: random views, nearest neighbors, pairs.
+
+Images have any number of channels: 1 is gray, 3 are RGB, 4 are RGBA; of 2 or more than 4 the mean
+is drawn in gray, and the title says so. Labels may be missing, or -1 for unlabeled images.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,19 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.figures.canvas import BLUE, RED, PathLike, class_name, mosaic, tile
+from contrastive_jax.figures.canvas import (
+    BLUE,
+    FAINT,
+    RED,
+    PathLike,
+    channels_note,
+    class_name,
+    draw_image,
+    image_axes,
+    shortened,
+)
 
 
 def views_grid(
-    path: PathLike, image_BHWC: np.ndarray, views_BVHWC: np.ndarray, names: Sequence[str]
+    path: PathLike,
+    image_BHWC: np.ndarray,
+    views_BVHWC: np.ndarray,
+    names: Sequence[str] | None = None,
 ) -> Path:
-    """Images and their random views, a column for each image.
+    """Draw images and their random views, a column for each image.
 
     Args:
-        path: of the PNG.
-        image_BHWC: uint8, 1 or 3 channels.
-        views_BVHWC: float in [0, 1], of any size.
-        names: what to write over each column.
+      path: of the PNG.
+      image_BHWC: uint8.
+      views_BVHWC: float in [0, 1], of any size.
+      names: what to write over each column, None for nothing.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -29,74 +46,141 @@ def views_grid(
     n, n_views = views_BVHWC.shape[:2]
     pitch, left = 1.08, 0.75
     size = (0.95 * (left + n * pitch) + 0.1, 0.95 * (n_views + 1) * pitch + 0.65)
-    with mosaic(path, size, "Training images and their random views") as axes:
+    title = _lines("Training images and their random views", image_BHWC)
+    with image_axes(path, size, title) as axes:
         for row in range(n_views + 1):
-            title = "original" if row == 0 else f"view {row}"
-            axes.text(left - 0.1, (row + 0.5) * pitch, title, ha="right", va="center")
+            text = "original" if row == 0 else f"view {row}"
+            axes.text(left - 0.1, (row + 0.5) * pitch, text, ha="right", va="center")
             for column in range(n):
                 image = image_BHWC[column] if row == 0 else views_BVHWC[column, row - 1]
-                tile(axes, image, left + column * pitch, row * pitch)
-        for column in range(n):
+                draw_image(axes, image, left + column * pitch, row * pitch)
+        for column, name in enumerate(names or ()):
             x = left + column * pitch + 0.5
-            axes.text(x, -0.08, names[column], ha="center", va="bottom", fontsize=8)
+            text = shortened(str(name), 14)
+            axes.text(x, -0.08, text, ha="center", va="bottom", fontsize=8)
         axes.set(xlim=(-0.05, left + n * pitch), ylim=((n_views + 1) * pitch, -0.3))
     return Path(path)
 
 
-def neighbours(
+def neighbors(
     path: PathLike,
     query_images: np.ndarray,
-    neighbour_images: np.ndarray,
-    query_labels: np.ndarray,
-    neighbour_labels: np.ndarray,
-    class_names: Sequence[str],
+    neighbor_images: np.ndarray,
+    query_labels: np.ndarray | None = None,
+    neighbor_labels: np.ndarray | None = None,
+    class_names: Sequence[str] = (),
     similarity: np.ndarray | None = None,
 ) -> Path:
-    """Test images and their nearest training images, a blue frame for the right class.
+    """Draw test images and their nearest training images, a blue frame for the right class.
 
-    A neighbour of another class has an orange frame and its class printed below.
+    A neighbor of another class has an orange frame and its class printed below. Where one of the
+    two is unlabeled the frame is gray.
 
     Args:
-        path: of the PNG.
-        query_images: [Q, H, W, C] uint8.
-        neighbour_images: [Q, K, H, W, C] uint8, nearest first.
-        query_labels, neighbour_labels: [Q] and [Q, K] integers.
-        class_names: of the classes.
-        similarity: [Q, K] cosines, None to print none.
+      path: of the PNG.
+      query_images: [Q, H, W, C] uint8.
+      neighbor_images: [Q, K, H, W, C] uint8, nearest first.
+      query_labels, neighbor_labels: [Q] and [Q, K] integers; None where there are none.
+      class_names: of the classes.
+      similarity: [Q, K] cosines, None to print none.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     image, near = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 2, 8, 8, 3), np.uint8)
     ...     labels = np.array([0]), np.array([[0, 1]])
-    ...     neighbours(f"{folder}/near.png", image, near, *labels, ["cat", "dog"]).name
+    ...     neighbors(f"{folder}/near.png", image, near, *labels, ["cat", "dog"]).name
     'near.png'
     """
-    given = similarity is not None
-    n_queries, n_near = neighbour_labels.shape
+    n_queries, n_near = neighbor_images.shape[:2]
+    label_Q = _labels(query_labels, (n_queries,))
+    label_QK = _labels(neighbor_labels, (n_queries, n_near))
     halves = 1 if n_queries < 4 else 2
     lines = -(-n_queries // halves)
     pitch_x, pitch_y, gap, right = 1.16, 1.5, 0.25, 0.5
     block = (n_near + 1) * pitch_x + gap
     span = halves * (block + right) - right
     size = (0.85 * span + 0.2, 0.85 * lines * pitch_y + 0.6)
-    title = "Test images (left) and their nearest training images\n"
-    title += "blue: same class, orange: another" + (", number: cosine" if given else "")
-    with mosaic(path, size, title) as axes:
+    legend = _legend(bool(np.any(label_Q >= 0)), similarity is not None)
+    title = _lines("Test images (left) and their nearest training images", query_images, legend)
+    with image_axes(path, size, title) as axes:
         for q in range(n_queries):
             x0, y = (q // lines) * (block + right), (q % lines) * pitch_y
-            tile(axes, query_images[q], x0, y)
-            _caption(axes, x0, y, class_name(class_names, query_labels[q]), weight="bold")
+            draw_image(axes, query_images[q], x0, y)
+            if label_Q[q] >= 0:
+                _caption(axes, x0, y, class_name(class_names, label_Q[q], 11), weight="bold")
             for k in range(n_near):
                 x = x0 + (k + 1) * pitch_x + gap
-                label = neighbour_labels[q, k]
-                right_class = label == query_labels[q]
-                words = [f"{similarity[q, k]:.2f}"] if given else []
-                words += [] if right_class else [class_name(class_names, label)]
-                colour = BLUE if right_class else RED
-                tile(axes, neighbour_images[q, k], x, y, frame=colour)
-                _caption(axes, x, y, "\n".join(words), color=colour)
+                frame, name = _judged(label_Q[q], label_QK[q, k], class_names)
+                cosine = [] if similarity is None else [f"{similarity[q, k]:.2f}"]
+                draw_image(axes, neighbor_images[q, k], x, y, frame=frame)
+                style = {} if frame == FAINT else {"color": frame}
+                _caption(axes, x, y, "\n".join(cosine + name), **style)
         axes.set(xlim=(-0.1, span), ylim=(lines * pitch_y - 0.05, -0.1))
     return Path(path)
+
+
+def image_pairs(
+    path: PathLike,
+    image_P2HWC: np.ndarray,
+    label_P2: np.ndarray | None,
+    cosine_P: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+) -> Path:
+    """Draw pairs of images side by side, with their classes and their cosine below.
+
+    Args:
+      path: of the PNG.
+      image_P2HWC: uint8 [P, 2, H, W, C], at least one pair.
+      label_P2: integers; None where there are none.
+      cosine_P: of each pair.
+      class_names: of the classes.
+      title: of the picture.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pair = np.zeros((1, 2, 8, 8, 1), np.uint8), np.array([[0, 1]]), np.array([0.9])
+    ...     image_pairs(f"{folder}/pairs.png", *pair, ["cat", "dog"], "Hardest negatives").name
+    'pairs.png'
+    """
+    columns = min(4, len(cosine_P))
+    lines = -(-len(cosine_P) // columns)
+    pitch_x, pitch_y = 2.5, 1.62
+    span = columns * pitch_x - 0.45
+    size = (0.78 * span + 0.2, 0.78 * lines * pitch_y + 0.5)
+    with image_axes(path, size, _lines(title, image_P2HWC)) as axes:
+        for p, (images, cosine) in enumerate(zip(image_P2HWC, cosine_P, strict=True)):
+            x, y = p % columns * pitch_x, p // columns * pitch_y
+            for side in (0, 1):
+                draw_image(axes, images[side], x + 1.03 * side, y)
+            labels = [] if label_P2 is None else dict.fromkeys(label_P2[p].tolist())
+            names = [class_name(class_names, label, 13) for label in labels]
+            text = "\n".join([*([" | ".join(names)] if names else []), f"{cosine:.3f}"])
+            axes.text(x + 1.015, y + 1.06, text, ha="center", va="top", fontsize=7)
+        axes.set(xlim=(-0.05, span), ylim=(lines * pitch_y - 0.05, -0.1))
+    return Path(path)
+
+
+def _lines(title: str, images: np.ndarray, more: str = "") -> str:
+    """A title, a line for what explains it, and one where channels are not shown as they are."""
+    return "\n".join(line for line in (title, more, channels_note(images.shape[-1])) if line)
+
+
+def _legend(labeled: bool, cosines: bool) -> str:
+    classes = ["blue: same class, orange: another"] if labeled else []
+    return ", ".join(classes + ["number: cosine"] * cosines)
+
+
+def _labels(label: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    return np.full(shape, -1) if label is None else np.asarray(label)
+
+
+def _judged(query: int, neighbor: int, class_names: Sequence[str]) -> tuple[str, list[str]]:
+    """The color of a neighbor's frame, and the class to print below it."""
+    if query < 0 or neighbor < 0:
+        return FAINT, [class_name(class_names, neighbor, 11)] if neighbor >= 0 else []
+    same = query == neighbor
+    return BLUE if same else RED, [] if same else [class_name(class_names, neighbor, 11)]
 
 
 def _caption(axes: Any, x: float, y: float, text: str, **style: str) -> None:

@@ -6,33 +6,43 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.figures.canvas import FAINT, PathLike, class_name, sheet
-
-_CLASS_COLOURS = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+from contrastive_jax.figures.canvas import (
+    FAINT,
+    GRAY,
+    PathLike,
+    class_name,
+    legend,
+    palette,
+    subplots,
 )
-_MARKERS = "os^DvPX*<>"  # colour alone does not tell ten classes apart for everyone
+
+_MARKERS = "os^DvPX*<>"  # color alone does not tell ten classes apart for everyone
+_ROWS = 2000  # points at most
+_TSNE_ROWS = 5  # t-SNE of fewer says nothing
+_LEGEND_CLASSES = 20
 
 
 def embedding_map(
     path: PathLike,
     features_ND: np.ndarray,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     class_names: Sequence[str],
     seed: int,
 ) -> Path:
-    """Two maps of a representation, by PCA and by t-SNE, coloured by class.
+    """Draw two maps of a representation, by PCA and by t-SNE, colored by class.
 
-    Rows are scaled to unit length first, so that both maps look at cosines. At most 2,000 of them
-    are drawn, chosen by the seed.
+    Rows are scaled to unit length first, so that both maps are of cosines. At most 2,000 of them
+    are shown, chosen by the seed; fewer than 5 get the PCA alone.
 
     Args:
-        path: of the PNG.
-        features_ND: N >= 3 rows.
-        labels: [N] integers; below 0 is drawn as unlabelled.
-        class_names: of the classes.
-        seed: of the choice of rows and of t-SNE.
+      path: of the PNG.
+      features_ND: at least one row.
+      labels: [N] integers, below 0 for unlabeled; None where there are none.
+      class_names: of the classes.
+      seed: of the choice of rows and of t-SNE.
+
+    Raises:
+      ValueError: there are no rows, or a number is not finite.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -40,43 +50,39 @@ def embedding_map(
     ...     embedding_map(f"{folder}/map.png", np.eye(8), np.arange(8) % 2, names, seed=0).name
     'map.png'
     """
-    if len(features_ND) < 3:
-        raise ValueError(f"a map of {len(features_ND)} rows says nothing: give at least 3")
-    kept = np.random.default_rng(seed).permutation(len(features_ND))[:2000]
-    x_ND = np.asarray(features_ND, np.float32)[kept]
-    x_ND = x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
-    label_N = np.asarray(labels)[kept]
-    label_N = np.where(label_N < len(class_names), label_N, -1).clip(min=-1)
-    pca_N2, explained = _pca(x_ND)
-    maps = (
-        (f"PCA ({explained:.0%} of the variance)", pca_N2),
-        ("t-SNE of cosine distances", _tsne(x_ND, pca_N2, seed)),
-    )
-    with sheet(path, (9.6, 4.9), 1, 2) as all_axes:
+    if not len(features_ND) or not np.isfinite(features_ND).all():
+        raise ValueError(f"a map needs rows of finite features, not {len(features_ND)} such rows")
+    kept = np.random.default_rng(seed).permutation(len(features_ND))[:_ROWS]
+    label_N = np.full(len(kept), -1) if labels is None else np.asarray(labels)[kept].clip(min=-1)
+    count = f"{len(kept):,} image{'s' * (len(kept) > 1)}"
+    maps = _maps(np.asarray(features_ND, np.float32)[kept], seed)
+    with subplots(path, (4.8 * len(maps), 4.9), 1, len(maps)) as all_axes:
         for axes, (title, xy_N2) in zip(all_axes, maps, strict=True):
-            _scatter(axes, xy_N2, label_N, class_names)
-            axes.set(title=f"{title}, {len(kept):,} images", xticks=[], yticks=[])
+            handles = _scatter(axes, xy_N2, label_N)
+            axes.set(title=f"{title}, {count}", xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=FAINT)
-        handles, names = all_axes[0].get_legend_handles_labels()
-        if len(names) <= 20:
-            n_rows = -(-len(names) * (max(map(len, names)) + 5) // 120)
-            style = {"ncols": -(-len(names) // n_rows), "markerscale": 2, "handletextpad": 0.1}
-            all_axes[0].figure.legend(handles, names, loc="outside lower center", **style)
+        names = [class_name(class_names, label) for label in np.unique(label_N)]
+        if 1 < len(names) <= _LEGEND_CLASSES or label_N[0] >= 0 and len(names) == 1:
+            letters = 60 * len(maps)
+            n_rows = -(-len(names) * (max(map(len, names)) + 5) // letters)
+            legend(all_axes[0].figure, handles, names, columns=-(-len(names) // n_rows))
     return Path(path)
 
 
-def palette(n: int) -> Sequence[Any]:
-    """Colours for n kinds of thing, apart from one another where n allows it."""
-    from matplotlib import colormaps
-
-    few = n <= len(_CLASS_COLOURS)
-    return _CLASS_COLOURS if few else list(colormaps["turbo"](np.linspace(0, 1, n)))
+def _maps(x_ND: np.ndarray, seed: int) -> list[tuple[str, np.ndarray]]:
+    """(title, points [N, 2]) of each map."""
+    x_ND = x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
+    pca_N2, explained = _pca(x_ND)
+    maps = [(f"PCA ({explained:.0%} of the variance)", pca_N2)]
+    if len(x_ND) >= _TSNE_ROWS:
+        maps.append(("t-SNE of cosine distances", _tsne(x_ND, pca_N2, seed)))
+    return maps
 
 
 def _pca(x_ND: np.ndarray) -> tuple[np.ndarray, float]:
-    """The first two principal components [N, 2] and their share of the variance."""
-    centred = x_ND - x_ND.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    """Return the first two principal components [N, 2] and their share of the variance."""
+    centered = x_ND - x_ND.mean(axis=0)
+    u, s, _ = np.linalg.svd(centered, full_matrices=False)
     scores = (u * s)[:, :2]
     share = float(np.sum(s[:2] ** 2) / max(np.sum(s**2), 1e-12))
     return np.pad(scores, ((0, 0), (0, 2 - scores.shape[1]))), share
@@ -93,13 +99,16 @@ def _tsne(x_ND: np.ndarray, pca_N2: np.ndarray, seed: int) -> np.ndarray:
         return TSNE(perplexity=perplexity, **options).fit_transform(x_ND)
 
 
-def _scatter(axes: Any, xy_N2: np.ndarray, label_N: np.ndarray, names: Sequence[str]) -> None:
+def _scatter(axes: Any, xy_N2: np.ndarray, label_N: np.ndarray) -> list[Any]:
+    """Draw the points of each class in a color and a marker, unlabeled ones in gray."""
     classes = np.unique(label_N)
-    colours = palette(len(classes))
+    known = classes[classes >= 0]
+    colors = dict(zip(known, palette(len(known)), strict=False))
     style = {"s": 10 if len(xy_N2) > 500 else 20, "linewidths": 0}
+    drawn = []
     for i, label in enumerate(classes):
         x_N, y_N = xy_N2[label_N == label].T
-        marker = _MARKERS[i % len(_MARKERS)]
-        axes.scatter(
-            x_N, y_N, marker=marker, color=colours[i], label=class_name(names, label), **style
-        )
+        color = colors.get(label, GRAY)
+        marker = "." if label < 0 else _MARKERS[i % len(_MARKERS)]
+        drawn.append(axes.scatter(x_N, y_N, marker=marker, color=[color], **style))
+    return drawn

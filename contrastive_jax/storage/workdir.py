@@ -1,4 +1,4 @@
-"""The folder of one run: made once, held by one process, its files never half written."""
+"""The folder of one run: lock it, replace its files in one step."""
 
 import fcntl
 import json
@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,16 @@ def prepare(path: str | os.PathLike[str]) -> Path:
     """Make the workdir if need be and return its absolute path, proven writable.
 
     Args:
-        path: the folder, relative or absolute; `~` is expanded.
+      path: the folder, relative or absolute; `~` is expanded.
 
     Raises:
-        ConfigError: the path is empty, remote (`gs://`), a file or under one, or not writable.
+      ConfigError: the path is empty, remote (`gs://`), a file or under one, or not writable.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     workdir = prepare(folder + "/runs/first")
-        ...     workdir.is_absolute(), workdir.is_dir()
-        (True, True)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     workdir = prepare(folder + "/runs/first")
+    ...     workdir.is_absolute(), workdir.is_dir()
+    (True, True)
     """
     text = os.fspath(path)
     if not text:
@@ -64,21 +63,20 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
     On a mounted bucket the kernel speaks for one host only: start one run per folder there.
 
     Args:
-        path: an existing workdir.
+      path: an existing workdir.
 
     Raises:
-        WorkdirBusyError: at once, when another process holds it, naming its pid and host.
-        ConfigError: the file system cannot lock.
+      WorkdirBusyError: at once, when another process holds it, naming its pid and host.
+      ConfigError: the file system cannot lock.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, lock(folder):
-        ...     (Path(folder) / ".lock").exists()
-        True
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, lock(folder):
+    ...     (Path(folder) / ".lock").exists()
+    True
     """
     file = Path(path) / ".lock"
     try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise ConfigError(f"Cannot open {file}: {_reason(error)}.") from error
     try:
@@ -120,26 +118,33 @@ def holder(path: str | os.PathLike[str]) -> str:
         return "its pid is not known yet"
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part.
+def replace_file(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Replace a file in one step: a reader sees the old content or the new, never a part.
+
+    The new content survives a power cut, and the file has the mode that the umask gives, whatever
+    `write` does with modes.
 
     Args:
-        path: the file; its folder must exist.
-        text: the whole new content, written as UTF-8.
+      path: the file; its folder must exist.
+      write: writes the whole content to the path that it is given, a temporary file beside `path`.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_text(folder + "/note.txt", "kept")
-        ...     Path(folder, "note.txt").read_text()
-        'kept'
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     target = Path(folder, "weights.bin")
+    ...     replace_file(target, lambda temporary: temporary.write_bytes(b"123"))
+    ...     target.read_bytes()
+    b'123'
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        temporary.unlink(missing_ok=True)  # left by a process of this number that was killed
+        temporary.touch()
+        mode = temporary.stat().st_mode  # 0666 without the bits of the umask
+        write(temporary)
+        if temporary.stat().st_mode != mode:  # not every mounted file system can change it
+            os.chmod(temporary, mode)
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # else a power cut may keep the rename and lose the content
         os.replace(temporary, target)
     except BaseException:
@@ -147,23 +152,38 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         raise
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in one atomic step.
+
+    Args:
+      path: the file; its folder must exist.
+      text: the whole new content, written as UTF-8.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(folder + "/note.txt", "kept")
+    ...     Path(folder, "note.txt").read_text()
+    'kept'
+    """
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Write `obj` as indented, standard JSON in one atomic step.
 
     Args:
-        path: the file; its folder must exist.
-        obj: dicts, lists, strings, finite numbers; arrays and scalars of numpy or JAX are
-            written as lists and numbers.
+      path: the file; its folder must exist.
+      obj: dicts, lists, strings, finite numbers; arrays and scalars of numpy or JAX are
+        written as lists and numbers.
 
     Raises:
-        ValueError: a number is NaN or infinite; the message names its place.
+      ValueError: a number is NaN or infinite; the message names its place.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_json(folder + "/knn.json", {"accuracy": 0.5, "k": 20})
-        ...     read_json(folder + "/knn.json")
-        {'accuracy': 0.5, 'k': 20}
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(folder + "/knn.json", {"accuracy": 0.5, "k": 20})
+    ...     read_json(folder + "/knn.json")
+    {'accuracy': 0.5, 'k': 20}
     """
     plain = _plain(obj, at="")
     write_text(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
@@ -185,20 +205,19 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Args:
-        path: the file.
+      path: the file.
 
     Raises:
-        ConfigError: the content is not JSON.
-        FileNotFoundError: there is no such file.
+      ConfigError: the content is not JSON.
+      FileNotFoundError: there is no such file.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_text(folder + "/config.json", "[1, 2]")
-        ...     read_json(folder + "/config.json")
-        [1, 2]
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(folder + "/config.json", "[1, 2]")
+    ...     read_json(folder + "/config.json")
+    [1, 2]
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}): repair or remove it.") from error
+        raise ConfigError(f"{path} is not valid JSON ({error}): restore it from a copy.") from error

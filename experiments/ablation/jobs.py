@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from contrastive_jax import data
 from contrastive_jax.errors import RunError
-from contrastive_jax.storage import metrics, workdir
+from contrastive_jax.storage import jsonl, workdir
 from experiments.ablation import grid, results
-from experiments.run import lifecycle
+from experiments.run import lifecycle, resume
+from experiments.run.build import Run
 from experiments.run.signals import STOPPED, StopSignal
 
 INCOMPLETE = 1  # some runs crashed twice
@@ -57,7 +59,7 @@ def rows_of(plan: Plan) -> list[results.Row]:
     for job in plan.jobs:
         summary = summary_of(job)
         if summary:
-            log = metrics.read_jsonl(job.folder / "metrics.jsonl")
+            log = jsonl.read_jsonl(job.folder / "metrics.jsonl")
             rows.append(results.row(plan.grid, job.cell, job.seed, summary, log))
     return rows
 

@@ -56,7 +56,7 @@ def _measure(
     if "logged" in spec:
         values = [line[spec["logged"]] for line in log if line.get(spec["logged"]) is not None]
         if not values:
-            raise ValueError(f"column {name!r}: no row of metrics.jsonl has {spec['gauge']!r}")
+            raise ValueError(f"column {name!r}: no row of metrics.jsonl has {spec['logged']!r}")
         return {"value": values[-1], "logged": spec["logged"]}
     for evaluation in summary["evaluations"]:
         protocol = {**evaluation["protocol"], "layer": evaluation["layer"]}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contrastive_jax.errors import ConfigError
-from contrastive_jax.storage import metrics, workdir
+from contrastive_jax.storage import jsonl, workdir
 from experiments.run import command_line, restore
 
 OF_OWN_DATA = ("summary", "linear_probe", "evaluation")  # results/*.json, first choice first
@@ -106,7 +106,7 @@ def _read_run(folder: Path, name: str) -> Run:
         config={k: v for k, v in command_line.leaves(description["config"]) if "[" not in k},
         command=str(description.get("command", "")),
         versions=description.get("versions", {}),
-        history=metrics.read_jsonl(log) if log.is_file() else [],
+        history=jsonl.read_jsonl(log) if log.is_file() else [],
         results={key: value for key, value in results.items() if _has_evaluations(value)},
         other_results={key: v for key, v in results.items() if not _has_evaluations(v)},
         figures={path.stem: path for path in sorted((folder / "figures").glob("*.png"))},

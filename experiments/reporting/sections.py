@@ -130,7 +130,7 @@ def _curves(runs: Sequence[Run], scratch: Path) -> Html:
     histories = {run.name: run.history for run in runs if run.history}
     if not histories:
         return Html()
-    path = figures.overlaid_curves(scratch / "curves.png", histories)
+    path = figures.curves(scratch / "curves.png", histories)
     caption = "Metrics of the training batches against the step; long ones faint, under their "
     caption += "moving average. The test set has no part in them."
     return page.figures([page.figure(path, caption)])

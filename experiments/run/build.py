@@ -26,7 +26,7 @@ SHARED_SECTIONS: Sections = {
 
 
 class Kind(NamedTuple):
-    """A kind of data: how it is read, fed and scored, whatever the method. See scoring/images.py."""
+    """A kind of data: how it is read, fed and scored, whatever the method."""
 
     unit: str  # of progress: "images"
     sections: Sections  # of the data, and of how it is shown and scored

@@ -80,7 +80,7 @@ def _claim_folder(
 
 
 def _build(experiment: Experiment, command: Command) -> tuple[Run, dict[str, Any]]:
-    """Build the run and ask everything that scoring and drawing will need, before the first step."""
+    """Build the run, and ask before the first step all that scoring and drawing will need."""
     assert command.config is not None
     with multihost.agreed() as shared, command_line.bad_values():
         build.check_batch(command.config.data.batch_size, build.make_mesh())
@@ -164,7 +164,7 @@ def _score(
     folder: Path,
     description: Mapping[str, Any],
 ) -> dict[str, Any] | None:
-    """Score and draw a run whose training has ended; None if it was stopped before its last step."""
+    """Score and draw a run whose training has ended; None if it was stopped before that."""
     sha256 = digest(finished.state)
     print(f"step {finished.step}, state sha256 {sha256}", flush=True)
     if finished.step < run.plan.steps:

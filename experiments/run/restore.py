@@ -1,4 +1,4 @@
-"""A run opened by its folder: method and config from its config.json, a state of its checkpoints."""
+"""A run opened by its folder: method and config from its config.json, a state of its steps."""
 
 import os
 import sys
@@ -204,7 +204,7 @@ def _changed(trained: ConfigDict, given: ConfigDict) -> list[str]:
 
 
 def checkpoint(run: Run, folder: Path, wanted: str = "latest") -> Restored:
-    """Restore the checkpoint "latest", "best" or of a step; damaged ones are skipped with a warning.
+    """Restore the checkpoint "latest", "best" or of a step; skip damaged ones with a warning.
 
     Raises:
       CheckpointError: none can be trusted, or there is none. ConfigError: no such step.

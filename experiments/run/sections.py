@@ -80,38 +80,36 @@ def complete(config: ConfigDict, sections: Sections) -> ConfigDict:
         without a default that is missing; a number that is not finite.
     """
     check_names("section", set(config), set(sections))
-    whole = ConfigDict(config.to_dict(preserve_field_references=False))
-    whole.update(config.copy_and_resolve_references())
+    whole = config.copy_and_resolve_references()
     with whole.unlocked():
         for name, section in sections.items():
-            values = whole.setdefault(name, ConfigDict()) if name not in whole else whole[name]
-            keys = keys_of(section, values, name)
-            check_names(f"key of {name!r}", set(values), set(keys))
-            for key, (default, kind) in keys.items():
-                if key in values:
-                    values[key] = _as_float(values[key], default, values, key)
-                elif default is REQUIRED:
-                    raise ConfigError(f"The config has no {name}.{key}, which has no default.")
-                else:
-                    values[key] = _typed(default, kind)
+            if name not in whole:
+                whole[name] = ConfigDict()
+            keys = keys_of(section, whole[name], name)
+            check_names(f"key of {name!r}", set(whole[name]), set(keys))
+            whole[name] = _completed(name, whole[name], keys)
     for key, value in leaves(whole):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"--config.{key} is {value}; give a finite number.")
     return whole
 
 
-def _as_float(value: Any, default: Any, values: ConfigDict, key: str) -> Any:
-    """An int where the default is a float becomes one, so that its overrides may be fractions."""
-    if type(value) is int and type(default) is float:
-        del values[key]
-        return float(value)
-    return value if value is not None else values.get_ref(key)
+def _completed(name: str, values: ConfigDict, keys: Keys) -> ConfigDict:
+    section = ConfigDict()
+    for key, (default, kind) in keys.items():
+        if default is REQUIRED and values.get(key) is None:
+            raise ConfigError(f"The config has no {name}.{key}, and it has no default.")
+        value = values[key] if key in values else default
+        # An int where the default is a float becomes one, so that overrides may be fractions.
+        whole_number = type(value) is int and type(default) is float
+        section[key] = float(value) if whole_number else _typed(value, kind)
+    return section
 
 
-def _typed(default: Any, kind: Any) -> Any:
-    """A default as it stands in a config: None remembers the type of what may take its place."""
-    if default is not None:
-        return default
+def _typed(value: Any, kind: Any) -> Any:
+    """A value as it stands in a config: None remembers the type of what may take its place."""
+    if value is not None:
+        return value
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     scalars = [option for option in options if option in _SCALARS]
     return config_dict.placeholder(scalars[0] if scalars else tuple)
@@ -185,9 +183,9 @@ def unset(config: ConfigDict, sections: Sections, key: str) -> None:
 def check_names(kind: str, given: set[str], known: set[str]) -> None:
     """Refuse a name that does not exist, naming the nearest one and all others.
 
-    >>> check_names("key of 'loss'", {"temprature"}, {"kind", "temperature"})
+    >>> check_names("key of 'loss'", {"knd"}, {"kind", "temperature"})
     Traceback (most recent call last):
-    contrastive_jax.errors.ConfigError: 'temprature' is no key of 'loss'; did you mean 'temperature'?
+    contrastive_jax.errors.ConfigError: 'knd' is no key of 'loss'; did you mean 'kind'?
     It has: kind, temperature.
     """
     for name in sorted(given - known):

@@ -5,6 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from contrastive_jax.storage.jsonl import JsonlWriter
+from contrastive_jax.storage.tensorboard import TensorBoardWriter
+from contrastive_jax.storage.wandb import WandbWriter
+
 
 class Settings(NamedTuple):
     """Which writers a run has beside metrics.jsonl."""
@@ -44,11 +48,11 @@ def open_writers(
     Returns:
       A function (step, row) that writes a row to all of them.
     """
-    from contrastive_jax.storage.metrics import JsonlWriter, TensorBoardWriter
-
     writers: list[Any] = [JsonlWriter(folder / "metrics.jsonl", resume_step)]
     if chosen.tensorboard:
         writers.append(TensorBoardWriter(folder / "tensorboard", resume_step))
+    if chosen.wandb is not None:
+        writers.append(WandbWriter(folder, name, config, chosen.wandb))
     for writer in writers:
         stack.callback(writer.close)
 

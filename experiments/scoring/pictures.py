@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from contrastive_jax import figures, training
-from contrastive_jax.evaluation import neighbors
-from contrastive_jax.storage import metrics
+from contrastive_jax.evaluation import neighbors, protocols
+from contrastive_jax.storage import jsonl
 from contrastive_jax.training import compiler_options
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
@@ -47,7 +47,7 @@ def draw(
         "neighbors": partial(_draw_neighbors, run, trained),
     }
     if rows:
-        drawings["scores"] = lambda path: figures.score_bars(path, rows)
+        drawings["scores"] = lambda path: figures.score_bars(path, rows, protocols.label)
     for layer in trained[1]:
         drawings[f"map_{layer}"] = partial(_draw_map, run, trained[1][layer])
     for name, drawing in drawings.items():
@@ -76,11 +76,11 @@ def _draw_cosines(run: Run, state: TrainState, path: Path) -> None:
 
 
 def _draw_curves(folder: Path, path: Path) -> None:
-    figures.curves(path, metrics.read_jsonl(folder / "metrics.jsonl"))
+    figures.curves(path, {"run": jsonl.read_jsonl(folder / "metrics.jsonl")})
 
 
 def _draw_map(run: Run, z: np.ndarray, path: Path) -> None:
-    label = run.dataset.test.get("label", np.full(len(z), -1))
+    label = run.dataset.test.get("label")
     figures.embedding_map(path, z, label, run.dataset.class_names, seed=run.plan.seed)
 
 
@@ -90,7 +90,7 @@ def _draw_neighbors(run: Run, trained: tuple[Features, Features], path: Path) ->
     chosen = np.unique(np.linspace(0, len(h_test) - 1, QUERIES).astype(int))
     similarity, index = neighbors.knn_neighbors(h_bank, h_test[chosen], k=NEIGHBORS)
     unknown = np.full(max(len(h_bank), len(h_test)), -1)
-    figures.neighbours(
+    figures.neighbors(
         path,
         test["image"][chosen],
         bank["image"][index],

@@ -19,7 +19,7 @@ import optax
 from contrastive_jax import data, parallel
 from contrastive_jax.data import digits_and_npz, tfds
 from contrastive_jax.errors import ConfigError
-from contrastive_jax.storage import metrics, workdir
+from contrastive_jax.storage import jsonl, tensorboard, workdir
 from contrastive_jax.training import checkpoint, checksums, loop
 from experiments.run import lifecycle, multihost, resume, signals
 
@@ -147,7 +147,7 @@ def _sink_that_stops_the_run() -> None:
     def drop(self: Any, error: Exception) -> None:
         raise error
 
-    patch(metrics.TensorBoardWriter, "_drop", drop)
+    patch(tensorboard.TensorBoardWriter, "_drop", drop)
 
 
 def _lock_by_existence() -> None:
@@ -188,7 +188,7 @@ def _swallow_save_errors() -> None:
 
 
 BREAKS: dict[str, Callable[[], None]] = {
-    "metrics.jsonl is not rewound": _replace(metrics, "_rewind", lambda path, step: -1),
+    "metrics.jsonl is not rewound": _replace(jsonl, "_rewind", lambda path, step: -1),
     "the optimizer's state is not restored": _forget_optimizer,
     "SIGTERM is not caught": _no_sigterm,
     "no thread watches for signals": _replace(signals.StopSignal, "_watch"),

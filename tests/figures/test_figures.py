@@ -1,11 +1,15 @@
-"""Every figure is a readable PNG whose words are all on the sheet and apart from one another."""
+"""Every figure is a readable PNG whose texts are all inside and do not overlap."""
 
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -38,13 +42,17 @@ def images(*shape: int) -> np.ndarray:
     return rng().integers(0, 256, shape, dtype=np.uint8)
 
 
-def evaluations(n_protocols: int, **more) -> list[dict]:
+def evaluations(n_protocols: int, key="value", **more) -> list[dict]:
     pairs = itertools.product(KINDS, PROTOCOLS[:n_protocols])
     return [
         {"representation": kind[0], "layer": kind[1], "protocol": protocol}
-        | {"accuracy": 0.987 - 0.03 * i, **more}
+        | {key: 0.987 - 0.03 * i, **more}
         for i, (kind, protocol) in enumerate(pairs)
     ]
+
+
+def label(protocol: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in protocol.items())
 
 
 def history(n: int) -> list[dict]:
@@ -55,40 +63,50 @@ def history(n: int) -> list[dict]:
 def history_with_gaps() -> list[dict]:
     rows = [{"step": i, "loss": 1.0} for i in range(1, 9)]
     rows[3] |= {"loss": None}
+    rows[6] |= {"loss": float("nan")}
     rows[4] |= {"knn_validation": 0.5}
     return rows
 
 
-def draw_views(path: Path, shape=(32, 32, 3), n=8):
+def draw_views(path: Path, shape=(32, 32, 3), n=8, names=CIFAR):
     views = rng().random((n, 2, *shape))
-    return figures.views_grid(path, images(n, *shape), views, CIFAR[:n])
+    return figures.views_grid(path, images(n, *shape), views, names and names[:n])
 
 
-def draw_map(path: Path, n=40, n_classes=10, names=CIFAR):
+def draw_map(path: Path, n=40, n_classes=10, names=CIFAR, labeled=True):
     labels = np.arange(n) % n_classes
     features = rng().normal(size=(n, 5)) + 3 * np.eye(5)[labels % 5]
-    return figures.embedding_map(path, features, labels, names, seed=0)
+    return figures.embedding_map(path, features, labels if labeled else None, names, seed=0)
 
 
-def draw_neighbours(path: Path, n=12, near=6, shape=(32, 32, 3), similarity=True):
+def draw_partly_labeled_map(path: Path):
+    labels = np.where(np.arange(40) % 3, -1, np.arange(40) % 10)
+    return figures.embedding_map(path, rng().normal(size=(40, 5)), labels, CIFAR, seed=0)
+
+
+def draw_neighbors(path: Path, n=12, near=6, shape=(32, 32, 3), similarity=True, names=CIFAR):
     labels, near_labels = np.arange(n) % 10, np.arange(n * near).reshape(n, near) % 10
     cosine = np.linspace(1, -1, n * near).reshape(n, near) if similarity else None
     pictures = images(n, *shape), images(n, near, *shape)
-    return figures.neighbours(path, *pictures, labels, near_labels, CIFAR, cosine)
+    return figures.neighbors(path, *pictures, labels, near_labels, names, cosine)
 
 
-def draw_cosines(path: Path):
-    positive, negative = np.full(50, 1.0000001), rng().uniform(-1, 1, 500)
+def draw_unlabeled_neighbors(path: Path):
+    return figures.neighbors(path, images(4, 8, 8, 1), images(4, 3, 8, 8, 1))
+
+
+def draw_cosines(path: Path, n_negatives=500):
+    positive, negative = np.full(50, 1.0000001), rng().uniform(-1, 1, n_negatives)
     return figures.cosine_histogram(path, positive, negative)
 
 
-def draw_overlaid(path: Path, n: int):
-    gauges = {"alignment": 0.1, "uniformity": -2.0, "knn_validation": 0.5}
+def draw_runs(path: Path, n: int):
+    diagnostics = {"alignment": 0.1, "uniformity": -2.0, "knn_validation": 0.5}
     histories = {
-        f"digits-loss.temperature=0.{i}": [row | gauges for row in history(70 - i)]
+        f"digits-loss.temperature=0.{i}": [row | diagnostics for row in history(70 - i)]
         for i in range(n)
     }
-    return figures.overlaid_curves(path, histories)
+    return figures.curves(path, histories)
 
 
 def draw_confusion(path: Path, names=CIFAR):
@@ -96,10 +114,10 @@ def draw_confusion(path: Path, names=CIFAR):
     return figures.confusion_matrix(path, counts, names)
 
 
-def draw_pairs(path: Path, n=12, shape=(32, 32, 3)):
-    labels = np.stack([np.arange(n) % 10, (np.arange(n) + 1) % 10], axis=1)
+def draw_pairs(path: Path, n=12, shape=(32, 32, 3), names=CIFAR, labeled=True):
+    labels = np.stack([np.arange(n) % 10, (np.arange(n) + 1) % 10], axis=1) if labeled else None
     cosine = np.linspace(1, -1, n)
-    return figures.image_pairs(path, images(n, 2, *shape), labels, cosine, CIFAR, "Hardest pairs")
+    return figures.image_pairs(path, images(n, 2, *shape), labels, cosine, names, "Hardest pairs")
 
 
 def draw_ablation(path: Path, points, **how):
@@ -115,7 +133,7 @@ def draw_losses(path: Path):
 def draw_grouped(path: Path, form: str):
     sizes, epochs = ("256", "512", "1024", "2048"), ("50", "100", "200", "400", "800")
     points = {(b, e): (60.0 + i, 0.5) for i, (b, e) in enumerate(itertools.product(sizes, epochs))}
-    return draw_ablation(path, points, form=form, axis="batch size; a colour for each length")
+    return draw_ablation(path, points, form=form, axis="batch size; a color for each length")
 
 
 def draw_matrix(path: Path, *names: str):
@@ -124,72 +142,105 @@ def draw_matrix(path: Path, *names: str):
     return draw_ablation(path, points, form="matrix")
 
 
+DRAW_IMAGES = {"views": draw_views, "neighbors": draw_neighbors, "pairs": draw_pairs}
+ODD_NAMES = ["", "$\\frac", "_hidden", "鳥", "a\nb", "Ünïcode ß", "x" * 60, "100 %", "{}", "<b>"]
+
 DRAWINGS = {
+    **{
+        f"{name} of {channels} channels": lambda path, draw=draw, channels=channels: draw(
+            path, n=2, shape=(8, 8, channels)
+        )
+        for name, draw in DRAW_IMAGES.items()
+        for channels in (1, 2, 3, 4, 5, 12)
+    },
+    **{
+        f"{name} of one image": lambda path, draw=draw: draw(path, n=1)
+        for name, draw in DRAW_IMAGES.items()
+    },
+    **{
+        f"{name} with odd names": lambda path, draw=draw: draw(path, names=ODD_NAMES)
+        for name, draw in DRAW_IMAGES.items()
+    },
+    **{f"map of {n} rows": lambda path, n=n: draw_map(path, n) for n in (1, 2, 4, 5, 8)},
+    "views without names": lambda path: draw_views(path, names=None),
+    "neighbors without labels": draw_unlabeled_neighbors,
+    "pairs without labels": lambda path: draw_pairs(path, labeled=False),
+    "map without labels": lambda path: draw_map(path, labeled=False),
+    "map of partly labeled images": draw_partly_labeled_map,
+    "map with odd names": lambda path: draw_map(path, names=ODD_NAMES),
+    "confusion with odd names": lambda path: draw_confusion(path, ODD_NAMES),
+    "confusion of one class": lambda path: draw_confusion(path, ["cat"]),
+    "cosines of a single image": lambda path: draw_cosines(path, n_negatives=0),
+    "curves of runs with odd names": lambda path: figures.curves(
+        path, {name: history(3) for name in ODD_NAMES}
+    ),
     "ablation of losses": draw_losses,
     "ablation of two axes as bars": lambda path: draw_grouped(path, "bars"),
     "ablation of two axes as lines": lambda path: draw_grouped(path, "lines"),
     "ablation of one cell": lambda path: draw_ablation(path, {("0.1",): (50.0, 0.0)}),
-    "matrix of two": lambda path: draw_matrix(path, "crop", "colour"),
+    "matrix of two": lambda path: draw_matrix(path, "crop", "color"),
     "matrix of seven": lambda path: draw_matrix(
-        path, "crop", "colour", "cutout", "Sobel", "noise", "blur", "rotate"
+        path, "crop", "color", "cutout", "Sobel", "noise", "blur", "rotate"
     ),
     "views": draw_views,
-    "views of one gray 8x8 digit": lambda path: draw_views(path, (8, 8, 1), n=1),
-    "curves": lambda path: figures.curves(path, history(200)),
-    "curves of a short run": lambda path: figures.curves(path, history(2)),
-    "curves with gaps and few columns": lambda path: figures.curves(path, history_with_gaps()),
-    "curves of one row": lambda path: figures.curves(path, history(1)),
-    "curves of nothing": lambda path: figures.curves(path, []),
-    "scores": lambda path: figures.score_bars(path, evaluations(5, ci95=[0.6, 0.7])),
+    "curves": lambda path: figures.curves(path, {"run": history(200)}),
+    "curves of a short run": lambda path: figures.curves(path, {"run": history(2)}),
+    "curves with gaps": lambda path: figures.curves(path, {"run": history_with_gaps()}),
+    "curves of one row": lambda path: figures.curves(path, {"run": history(1)}),
+    "curves of nothing": lambda path: figures.curves(path, {}),
+    "scores": lambda path: figures.score_bars(path, evaluations(5, ci95=[0.6, 0.7]), label),
+    "scores of a single image": lambda path: figures.score_bars(
+        path, evaluations(3, ci95=[0.0, 1.0])
+    ),
+    "scores of nothing": lambda path: figures.score_bars(path, []),
+    "scores below zero": lambda path: figures.score_bars(
+        path, [row | {"value": -0.2, "measure": "ARI"} for row in evaluations(1)]
+    ),
     "scores of one protocol": lambda path: figures.score_bars(path, evaluations(1)),
     "scores of an unknown kind": lambda path: figures.score_bars(
         path,
-        [{"representation": "x", "layer": "y", "protocol": {"name": "new"}, "accuracy": 0.0}],
+        [{"representation": "x", "layer": "y", "protocol": {"name": "new"}, "value": 0.0}],
     ),
     "map": draw_map,
     "map of one class": lambda path: draw_map(path, n_classes=1),
     "map of 30 classes": lambda path: draw_map(path, 60, 30, [f"class {i}" for i in range(30)]),
-    "map of unlabelled images": lambda path: draw_map(path, names=[]),
+    "map of unlabeled images": lambda path: draw_map(path, names=[]),
     "map of a collapsed encoder": lambda path: figures.embedding_map(
         path, np.ones((20, 4)), np.arange(20) % 2, ["even", "odd"], seed=0
     ),
     "map of three rows in one dimension": lambda path: figures.embedding_map(
         path, np.array([[1.0], [-1.0], [2.0]]), np.zeros(3, int), ["one"], seed=0
     ),
-    "neighbours": draw_neighbours,
-    "neighbours of gray 8x8 digits": lambda path: draw_neighbours(path, 5, 2, (8, 8, 1)),
-    "neighbours of one image": lambda path: draw_neighbours(path, 1, 1, similarity=False),
+    "neighbors": draw_neighbors,
     "cosines": draw_cosines,
-    "curves of one run over one another": lambda path: draw_overlaid(path, 1),
-    "curves of three runs": lambda path: draw_overlaid(path, 3),
-    "curves of twelve runs with long names": lambda path: draw_overlaid(path, 12),
-    "curves of runs that logged nothing": lambda path: figures.overlaid_curves(path, {"a": []}),
+    "neighbors of one neighbor": lambda path: draw_neighbors(path, 1, 1, similarity=False),
+    "curves of three runs": lambda path: draw_runs(path, 3),
+    "curves of twelve runs with long names": lambda path: draw_runs(path, 12),
+    "curves of runs that logged nothing": lambda path: figures.curves(path, {"a": []}),
     "confusion": draw_confusion,
     "confusion of digits": lambda path: draw_confusion(path, [str(i) for i in range(10)]),
     "confusion of 30 classes": lambda path: draw_confusion(path, ["class"] * 30),
     "confusion of two classes": lambda path: draw_confusion(path, ["cat", "dog"]),
     "pairs": draw_pairs,
-    "pairs of gray 8x8 digits": lambda path: draw_pairs(path, 12, (8, 8, 1)),
-    "one pair": lambda path: draw_pairs(path, 1),
 }
 
 
 @pytest.fixture
-def sheets(monkeypatch) -> list[Figure]:
+def written_figures(monkeypatch) -> list[Figure]:
     """The figures that are written during a test."""
     written = []
-    save = Figure.savefig
+    print_figure = FigureCanvasAgg.print_figure
 
-    def savefig(figure, *args, **kwargs):
-        save(figure, *args, **kwargs)
-        written.append(figure)
+    def spy(canvas, *args, **kwargs):
+        print_figure(canvas, *args, **kwargs)
+        written.append(canvas.figure)
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    monkeypatch.setattr(FigureCanvasAgg, "print_figure", spy)
     return written
 
 
 @pytest.fixture
-def words(monkeypatch) -> dict[int, tuple[str, Bbox]]:
+def texts(monkeypatch) -> dict[int, tuple[str, Bbox]]:
     """The texts that are drawn during a test and where, in pixels."""
     drawn = {}
     draw = Text.draw
@@ -204,7 +255,7 @@ def words(monkeypatch) -> dict[int, tuple[str, Bbox]]:
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_a_figure_is_a_png_with_all_its_words_inside_and_apart(name, tmp_path, sheets, words):
+def test_a_figure_is_a_png_with_whole_texts(name, tmp_path, written_figures, texts):
     path = DRAWINGS[name](tmp_path / "new folder" / "figure.png")
     assert path == tmp_path / "new folder" / "figure.png"
     with Image.open(path) as picture:
@@ -212,37 +263,46 @@ def test_a_figure_is_a_png_with_all_its_words_inside_and_apart(name, tmp_path, s
         assert 150 <= min(picture.size)
         assert max(picture.size) <= 2600
         assert len(np.unique(np.asarray(picture.convert("L")))) > 2  # not blank
-    (figure,) = sheets
-    for text, box in words.values():
+    (figure,) = written_figures
+    for text, box in texts.values():
         within = Bbox.intersection(box, figure.bbox)
         assert within is not None, text
         assert within.width * within.height > 0.99 * box.width * box.height, f"{text!r} is cut"
-    for (text, box), (other, other_box) in itertools.combinations(words.values(), 2):
+    for (text, box), (other, other_box) in itertools.combinations(texts.values(), 2):
         shared_x = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
         shared_y = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
         assert min(shared_x, shared_y) <= 1, f"{text!r} overlaps {other!r}"
 
 
-def test_score_bars_are_as_tall_as_they_say(tmp_path, sheets):
-    rows = evaluations(2)
-    figures.score_bars(tmp_path / "scores.png", rows)
-    (axes,) = sheets[0].axes
+@pytest.mark.parametrize("key", ["value", "accuracy"])
+def test_score_bars_are_as_tall_as_they_say(tmp_path, written_figures, key):
+    rows = evaluations(2, key)
+    figures.score_bars(tmp_path / "scores.png", rows, label)
+    (axes,) = written_figures[0].axes
     heights = sorted(bar.get_height() for bar in axes.patches)
-    np.testing.assert_allclose(heights, sorted(100 * row["accuracy"] for row in rows))
+    np.testing.assert_allclose(heights, sorted(100 * row[key] for row in rows))
     written = {text.get_text() for text in axes.texts}
-    assert written == {f"{100 * row['accuracy']:.1f}" for row in rows}
+    assert written == {f"{100 * row[key]:.1f}" for row in rows}
 
 
-def test_curves_draw_each_metric_at_its_own_steps(tmp_path, sheets):
-    figures.curves(tmp_path / "curves.png", history_with_gaps())
-    loss, accuracy = sheets[0].axes
-    assert loss.lines[0].get_xdata().tolist() == [1, 2, 3, 5, 6, 7, 8]
+def test_curves_draw_each_metric_at_its_own_steps(tmp_path, written_figures):
+    figures.curves(tmp_path / "curves.png", {"run": history_with_gaps()})
+    loss, accuracy = written_figures[0].axes
+    assert loss.lines[0].get_xdata().tolist() == [1, 2, 3, 5, 6, 8]
     assert accuracy.lines[0].get_xydata().tolist() == [[5.0, 50.0]]
 
 
-def test_densities_integrate_to_one(tmp_path, sheets):
+def test_several_runs_have_a_line_each_and_a_legend(tmp_path, written_figures):
+    draw_runs(tmp_path / "curves.png", 3)
+    (figure,) = written_figures
+    assert [len({line.get_color() for line in axes.lines}) for axes in figure.axes[:7]] == [3] * 7
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 3
+
+
+def test_densities_integrate_to_one(tmp_path, written_figures):
     figures.cosine_histogram(tmp_path / "c.png", np.array([0.5, 1.0]), rng().uniform(-1, 1, 99))
-    (axes,) = sheets[0].axes
+    (axes,) = written_figures[0].axes
     for outline in axes.patches[::2]:
         x, y = outline.get_xy().T
         area = abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2
@@ -254,16 +314,55 @@ def test_the_same_seed_gives_the_same_map(tmp_path):
     assert first == second
 
 
-def test_a_map_of_many_rows_draws_two_thousand_of_them(tmp_path, sheets, monkeypatch):
+def test_a_map_of_many_rows_draws_two_thousand_of_them(tmp_path, written_figures, monkeypatch):
     monkeypatch.setattr("contrastive_jax.figures.maps._tsne", lambda x, start, seed: start)
     draw_map(tmp_path / "map.png", n=2100)
-    for axes in sheets[0].axes:
+    for axes in written_figures[0].axes:
         assert sum(len(dots.get_offsets()) for dots in axes.collections) == 2000
 
 
-def test_a_map_of_two_rows_is_refused():
-    with pytest.raises(ValueError, match="2 rows.*at least 3"):
-        figures.embedding_map("unused.png", np.eye(2), np.zeros(2, int), ["one"], seed=0)
+@pytest.mark.parametrize("features", [np.zeros((0, 4)), np.full((3, 2), np.nan)])
+def test_a_map_of_no_finite_rows_is_refused(features, tmp_path):
+    with pytest.raises(ValueError, match="rows of finite features"):
+        figures.embedding_map(tmp_path / "map.png", features, None, [], seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("query", "near", "colors"), [(1, [1, 2], 2), (-1, [-1, 2], 0)])
+def test_a_frame_judges_only_labeled_neighbors(tmp_path, written_figures, query, near, colors):
+    pictures = images(1, 8, 8, 3), images(1, 2, 8, 8, 3)
+    figures.neighbors(tmp_path / "n.png", *pictures, np.array([query]), np.array([near]), CIFAR)
+    (axes,) = written_figures[0].axes
+    edges = {frame.get_edgecolor() for frame in axes.patches}
+    assert len(edges) == 1 + colors
+
+
+def test_the_mean_of_two_channels_is_drawn_and_the_title_says_so(tmp_path, written_figures):
+    image = np.stack([np.full((8, 8), 255, np.uint8), np.zeros((8, 8), np.uint8)], axis=-1)
+    figures.views_grid(tmp_path / "v.png", image[None], image[None, None] / 255)
+    (axes,) = written_figures[0].axes
+    for drawn in axes.images:
+        np.testing.assert_allclose(drawn.get_array(), 0.5)
+    assert "mean of 2 channels" in axes.get_title(loc="left")
+
+
+@pytest.mark.parametrize("backend", ["no-such-backend", "module://matplotlib_inline.no_backend"])
+def test_the_backend_of_the_environment_does_not_matter(tmp_path, backend):
+    code = """
+import os, sys
+from contrastive_jax import figures
+figures.curves(sys.argv[1], {"run": [{"step": 1, "loss": 1.0}]})
+assert os.environ["MPLBACKEND"] == sys.argv[2]
+assert "matplotlib.pyplot" not in sys.modules
+import matplotlib
+assert (matplotlib.rcParams["backend"] == sys.argv[2]) == sys.argv[2].startswith("module")
+"""
+    argv = [sys.executable, "-c", code, str(tmp_path / "curves.png"), backend]
+    ended = subprocess.run(
+        argv, env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_drawing_leaves_the_style_of_the_process_alone(tmp_path):

@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import platform
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,13 +77,12 @@ def measure(scratch: Path) -> dict[str, Any]:
 
 def _run(folder: Path, module: Any, config: str, words: tuple[str, ...]) -> Mapping[str, Any]:
     argv = [f"{module.__name__}.py", f"--config={config}", *words, f"--workdir={folder}"]
-    with mock.patch.object(lifecycle, "set_up_jax"), mock.patch.object(sys, "argv", argv):
-        with contextlib.redirect_stdout(io.StringIO()):
-            assert lifecycle._main(module.EXPERIMENT, argv) == 0
+    with mock.patch.object(lifecycle, "set_up_jax"), contextlib.redirect_stdout(io.StringIO()):
+        assert lifecycle.main(module.EXPERIMENT, argv) == 0
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "results" / "summary.json").read_text())
     scores = {
-        "/".join((row["representation"], row["layer"], row["protocol"]["name"])): row["accuracy"]
+        "/".join((row["representation"], row["layer"], row["protocol"]["name"])): row["value"]
         for row in summary["evaluations"]
     }
     return {

@@ -3,16 +3,21 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from contrastive_jax import figures
 from contrastive_jax.errors import ConfigError, WorkdirBusyError
 from contrastive_jax.storage import workdir
+from contrastive_jax.storage.jsonl import JsonlWriter
+from contrastive_jax.storage.tensorboard import TensorBoardWriter
 
 HOLD = """
 import sys, time
@@ -73,7 +78,7 @@ def test_unwritable_workdir_is_refused():
             workdir.prepare("/proc/self")
 
 
-def test_second_process_is_told_pid_and_host_at_once(tmp_path, holder):
+def test_second_process_is_refused_with_pid_and_host_at_once(tmp_path, holder):
     start = time.monotonic()
     with pytest.raises(WorkdirBusyError, match=rf"pid {holder.pid} on \S+, since") as caught:
         with workdir.lock(tmp_path):
@@ -154,3 +159,42 @@ def test_damaged_json_names_the_file(tmp_path):
     (tmp_path / "config.json").write_text('{"a": ')
     with pytest.raises(ConfigError, match=r"config\.json is not valid JSON"):
         workdir.read_json(tmp_path / "config.json")
+
+
+@pytest.fixture(params=[0o002, 0o022, 0o077])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_every_file_has_the_mode_that_the_umask_gives(tmp_path, umask):
+    def write_private(temporary):
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+
+    workdir.write_text(tmp_path / "note.txt", "kept")
+    workdir.write_json(tmp_path / "config.json", {})
+    workdir.replace_file(tmp_path / "encoder.safetensors", write_private)
+    for _ in range(2):  # the second time the rows of the first are removed
+        with closing(JsonlWriter(tmp_path / "metrics.jsonl", None)) as rows:
+            rows.write(1, {"loss": 1.0})
+    with closing(TensorBoardWriter(tmp_path, None)) as events:
+        events.write(1, {"loss": 1.0})
+    figures.curves(tmp_path / "curves.png", {"run": [{"step": 1, "loss": 1.0}]})
+    with workdir.lock(tmp_path):
+        pass
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert len(modes) == 7
+    assert set(modes.values()) == {0o666 & ~umask}, modes
+
+
+def test_a_writer_that_fails_leaves_the_old_file_alone(tmp_path):
+    def half(temporary):
+        temporary.write_text("ha")
+        raise KeyboardInterrupt
+
+    workdir.write_text(tmp_path / "table.md", "old")
+    with pytest.raises(KeyboardInterrupt):
+        workdir.replace_file(tmp_path / "table.md", half)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("table.md", "old")]

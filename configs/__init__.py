@@ -1,1 +1,1 @@
-"""A page of a lab notebook each: get_config(preset) -> ConfigDict."""
+"""Configs, kept like a lab notebook: get_config(preset) -> ConfigDict."""

@@ -9,7 +9,7 @@ full   ResNet-18 with a CIFAR stem, batch 512, 100 epochs, bfloat16, one recent 
        to zero without warm-up, decay 5e-4 on everything, temperature 0.5, crop scale 0.2 to 1,
        jitter 0.4/0.4/0.4/0.1 at p 0.8, grayscale p 0.1, no blur, head 512-1024-128 without batch
        norm. It reports 83.2 % kNN (k=10) and 85.6 % linear, mean of 3 seeds, in 20 minutes on an
-       A100, in float32 and with the views forwarded separately. Not yet measured here.
+       A100, in float32 and with the views encoded separately. Not yet measured here.
 fast   the same for 500 epochs at LR 0.03 x batch / 256, as published there: 90.3 % kNN (k=10), mean
        of 3 seeds, in 99 minutes on an A100 in float32. What should be faster here is bfloat16 and
        data that lives on the device; the recipe is unchanged. It has not run on a GPU yet: no time
@@ -17,7 +17,7 @@ fast   the same for 500 epochs at LR 0.03 x batch / 256, as published there: 90.
        docs/performance.md, of configs/ablations/recipe.py on two cores: Muon.
 cpu    a ResNet of three stages on two CPU cores, about 12 minutes. Its accuracies are in the
        README, from benchmarks/results/cifar_cpu.json.
-smoke  seconds: the plumbing, no learning to speak of.
+smoke  seconds: it runs every step of the path and learns next to nothing.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -98,7 +98,7 @@ def _fast(config: ConfigDict) -> None:
 
 
 def _cpu(config: ConfigDict) -> None:
-    """What two cores can learn in about 12 minutes."""
+    """Two CPU cores, about 12 minutes."""
     config.data.batch_size = 256
     config.encoder = ConfigDict(
         {"depth": 10, "stem": "stride2", "width": 0.375, "stages": 3, "dtype": "float32"}

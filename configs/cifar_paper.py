@@ -3,7 +3,7 @@
     python -m experiments.simclr --config configs/cifar_paper.py --config.data.data_dir=DIR
 
 Source    Chen et al. 2020 (arXiv 2002.05709), appendix B.9: ResNet-50 with a 3x3 stem of stride 1
-          and no max-pool, crop + flip + colour jitter of strength 0.5 and no blur, LARS, learning
+          and no max-pool, crop + flip + color jitter of strength 0.5 and no blur, LARS, learning
           rate in {0.5, 1.0, 1.5}, temperature in {0.1, 0.5, 1.0}, batch in {256, ..., 4096}. The
           best is 94.0 % linear at batch 1024; which rate won is not said, 1.0 is used here. Weight
           decay 1e-6 and ten epochs of warm-up are those of its section 2.1.

@@ -14,7 +14,7 @@ def get_config(preset: str = "") -> ConfigDict:
     """`preset` is "" or "smoke"."""
     config = ConfigDict()
     config.data = ConfigDict({"source": "digits", "batch_size": 256})
-    # Digits have a handedness and no colour: no flip, no jitter but brightness and contrast.
+    # Mirrored digits are no digits, and gray images have no color: only brightness and contrast.
     config.augment = ConfigDict(
         {
             "size": 16,  # the 8x8 images are enlarged, so that a crop keeps some detail

@@ -5,7 +5,7 @@
 Data      `imagenet2012` of TFDS as ArrayRecord, 1,281,167 train and 50,000 validation images. Its
           two archives have to be in DIR/downloads/manual; then, where TensorFlow is installed,
           tfds build imagenet2012 --file_format=array_record --data_dir DIR
-Source    Chen et al. 2020 (arXiv 2002.05709), section 2.1 and appendix A: colour distortion of
+Source    Chen et al. 2020 (arXiv 2002.05709), section 2.1 and appendix A: color distortion of
           strength 1, blur with p 0.5, LARS with learning rate 0.3 x batch / 256, weight decay 1e-6,
           ten epochs of warm-up and a half cosine, head 2048-128. Temperature 0.1 is the best of its
           table 5. After 100 epochs it reports 64.5 % linear (table 1) in 1.5 hours on 128 TPU v3
@@ -33,7 +33,7 @@ def get_config(preset: str = "full") -> ConfigDict:
                 "name": "imagenet2012",
                 "test_split": "validation",  # that of test has no labels
                 "batch_size": 4096,
-                "image_size": 224,  # of evaluation: the centre 224 of a short side of 256
+                "image_size": 224,  # of evaluation: the center 224 of a short side of 256
                 "streaming": True,
                 "workers": 16,
                 "bank": 50_000,  # training images that vote in kNN and train the linear probe

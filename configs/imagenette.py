@@ -22,7 +22,7 @@ def get_config(preset: str = "full") -> ConfigDict:
         raise ValueError(f"preset {preset!r} is unknown; configs/imagenette.py has full and smoke")
     config = cifar.get_config("full")
     with config.unlocked():
-        config.data.image_size = 160  # short side, centre-cropped; crops of 128 px come out of it
+        config.data.image_size = 160  # short side, center-cropped; crops of 128 px come out of it
         config.data.test_split = "validation"  # it has no other
     config.data.update({"name": "imagenette/320px-v2", "batch_size": 256})
     config.augment.update(

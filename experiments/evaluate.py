@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         run = run if target is None else _on_other_data(run, target)
         other = _other(command.strings["against"], f"{name}.npz", run)
         result, predictions = _score(run, trained, request)
-        result |= {"paired": paired(predictions, other)} if other else {}
+        result |= {"paired": intervals.compare(predictions, other)} if other else {}
         result |= provenance.of_scores(run, opened.description, step)
         result["data"] = data.identity(run.dataset)
         (opened.folder / "results").mkdir(exist_ok=True)
@@ -213,21 +213,6 @@ def _other(folder: str | None, name: str, run: Run) -> dict[str, np.ndarray]:
     if not np.array_equal(theirs["label"], images.labels(run).test):
         raise ConfigError(f"{path} is of other test images; a paired test needs the same.")
     return theirs
-
-
-def paired(kept: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Compare this run with another, for each protocol of the trained encoder that both have."""
-    label_N = kept["label"]
-    shared = [key for key in kept if key in other and key.startswith("trained/")]
-    tests = {k: intervals.paired(other[k] == label_N, kept[k] == label_N) for k in shared}
-    return {
-        key: {
-            **test._asdict(),
-            "interval": test.interval._asdict(),
-            "mcnemar": test.mcnemar._asdict() if test.mcnemar else None,
-        }
-        for key, test in tests.items()
-    }
 
 
 def _show(result: Mapping[str, Any]) -> None:

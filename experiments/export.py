@@ -15,11 +15,10 @@ from typing import Any
 from contrastive_jax import export
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
+from experiments.reporting.folders import SCORED_FILES
 from experiments.run import command_line, lifecycle, provenance, restore
 from experiments.run.restore import OpenedRun
 from experiments.run.sections import as_kwargs
-
-OF_OWN_DATA = ("summary", "linear_probe", "evaluation")  # results on the run's own data set
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,7 +73,7 @@ def _about(opened: OpenedRun, step: int) -> dict[str, Any]:
 
 def _scores(folder: Path, step: int) -> Mapping[str, Any] | None:
     """The evaluations of this very step, each with its protocol; None where there are none."""
-    for name in OF_OWN_DATA:
+    for name in SCORED_FILES:
         path = folder / "results" / f"{name}.json"
         scores = workdir.read_json(path) if path.is_file() else None
         if isinstance(scores, dict) and scores.get("step") == step and "evaluations" in scores:

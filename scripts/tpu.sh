@@ -3,16 +3,16 @@
 #
 #   scripts/tpu.sh [--dry-run] create          make the slice (SPOT=1: preemptible; QUEUED=1: wait for it)
 #   scripts/tpu.sh [--dry-run] setup           send this checkout to all workers and install
-#   scripts/tpu.sh [--dry-run] run WORDS       start `python -m WORDS` on all workers, in the background
+#   scripts/tpu.sh [--dry-run] run MODULE ...  start `python -m MODULE ...` on all workers, in the background
 #   scripts/tpu.sh [--dry-run] logs [WORKER]   follow the log of a worker (default: 0)
-#   scripts/tpu.sh [--dry-run] stop            save and end: no more restarts
-#   scripts/tpu.sh [--dry-run] on WORKER TEXT  have a worker, or all, run this text in a shell
-#   scripts/tpu.sh [--dry-run] fetch PATH      copy a folder from worker 0: /..., or of the checkout
-#   scripts/tpu.sh [--dry-run] delete          give the slice back: until then it costs money
+#   scripts/tpu.sh [--dry-run] stop            save and exit: no more restarts
+#   scripts/tpu.sh [--dry-run] on WORKER TEXT  run a shell command on a worker, or on all
+#   scripts/tpu.sh [--dry-run] fetch PATH      copy a folder from worker 0; a relative path is in the checkout
+#   scripts/tpu.sh [--dry-run] delete          delete the slice: until then it costs money
 #   scripts/tpu.sh again COMMAND               run a command again while it exits with 75, 134 or 137
 #
 # NAME and ZONE say which slice; TYPE and RUNTIME say what `create` makes, such as v5litepod-16 and
-# v2-alpha-tpuv5-lite; PROJECT is gcloud's own unless set. --dry-run prints the commands, and runs none.
+# v2-alpha-tpuv5-lite; PROJECT is gcloud's default unless set. --dry-run prints the commands and runs none.
 set -euo pipefail
 
 HOME_THERE=contrastive_jax  # the checkout, in the home of each worker
@@ -25,7 +25,7 @@ if [[ ${1:-} == --dry-run ]]; then
   shift
 fi
 
-do_it() {
+execute() {
   if [[ $dry_run ]]; then
     printf '%q ' "$@"
     echo
@@ -46,15 +46,15 @@ need() {
   done
 }
 
-tpu() {  # KIND VERB WORDS: gcloud for this slice
+tpu() {  # KIND VERB ARGUMENTS: gcloud for this slice
   need NAME ZONE
   local kind=$1 verb=$2
   shift 2
-  do_it gcloud compute tpus "$kind" "$verb" "$@" "--zone=$ZONE" ${PROJECT:+"--project=$PROJECT"}
+  execute gcloud compute tpus "$kind" "$verb" "$@" "--zone=$ZONE" ${PROJECT:+"--project=$PROJECT"}
 }
 
 on_workers() {  # WORKER TEXT
-  (($# == 2)) || fail "on needs a worker, or all, and one text: on 0 'df -h'"
+  (($# == 2)) || fail "on needs a worker, or all, and one quoted command: on 0 'df -h'"
   tpu tpu-vm ssh "$NAME" "--worker=$1" "--command=$2"
 }
 
@@ -77,8 +77,8 @@ setup() {
       tar --null --ignore-failed-read -czf "$archive" --files-from=-
   fi
   tpu tpu-vm scp "$archive" "$NAME:checkout.tar.gz" --worker=all
-  # An image's own Python may be older than jax needs; uv brings one. What a checkout had before,
-  # and has no more, must not stay on some workers: they compare their code when they start.
+  # The Python of an image may be older than jax needs; uv installs one. Files that an earlier
+  # checkout had must not stay on some workers: they compare their code when they start.
   on_workers all "set -e; mkdir -p $HOME_THERE; cd $HOME_THERE; rm -rf configs contrastive_jax experiments;\
  tar -xzf ../checkout.tar.gz; python3 -m pip install -q --user uv; export PATH=\$HOME/.local/bin:\$PATH;\
  [ -d .venv ] || uv venv -q --python 3.12 .venv;\
@@ -88,24 +88,24 @@ setup() {
 
 run() {
   (($#)) || fail "run needs the module and its flags, such as: run experiments.simclr --config=..."
-  local words
-  words=$(printf '%q ' "$@")
+  local arguments
+  arguments=$(printf '%q ' "$@")
   on_workers all "cd $HOME_THERE && if kill -0 \$(cat ../run.pid) 2>/dev/null; then\
- echo 'a run is under way: scripts/tpu.sh stop' >&2; exit 6; fi;\
- MAX_RESTARTS=$MAX_RESTARTS PAUSE=$PAUSE nohup setsid bash scripts/tpu.sh again .venv/bin/python -m $words\
+ echo 'a run is active; to end it: scripts/tpu.sh stop' >&2; exit 6; fi;\
+ MAX_RESTARTS=$MAX_RESTARTS PAUSE=$PAUSE nohup setsid bash scripts/tpu.sh again .venv/bin/python -m $arguments\
  > ../run.log 2>&1 < /dev/null & echo \$! > ../run.pid"
 }
 
-again() {  # COMMAND: it goes on from its last checkpoint
+again() {  # COMMAND: each start resumes from the last checkpoint
   (($#)) || fail "again needs a command"
   local restarts=0 code child="" stopping=""
   trap 'stopping=1; [[ ! $child ]] || kill -TERM "$child" 2>/dev/null || true' TERM INT
   while true; do
     "$@" &
     child=$!
-    [[ ! $stopping ]] || kill -TERM "$child" 2>/dev/null || true  # it came before the number
+    [[ ! $stopping ]] || kill -TERM "$child" 2>/dev/null || true  # it came before $! was known
     while kill -0 "$child" 2>/dev/null; do
-      wait "$child" || true  # a signal ends this early
+      wait "$child" || true  # a signal interrupts the wait
     done
     code=0
     wait "$child" || code=$?

@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SHIPPED = ("contrastive_jax", "experiments", "configs", "benchmarks")
 FILES = sorted(path for folder in SHIPPED for path in (ROOT / folder).rglob("*.py"))
@@ -12,6 +10,27 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "she
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 METHODS = {"extractall", "unpack_archive", "system", "popen", "import_module", "read_pickle"}
 METHODS |= {"torch.load", "tar.extract"}
+DANGEROUS = [
+    "import pickle",
+    "from joblib import load",
+    "np.load(f)",
+    "np.load(f, allow_pickle=True)",
+    "eval(text)",
+    "exec(text)",
+    "tar.extractall(path)",
+    "tar.extract(member)",
+    "shutil.unpack_archive(f)",
+    "import yaml",
+    "subprocess.run(text, shell=True)",
+    "os.system(text)",
+    "np.savez(f, allow_pickle=True)",
+]
+HARMLESS = [
+    "import json",
+    "np.load(f, allow_pickle=False)",
+    "re.compile(text)",
+    "subprocess.run(argv, shell=False)",
+]
 
 
 def refusals(source: str) -> list[str]:
@@ -35,7 +54,7 @@ def refusals(source: str) -> list[str]:
 
 def _of_call(node: ast.Call) -> list[str]:
     whole = ast.unparse(node.func)
-    arguments = {word.arg: ast.unparse(word.value) for word in node.keywords}
+    arguments = {argument.arg: ast.unparse(argument.value) for argument in node.keywords}
     reasons = []
     if whole in BUILTINS | METHODS or whole.rpartition(".")[2] in METHODS:
         reasons.append(f"call of {whole}")
@@ -46,39 +65,22 @@ def _of_call(node: ast.Call) -> list[str]:
     return reasons
 
 
-def test_there_is_something_to_read():
+def test_no_file_could_run_code_that_came_from_outside():
     assert len(FILES) > 50
+    found = {str(path.relative_to(ROOT)): refusals(path.read_text()) for path in FILES}
+    assert {path: reasons for path, reasons in found.items() if reasons} == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_could_run_code_that_came_from_outside(path):
-    assert refusals(path.read_text()) == []
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import pickle",
-        "from joblib import load",
-        "np.load(f)",
-        "np.load(f, allow_pickle=True)",
-        "eval(text)",
-        "exec(text)",
-        "tar.extractall(path)",
-        "tar.extract(member)",
-        "shutil.unpack_archive(f)",
-        "import yaml",
-        "subprocess.run(text, shell=True)",
-        "os.system(text)",
-        "np.savez(f, allow_pickle=True)",
-    ],
-)
-def test_what_could_is_found(source):
-    assert refusals(source)
+def test_every_way_to_run_code_is_found():
+    assert [source for source in DANGEROUS if not refusals(source)] == []
+    assert [source for source in HARMLESS if refusals(source)] == []
 
 
 def test_no_file_prints_or_keeps_the_environment():
+    wrong = []
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "json.dumps"):
-                assert "environ" not in ast.unparse(node), path
+                if "environ" in ast.unparse(node):
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert wrong == []

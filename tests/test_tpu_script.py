@@ -9,16 +9,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SLICE = {"NAME": "slice", "ZONE": "z", "TYPE": "v5litepod-16", "RUNTIME": "image"}
 PLACE = ["--zone=z"]
 
 
-def tpu(*words: str, **variables: str) -> subprocess.CompletedProcess:
+DRY_RUNS = [
+    (["create"], {}, "tpu-vm create slice --accelerator-type=v5litepod-16 --version=image"),
+    (["create"], {"SPOT": "1"}, "tpu-vm create slice --accelerator-type=v5litepod-16"
+     " --version=image --spot"),
+    (["create"], {"QUEUED": "1"}, "queued-resources create slice --node-id=slice"
+     " --accelerator-type=v5litepod-16 --runtime-version=image"),
+    (["logs"], {}, "tpu-vm ssh slice --worker=0 '--command=tail -n 100 -F run.log'"),
+    (["logs", "3"], {}, "tpu-vm ssh slice --worker=3 '--command=tail -n 100 -F run.log'"),
+    (["stop"], {}, "tpu-vm ssh slice --worker=all '--command=kill -TERM $(cat run.pid)'"),
+    (["fetch", "runs/r18"], {}, "tpu-vm scp --recurse slice:contrastive_jax/runs/r18 ./r18"
+     " --worker=0"),
+    (["fetch", "/mnt/r18"], {}, "tpu-vm scp --recurse slice:/mnt/r18 ./r18 --worker=0"),
+    (["on", "2", "df -h"], {}, "tpu-vm ssh slice --worker=2 '--command=df -h'"),
+    (["delete"], {}, "tpu-vm delete slice --quiet"),
+    (["delete"], {"QUEUED": "1"}, "queued-resources delete slice --force --quiet"),
+]  # fmt: skip
+EXITS = [  # codes of a command in turn, how often it starts, code of the script
+    ("75 134 137 0", 4, 0),
+    ("75 2", 2, 2),
+    ("5", 1, 5),
+    ("130", 1, 130),
+    ("75 75 75 75 0", 4, 75),
+]
+
+
+def tpu(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["bash", "scripts/tpu.sh", *words],
+        ["bash", "scripts/tpu.sh", *arguments],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "PAUSE": "0", **variables},
         capture_output=True,
@@ -27,36 +50,18 @@ def tpu(*words: str, **variables: str) -> subprocess.CompletedProcess:
     )
 
 
-def printed(*words: str, **variables: str) -> list[list[str]]:
-    """The words of the commands of a dry run."""
-    ended = tpu("--dry-run", *words, **{**SLICE, **variables})
+def printed(*arguments: str, **variables: str) -> list[list[str]]:
+    """The commands of a dry run, split into arguments."""
+    ended = tpu("--dry-run", *arguments, **{**SLICE, **variables})
     assert ended.returncode == 0, ended.stderr
     return [shlex.split(line) for line in ended.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("words", "variables", "wanted"),
-    [
-        (["create"], {}, "tpu-vm create slice --accelerator-type=v5litepod-16 --version=image"),
-        (["create"], {"SPOT": "1"}, "tpu-vm create slice --accelerator-type=v5litepod-16"
-         " --version=image --spot"),
-        (["create"], {"QUEUED": "1"}, "queued-resources create slice --node-id=slice"
-         " --accelerator-type=v5litepod-16 --runtime-version=image"),
-        (["logs"], {}, "tpu-vm ssh slice --worker=0 '--command=tail -n 100 -F run.log'"),
-        (["logs", "3"], {}, "tpu-vm ssh slice --worker=3 '--command=tail -n 100 -F run.log'"),
-        (["stop"], {}, "tpu-vm ssh slice --worker=all '--command=kill -TERM $(cat run.pid)'"),
-        (["fetch", "runs/r18"], {}, "tpu-vm scp --recurse slice:contrastive_jax/runs/r18 ./r18"
-         " --worker=0"),
-        (["fetch", "/mnt/r18"], {}, "tpu-vm scp --recurse slice:/mnt/r18 ./r18 --worker=0"),
-        (["on", "2", "df -h"], {}, "tpu-vm ssh slice --worker=2 '--command=df -h'"),
-        (["delete"], {}, "tpu-vm delete slice --quiet"),
-        (["delete"], {"QUEUED": "1"}, "queued-resources delete slice --force --quiet"),
-    ],
-)  # fmt: skip
-def test_a_dry_run_prints_the_command_and_runs_none(words, variables, wanted):
+def test_a_dry_run_prints_the_command_and_runs_none():
     place = ["--zone=z", "--project=p"]
-    (command,) = printed(*words, PROJECT="p", **variables)
-    assert command == ["gcloud", "compute", "tpus", *shlex.split(wanted), *place]
+    for arguments, variables, wanted in DRY_RUNS:
+        (command,) = printed(*arguments, PROJECT="p", **variables)
+        assert command == ["gcloud", "compute", "tpus", *shlex.split(wanted), *place], arguments
 
 
 def test_setup_sends_the_checkout_and_installs_on_all_workers():
@@ -67,10 +72,10 @@ def test_setup_sends_the_checkout_and_installs_on_all_workers():
     assert "'jax[tpu]'" in install[7]
 
 
-def test_a_run_starts_once_on_each_worker_with_the_words_as_they_were(tmp_path):
-    """What `run` has the workers do is done here, with a python that writes its words down."""
-    words = ["experiments.simclr", "--config=a b.py:c", "--config.x='1' $HOME"]
-    (command,) = printed("run", *words)
+def test_a_run_starts_once_on_each_worker_with_its_arguments_unchanged(tmp_path):
+    """The command of `run` is executed here, with a python that prints its arguments."""
+    arguments = ["experiments.simclr", "--config=a b.py:c", "--config.x='1' $HOME"]
+    (command,) = printed("run", *arguments)
     there = command[7].removeprefix("--command=")
     place = tmp_path / "contrastive_jax"
     (place / ".venv" / "bin").mkdir(parents=True)
@@ -81,10 +86,10 @@ def test_a_run_starts_once_on_each_worker_with_the_words_as_they_were(tmp_path):
     start = ["bash", "-c", there]
     assert subprocess.run(start, cwd=tmp_path).returncode == 0
     log = tmp_path / "run.log"
-    wait_until(lambda: log.exists() and log.read_text() == "\n".join(["-m", *words, ""]))
+    wait_until(lambda: log.exists() and log.read_text() == "\n".join(["-m", *arguments, ""]))
     again = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 6
-    assert "under way" in again.stderr
+    assert "a run is active" in again.stderr
     stop = printed("stop")[0][7].removeprefix("--command=")
     pid = int((tmp_path / "run.pid").read_text())
     assert subprocess.run(["bash", "-c", stop], cwd=tmp_path).returncode == 0
@@ -112,35 +117,25 @@ def counting(tmp_path: Path, codes: str) -> list[str]:
     return ["bash", "-c", text]
 
 
-@pytest.mark.parametrize(
-    ("codes", "starts", "end"),
-    [
-        ("75 134 137 0", 4, 0),
-        ("75 2", 2, 2),
-        ("5", 1, 5),
-        ("130", 1, 130),
-        ("75 75 75 75 0", 4, 75),
-    ],
-)
-def test_a_command_is_run_again_after_75_134_and_137_and_at_most_so_often(
-    tmp_path, codes, starts, end
-):
-    ended = tpu("again", *counting(tmp_path, codes), MAX_RESTARTS="3")
-    assert ended.returncode == end, ended.stderr
-    assert (tmp_path / "starts").read_text().count("\n") == starts
+def test_a_command_is_run_again_after_75_134_and_137_and_at_most_so_often(tmp_path):
+    for number, (codes, starts, end) in enumerate(EXITS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ended = tpu("again", *counting(folder, codes), MAX_RESTARTS="3")
+        found = (folder / "starts").read_text().count("\n"), ended.returncode
+        assert found == (starts, end), (codes, ended.stderr)
 
 
-@pytest.mark.parametrize("moment", range(10))
-def test_stopping_ends_the_command_and_its_restarts(tmp_path, moment):
-    """At any moment: the script may not yet know the number of what has already started."""
+def test_stopping_ends_the_command_and_its_restarts():
+    """At any moment: the script may not yet know the process id of what has already started."""
     saves = "trap 'exit 75' TERM; echo started; while true; do sleep 0.02; done"
-    with script("again", "bash", "-c", saves, PAUSE="0") as loop:
-        assert loop.stdout.readline() == "started\n"
-        time.sleep(moment * 0.002)
-        loop.send_signal(signal.SIGTERM)
-        rest, _ = loop.communicate(timeout=60)
-    assert loop.returncode == 75
-    assert rest == ""
+    for milliseconds in (0, 1, 3, 6, 18):
+        with script("again", "bash", "-c", saves, PAUSE="0") as loop:
+            assert loop.stdout.readline() == "started\n"
+            time.sleep(milliseconds / 1000)
+            loop.send_signal(signal.SIGTERM)
+            rest, _ = loop.communicate(timeout=60)
+        assert (loop.returncode, rest) == (75, "")
 
 
 def test_stopping_between_two_starts_ends_the_restarts(tmp_path):
@@ -153,10 +148,10 @@ def test_stopping_between_two_starts_ends_the_restarts(tmp_path):
 
 
 @contextmanager
-def script(*words: str, **variables: str) -> Iterator[subprocess.Popen]:
-    """scripts/tpu.sh under way; nothing of it is left behind when a test fails."""
+def script(*arguments: str, **variables: str) -> Iterator[subprocess.Popen]:
+    """scripts/tpu.sh in the background; killed with its children when a test fails."""
     with subprocess.Popen(
-        ["bash", "scripts/tpu.sh", *words],
+        ["bash", "scripts/tpu.sh", *arguments],
         cwd=ROOT,
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,

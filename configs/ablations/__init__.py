@@ -1,1 +1,1 @@
-"""Ablations, a page each: get_config(preset) is the base, grid(preset) what varies, and a claim."""
+"""Configs of ablations: get_config(preset) is the base, grid(preset) what varies, and a claim."""

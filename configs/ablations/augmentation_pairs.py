@@ -3,12 +3,15 @@
     python -m experiments.ablations --config configs/ablations/augmentation_pairs.py:cpu
 
 Figure 5  ImageNet, ResNet-50, linear top-1 %, one branch augmented, as recalled (the bars of the
-          figure could not be read): crop 33.1; crop + colour 56.3; crop + Sobel 46.0; crop + noise
-          39.9; crop + blur 35.0; crop + cutout 33.9; crop + rotate 30.2; colour 18.8; Sobel 4.0.
-Here      the base crop, of both branches alike, is kept as in the paper, though all images of
+          figure could not be read): crop 33.1; crop + color 56.3; crop + Sobel 46.0; crop + noise
+          39.9; crop + blur 35.0; crop + cutout 33.9; crop + rotate 30.2; color 18.8; Sobel 4.0.
+Here      the base crop, the same for both branches, is kept as in the paper, though all images of
           CIFAR-10 have one size. Operators apply in one fixed order, so a pair in either order is
-          one cell, drawn twice: 28 cells for 7 x 7.
-cpu       10,000 images of CIFAR-10, three operators, two seeds.
+          one cell, shown twice: 28 cells for 7 x 7.
+full      ResNet-18 on CIFAR-10, 100 epochs. 84 runs, expected: 14 hours on one GPU. Not yet
+          measured.
+cpu       10,000 images of CIFAR-10, three operators, two seeds. 12 runs, expected: 12 minutes on
+          two CPU cores. Not yet measured.
 """
 
 from configs.ablations import base
@@ -16,7 +19,7 @@ from contrastive_jax.evaluation import claims
 
 OPERATORS = {
     "crop": {"augment.crop_probability": 1.0},
-    "colour": {
+    "color": {
         "augment.jitter_probability": 0.8,
         "augment.brightness": 0.8,
         "augment.contrast": 0.8,
@@ -42,7 +45,7 @@ def get_config(preset: str = "full"):
 
 
 def operators(preset: str):
-    few = ("crop", "colour", "cutout")
+    few = ("crop", "color", "cutout")
     return base.pick(preset, full=tuple(OPERATORS), cpu=few, smoke=few[:2])
 
 
@@ -63,12 +66,12 @@ def grid(preset: str):
 
 
 def claim(results):
-    """Crop with colour distortion is better than any other pair and than any single operator."""
-    best = "crop + colour"
+    """Crop with color distortion is better than any other pair and than any single operator."""
+    best = "crop + color"
     return claims.all_of(
         *(
-            claims.above(results[best]["linear"], own["linear"], names=(best, name))
-            for name, own in results.items()
+            claims.above(results[best]["linear"], columns["linear"], names=(best, name))
+            for name, columns in results.items()
             if name != best
         )
     )

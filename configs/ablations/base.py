@@ -1,7 +1,7 @@
-"""What the pages of the ablations begin with: the data, the encoder, the length of a run.
+"""Base configs of the ablations: the data, the encoder, the length of a run.
 
 `full` is configs/cifar.py: ResNet-18 on CIFAR-10, 100 epochs, one GPU. `cpu` is what two cores do
-in a minute or less: digits with a small encoder, or a part of CIFAR-10 for claims on colour.
+in a minute or less: digits with a small encoder, or a part of CIFAR-10 for claims on color.
 """
 
 from ml_collections import ConfigDict
@@ -43,19 +43,19 @@ def with_cifar(preset: str) -> ConfigDict:
 
 
 def check(preset: str) -> str:
-    """The preset, if there is one of this name."""
+    """Return the preset, if there is one of this name."""
     if preset not in ("full", "cpu", "smoke"):
         raise ValueError(f"preset {preset!r} is unknown; the ablations have full, cpu and smoke")
     return preset
 
 
 def pick(preset: str, *, full, cpu, smoke):
-    """What belongs to the preset."""
+    """Return the value of the preset."""
     return {"full": full, "cpu": cpu, "smoke": smoke}[check(preset)]
 
 
 def _quiet(config: ConfigDict) -> ConfigDict:
-    """One checkpoint and one look at the held-out images, at the end; no pictures, no baselines."""
+    """One checkpoint and one evaluation during training, at the end; no pictures, no baselines."""
     config.checkpoint.update({"every_steps": ONLY_AT_THE_END, "keep": 1})
     with config.unlocked():
         config.eval.update({"every_steps": ONLY_AT_THE_END, "labels_per_class": 0})

@@ -7,8 +7,10 @@ Table B.1  ImageNet, ResNet-50, linear top-1 % with the linear rule for the rate
            65.3, 67.2, 68.5; 2048: 64.0, 66.1, 68.1, 68.9; 4096: 64.6, 66.5, 68.2, 68.9.
 CIFAR-10   Figure B.7 (ResNet-50): the same trend; dkobak/simclr-cifar10 saw no gain beyond batch
            512 with ResNet-18.
-full       SGD with the linear rule; batches up to 2048.
-cpu        digits with AdamW and the square-root rule, three seeds.
+full       SGD with the linear rule; batches up to 2048. 36 runs, expected: 7 hours on one GPU. Not
+           yet measured.
+cpu        digits with AdamW and the square-root rule, three seeds. 12 runs, expected: 5 minutes on
+           two CPU cores. Not yet measured.
 """
 
 from configs.ablations import base
@@ -31,7 +33,7 @@ def grid(preset: str):
         "axes": {"data.batch_size": batches, "train.epochs": epochs},
         "seeds": base.pick(preset, full=3, cpu=3, smoke=1),
         "columns": base.COLUMNS,
-        "figure": {"axis": "batch size; a colour for each number of epochs"},
+        "figure": {"axis": "batch size; a color for each number of epochs"},
         "seconds": base.pick(preset, full=700.0, cpu=25.0, smoke=8.0),
     }
 

@@ -5,7 +5,10 @@
 Source    lightly's benchmarks. CIFAR-10, ResNet-18, kNN, 200 epochs: batch 128: SimCLR .847, DCL
           .844; batch 512: .848, .840. ImageNet, ResNet-50, batch 256, 100 epochs, linear: SimCLR
           63.2, DCL 65.1. So the claim is a contested one.
-cpu       digits, batches of 16 and 256, three seeds.
+full      ResNet-18 on CIFAR-10, 100 epochs. 12 runs, expected: 2 hours on one GPU. Not yet
+          measured.
+cpu       digits, batches of 16 and 256, three seeds. 12 runs, 10 minutes on two CPU cores:
+          benchmarks/results/ablations/decoupled_cpu.
 """
 
 from configs.ablations import base

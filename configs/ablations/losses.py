@@ -8,7 +8,10 @@ Grid      the paper's (B.10): rate {0.01, 0.1, 0.3, 0.5, 1}, margin {0, 0.4, 0.8
           of NT-Logistic {0.1, 0.2, 0.5, 1}, negatives of one view only. Here fewer rates, all views
           as negatives, and no margin of 0, which the loss refuses. The best cell is chosen by kNN
           on held-out training images, not on the test set.
-cpu       digits with AdamW, 16 epochs, three seeds, one rate and two strengths a loss.
+full      ResNet-18 on CIFAR-10, 100 epochs. 162 runs, expected: 27 hours on one GPU. Not yet
+          measured.
+cpu       digits with AdamW, 16 epochs, three seeds, one rate and two strengths a loss. 30 runs, 13
+          minutes on two CPU cores: benchmarks/results/ablations/losses_cpu.
 """
 
 from configs.ablations import base
@@ -41,10 +44,10 @@ def grid(preset: str):
         for rate in rates:
             for strength in temperatures if key == TEMPERED else margins:
                 what = "tau" if key == TEMPERED else "margin"
-                own = {"loss.kind": kind, key: strength, "optimizer.learning_rate": rate}
-                own |= {} if semi_hard is None else {"loss.semi_hard": semi_hard}
+                overrides = {"loss.kind": kind, key: strength, "optimizer.learning_rate": rate}
+                overrides |= {} if semi_hard is None else {"loss.semi_hard": semi_hard}
                 members.append(f"{name}, {what} {strength:g}, rate {rate:g}")
-                cells[members[-1]] = own
+                cells[members[-1]] = overrides
         tuned[name] = tuple(members)
     return {
         "cells": cells,

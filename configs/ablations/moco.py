@@ -6,7 +6,10 @@ Source    the CIFAR-10 notebook of MoCo (ResNet-18, batch 512, queue 4096, tempe
           0.99, kNN of z): 82.6, 86.3, 88.7 at 200, 400, 800 epochs; it notes that without momentum
           training fails and that the queue saturates at 4096.
 Here      batch statistics are global, as on one device without shuffling.
-cpu       digits, three seeds; each queue holds at least one batch.
+full      ResNet-18 on CIFAR-10, 100 epochs. 36 runs, expected: 7 hours on one GPU. Not yet
+          measured.
+cpu       digits, three seeds; each queue holds at least one batch. 18 runs, expected: 8 minutes on
+          two CPU cores. Not yet measured.
 """
 
 from configs.ablations import base
@@ -34,7 +37,7 @@ def grid(preset: str):
         "axes": {"moco.queue_size": sizes, "moco.momentum": momenta},
         "seeds": base.pick(preset, full=3, cpu=3, smoke=1),
         "columns": base.COLUMNS,
-        "figure": {"axis": "queue size; a colour for each momentum"},
+        "figure": {"axis": "queue size; a color for each momentum"},
         "seconds": base.pick(preset, full=700.0, cpu=25.0, smoke=8.0),
     }
 

@@ -4,12 +4,12 @@ All of it speaks of the choice of test examples. Of training seeds it says nothi
 several times.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-_AT_ONCE = 2**23  # indices drawn at a time
+_AT_ONCE = 2**23  # indices sampled at a time
 
 
 _Z95 = 1.959963984540054  # standard normal quantile of 0.975
@@ -155,6 +155,36 @@ def paired(first_N: np.ndarray, second_N: np.ndarray, **settings: float | int) -
         interval=bootstrap(difference_N, **settings),  # type: ignore
         mcnemar=mcnemar(first_N, second_N) if hits else None,
     )
+
+
+def compare(
+    predictions: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Test the predictions of one run against another's, for each protocol that both have.
+
+    Args:
+      predictions: those of this run by name, and the "label" of the test examples. Names that begin
+        with "trained/" are compared.
+      other: the same of another run, on the same test examples.
+
+    Returns:
+      By name, `Paired` as nested dicts ready for JSON: this run minus the other.
+
+    >>> label = np.array([0, 1, 1, 0])
+    >>> compare({"label": label, "trained/h": label}, {"trained/h": 1 - label})["trained/h"]["n"]
+    4
+    """
+    label_N = predictions["label"]
+    shared = [key for key in predictions if key in other and key.startswith("trained/")]
+    tests = {k: paired(other[k] == label_N, predictions[k] == label_N) for k in shared}
+    return {
+        key: {
+            **test._asdict(),
+            "interval": test.interval._asdict(),
+            "mcnemar": test.mcnemar._asdict() if test.mcnemar else None,
+        }
+        for key, test in tests.items()
+    }
 
 
 def _checked(values_N: np.ndarray) -> np.ndarray:

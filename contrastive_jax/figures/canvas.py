@@ -139,7 +139,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def palette(n: int) -> Sequence[Any]:
-    """Return n colors, apart from one another where n allows it."""
+    """Return at least n colors, as distinct as their number allows."""
     few = n <= len(_CLASS_COLORS)
     return _CLASS_COLORS if few else list(matplotlib().colormaps["turbo"](np.linspace(0, 1, n)))
 

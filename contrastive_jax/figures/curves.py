@@ -30,7 +30,7 @@ _PANELS = (
     _Panel("uniformity", "Uniformity of z", "log mean potential"),
     _Panel("grad_norm", "Gradient norm", ""),
 )
-_DASHES = ("-", "--", "-.", ":")  # color alone does not tell runs apart for everyone
+_DASHES = ("-", "--", "-.", ":")  # not everyone can distinguish runs by color
 _SMOOTHED = 60  # a longer curve is drawn faint under its moving average
 
 

@@ -16,7 +16,7 @@ from contrastive_jax.figures.canvas import (
     subplots,
 )
 
-_MARKERS = "os^DvPX*<>"  # color alone does not tell ten classes apart for everyone
+_MARKERS = "os^DvPX*<>"  # not everyone can distinguish ten classes by color
 _ROWS = 2000  # points at most
 _TSNE_ROWS = 5  # t-SNE of fewer says nothing
 _LEGEND_CLASSES = 20

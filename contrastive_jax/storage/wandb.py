@@ -26,7 +26,7 @@ class WandbWriter:
     `wandb sync`, else the start and the end wait half a minute each.
 
     Args:
-      folder: of the run; it keeps the identity of the W&B run and W&B's own files.
+      folder: of the run; it keeps the id of the W&B run and the files of W&B.
       name: of the run, as W&B shows it.
       config: of the run, finite JSON.
       project: of W&B.

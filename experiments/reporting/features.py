@@ -1,68 +1,73 @@
-"""What a report computes from a run's checkpoint: closest pairs, and how the linear probe errs."""
+"""What a report computes from a run's checkpoint: closest pairs, and the linear probe's errors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from contrastive_jax import data, figures
-from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import logistic
-from contrastive_jax.training.checkpoint import Restored
-from experiments.reporting import folders
-from experiments.run import lifecycle, restore
-from experiments.scoring import summary
-from experiments.simclr import EXPERIMENT
+from experiments.reporting import folders, render, scores
+from experiments.reporting.render import Drawn
+from experiments.run import restore
+from experiments.run.build import Run
+from experiments.scoring import images
 
+Findings = dict[str, Drawn | str]  # by name a picture, or why there is none
+Embed = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+NAMES = ("negatives", "false negatives", "confusion")
 SAMPLE, PAIRS = 2000, 12
-_CANDIDATES = 50  # pairs looked at for each one that is shown
+_CANDIDATES = 50  # pairs considered for each one that is shown
 
 
-class Pictures(NamedTuple):
-    """(path, caption) of each picture."""
-
-    negatives: tuple[Path, str]
-    false_negatives: tuple[Path, str]
-    confusion: tuple[Path, str] | None  # None where the run has no linear probe of this step
-
-
-def draw(run: folders.Run, out: Path) -> Pictures:
-    """Draw the pictures of a run into `out`, from its latest checkpoint.
+def draw(run: folders.Run, out: Path) -> Findings:
+    """Draw the pictures of a run into `out`, from its latest checkpoint and its data.
 
     Args:
-      run: its folder must have checkpoints, and its data must be there.
+      run: of any method.
       out: an existing folder.
 
-    Raises:
-      RunError, ValueError: the run cannot be restored; the message says why.
+    Returns:
+      For each of NAMES a picture, or why it is absent: no checkpoint, no data, no labels, ...
     """
-    built, config = restore.rebuild(EXPERIMENT, run.folder)
-    restored = restore.checkpoint(built, config, run.folder, "latest")
-    bank = data.labeled(built.dataset.train)
-    order = np.random.default_rng(built.plan.seed).permutation(len(bank["label"]))
-    row = _linear_row(run, restored.step)
-    n_probe = row["protocol"]["train_size"] if row else 0
-    kept = order[: max(SAMPLE, n_probe)]
-    layers = summary.extract(built, restored.state, bank["image"][kept])
-    sample = {"image": bank["image"][kept[:SAMPLE]], "label": bank["label"][kept[:SAMPLE]]}
-    names = built.dataset.class_names
-    z = layers["embedding"][:SAMPLE]
-    confusion = None
-    if row is not None:
-        train = layers["features"][:n_probe], bank["label"][kept[:n_probe]]
-        confusion = _confusion(built, restored, row, train, out / "confusion.png")
-    return Pictures(
-        _pairs(sample, z, names, out / "negatives.png", same=False),
-        _pairs(sample, z, names, out / "false_negatives.png", same=True),
-        confusion,
-    )
+    try:
+        opened, step, embed = _open(run)
+        row = _linear_row(run, step)
+        bank = _bank(opened, row)
+        if bank["label"].size == 0:
+            return dict.fromkeys(NAMES, "not shown: the training images have no labels.")
+        layers = embed(bank["image"])
+    except Exception as error:  # without data or checkpoint, the rest of the report is still made
+        return dict.fromkeys(NAMES, f"could not be computed. {render.reason(error)}")
+    names = opened.dataset.class_names
+    sample = {**data.take(bank, slice(SAMPLE)), "z": layers["embedding"][:SAMPLE]}
+    train = layers["features"], bank["label"]
+    makers = {
+        "negatives": partial(_pairs, sample, names, out / "negatives.png", same=False),
+        "false negatives": partial(_pairs, sample, names, out / "false_negatives.png", same=True),
+        "confusion": partial(_confusion, opened, embed, row, train, out / "confusion.png"),
+    }
+    return {name: render.attempt(makers[name]) for name in NAMES}
+
+
+def _bank(opened: Run, row: scores.Row | None) -> data.Examples:
+    """Select labeled training images in the probe's order: all that it was fitted on, or more."""
+    labeled = data.labeled(opened.dataset.train)
+    order = np.random.default_rng(opened.plan.seed).permutation(len(labeled["label"]))
+    return data.take(labeled, order[: max(SAMPLE, row["protocol"]["train_size"] if row else 0)])
+
+
+def _open(run: folders.Run) -> tuple[Run, int, Embed]:
+    """Restore the latest checkpoint: the run with its data, the step, and how to embed images."""
+    opened, step, trained = restore.open_run(run.folder).load()
+    return opened, step, partial(images.extract, opened, trained)
 
 
 def closest_pairs(
     z_ND: np.ndarray, label_N: np.ndarray, n_pairs: int, *, same: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of rows with the highest cosines, closest first; no row is in two of them.
+    """Find the pairs of rows with the highest cosines, closest first; no row is in two of them.
 
     Args:
       z_ND: embeddings; N x N cosines are held.
@@ -93,26 +98,24 @@ def closest_pairs(
     return np.stack([first[chosen], second[chosen]], axis=1), cosine[chosen]
 
 
-def _pairs(
-    sample: data.Examples, z_ND: np.ndarray, names: Any, path: Path, *, same: bool
-) -> tuple[Path, str]:
-    rows_P2, cosine_P = closest_pairs(z_ND, sample["label"], PAIRS, same=same)
+def _pairs(sample: data.Examples, names: Sequence[str], path: Path, *, same: bool) -> Drawn | str:
+    rows_P2, cosine_P = closest_pairs(sample["z"], sample["label"], PAIRS, same=same)
+    n, kind = len(sample["z"]), "one class" if same else "two classes"
     if len(cosine_P) == 0:
-        kind = "one class" if same else "two classes"
-        raise ConfigError(f"among {len(z_ND)} training images there is no pair of {kind}.")
+        return f"among {n:,} training images there is no pair of {kind}."
     title = "Likely false negatives" if same else "Hardest negatives"
-    images, labels = sample["image"][rows_P2], sample["label"][rows_P2]
-    figures.image_pairs(path, images, labels, cosine_P, names, title)
+    image_P2, label_P2 = sample["image"][rows_P2], sample["label"][rows_P2]
+    figures.image_pairs(path, image_P2, label_P2, cosine_P, names, title)
     kind = "the same class, which the loss pushes apart" if same else "different classes"
     return path, (
-        f"{title}: pairs of {kind}, with the highest cosines of z among {len(z_ND):,} training "
-        "images without augmentation; each image is in one pair at most."
+        f"{title}: pairs of {kind}, with the highest cosines of z among {n:,} training images "
+        "without augmentation; each image is in one pair at most."
     )
 
 
-def _linear_row(run: folders.Run, step: int) -> Mapping[str, Any] | None:
-    """The result of the linear probe on this very step's features, if it is among the scores."""
-    for name in folders.OF_OWN_DATA:
+def _linear_row(run: folders.Run, step: int) -> scores.Row | None:
+    """Find the score of the linear probe on the features of this step."""
+    for name in folders.SCORED_FILES:
         result = run.results.get(name, {})
         for row in result["evaluations"] if result.get("step") == step else ():
             found = row.get("representation"), row.get("layer"), row.get("protocol", {}).get("name")
@@ -122,34 +125,38 @@ def _linear_row(run: folders.Run, step: int) -> Mapping[str, Any] | None:
 
 
 def _confusion(
-    built: lifecycle.Run,
-    restored: Restored,
-    row: Mapping[str, Any],
-    train: tuple[np.ndarray, np.ndarray],
+    opened: Run,
+    embed: Embed,
+    row: scores.Row | None,
+    bank: tuple[np.ndarray, np.ndarray],
     path: Path,
-) -> tuple[Path, str]:
-    """The final fit of the quoted probe, made again."""
-    names, test = built.dataset.class_names, built.dataset.test
-    l2 = row["protocol"]["l2"]
-    max_steps = row["protocol"].get("max_steps", built.eval.probe_steps)  # older runs lack it
+) -> Drawn | str:
+    """Repeat the final fit of the scored probe, and count its errors on the test set."""
+    names, test = opened.dataset.class_names, data.labeled(opened.dataset.test)
+    if row is None or test["label"].size == 0:
+        missing = "scored linear probe" if row is None else "labeled test images"
+        return f"no confusion matrix: the latest checkpoint has no {missing}."
+    l2, train = row["protocol"]["l2"], [part[: row["protocol"]["train_size"]] for part in bank]
+    max_steps = row["protocol"].get(
+        "max_steps", images.of_run(opened).protocols.probe_steps
+    )  # older runs lack it
     probe = logistic.fit_logistic(*train, n_classes=len(names), l2=l2, max_steps=max_steps)
-    h_test = summary.extract(built, restored.state, test["image"])["features"]
-    predicted = logistic.predict(probe, h_test)
+    predicted = logistic.predict(probe, embed(test["image"])["features"])
     count = np.zeros((len(names), len(names)), int)
     np.add.at(count, (test["label"], predicted), 1)
     figures.confusion_matrix(path, count, names)
-    accuracy = float(np.mean(predicted == test["label"]))
+    accuracy, scored = float(np.mean(predicted == test["label"])), scores.value(row) or 0.0
     return path, (
         f"Linear probe on h, fitted again with the L2 strength of the table ({l2:g}) on "
-        f"{len(train[1]):,} training images: {100 * accuracy:.1f} % of {len(test['label']):,} test "
-        f"images (the table has {100 * row['accuracy']:.1f} %). {_commonest(count, names)}"
+        f"{len(train[1]):,} training images: {100 * accuracy:.1f} % of {len(predicted):,} test "
+        f"images (the table has {100 * scored:.1f} %). {_commonest(count, names)}"
     )
 
 
-def _commonest(count_CC: np.ndarray, names: Any) -> str:
-    """The three most frequent errors in words."""
+def _commonest(count_CC: np.ndarray, names: Sequence[str]) -> str:
+    """Name the three most frequent errors."""
     wrong = np.where(np.eye(len(count_CC), dtype=bool), 0, count_CC)
     flat = np.argsort(-wrong, axis=None, kind="stable")[:3]
     places = [np.unravel_index(i, wrong.shape) for i in flat]
-    words = [f"{names[r]} taken for {names[c]} ({wrong[r, c]})" for r, c in places if wrong[r, c]]
-    return f"Most often {', '.join(words)}." if words else "It makes no error."
+    errors = [f"{names[r]} taken for {names[c]} ({wrong[r, c]})" for r, c in places if wrong[r, c]]
+    return f"Most often {', '.join(errors)}." if errors else "It makes no error."

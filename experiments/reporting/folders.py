@@ -1,6 +1,5 @@
-"""What runs and ablations left in their folders, read for a report."""
+"""Run and ablation folders, read for a report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import jsonl, workdir
 from experiments.run import command_line, restore
 
-OF_OWN_DATA = ("summary", "linear_probe", "evaluation")  # results/*.json, first choice first
+SCORED_FILES = ("summary", "linear_probe", "evaluation")  # results/*.json on the run's data
 ABLATION_FILES = ("results.jsonl", "table.md", "figure.png", "verdict.json")
 
 
@@ -18,9 +17,9 @@ class Run(NamedTuple):
 
     name: str
     folder: Path
+    method: str
     config: dict[str, Any]  # "section.key" -> value
-    command: str
-    versions: dict[str, str]
+    description: dict[str, Any]  # the rest of config.json: "command", "versions", "code", "data"
     history: list[dict[str, Any]]  # of metrics.jsonl
     results: dict[str, dict[str, Any]]  # of results/*.json that hold evaluations, by name
     other_results: dict[str, Any]  # the others
@@ -37,18 +36,17 @@ class Run(NamedTuple):
 
 
 class Ablation(NamedTuple):
-    """One ablation's folder; a file that is not there is None."""
+    """One ablation's folder; what is not there is empty."""
 
     name: str
-    folder: Path
-    rows: list[dict[str, Any]]
-    table: str | None
+    results: str  # a JSON object a line
+    table: str  # Markdown
     figure: Path | None
-    verdict: dict[str, Any] | None
+    verdict: dict[str, Any]
 
 
 def read(folders: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
-    """The runs and the ablations among the folders, in order.
+    """Read the runs and the ablations among the folders, in order.
 
     Raises:
       ConfigError: a folder is neither, has nothing to show yet, or is given twice.
@@ -63,14 +61,8 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
     return runs, [item for item in found if isinstance(item, Ablation)]
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
-    """The keys of the configs that are not the same in all runs."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.config))
-    return [key for key in keys if len({json.dumps(run.config.get(key)) for run in runs}) > 1]
-
-
 def state(run: Run) -> str:
-    """A few words on how far a run has come."""
+    """Say how far a run has come."""
     if run.summary is None:
         return f"not finished: step {run.step:,}, not scored"
     scored = run.summary.get("step", run.step)
@@ -80,7 +72,7 @@ def state(run: Run) -> str:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """Find the shortest ends of the paths that are all different."""
     for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
         if len(set(names)) == len(names):
@@ -90,7 +82,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read(folder: Path, name: str) -> Run | Ablation:
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder; give the workdir of a run or of an ablation.")
+        raise ConfigError(f"{folder} is no folder; give the folder of a run or of an ablation.")
     if any((folder / file).is_file() for file in ABLATION_FILES):
         return _read_ablation(folder, name)
     return _read_run(folder, name)
@@ -98,17 +90,18 @@ def _read(folder: Path, name: str) -> Run | Ablation:
 
 def _read_run(folder: Path, name: str) -> Run:
     description = restore.description(folder)
-    log = folder / "metrics.jsonl"
+    config, log = description.pop("config"), folder / "metrics.jsonl"
     results = {p.stem: workdir.read_json(p) for p in sorted((folder / "results").glob("*.json"))}
+    scored = {key: value for key, value in results.items() if _has_evaluations(value)}
     run = Run(
         name=name,
         folder=folder,
-        config={k: v for k, v in command_line.leaves(description["config"]) if "[" not in k},
-        command=str(description.get("command", "")),
-        versions=description.get("versions", {}),
+        method=restore.method_of({**description, "config": config}),
+        config={k: v for k, v in command_line.leaves(config) if "[" not in k},
+        description=description,
         history=jsonl.read_jsonl(log) if log.is_file() else [],
-        results={key: value for key, value in results.items() if _has_evaluations(value)},
-        other_results={key: v for key, v in results.items() if not _has_evaluations(v)},
+        results=scored,
+        other_results={key: value for key, value in results.items() if key not in scored},
         figures={path.stem: path for path in sorted((folder / "figures").glob("*.png"))},
     )
     if not run.history and not results:
@@ -121,24 +114,11 @@ def _has_evaluations(value: Any) -> bool:
 
 
 def _read_ablation(folder: Path, name: str) -> Ablation:
-    rows, table, figure, verdict = (folder / file for file in ABLATION_FILES)
-    lines = rows.read_text(encoding="utf-8").splitlines() if rows.is_file() else []
-    try:
-        read_rows = [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise ConfigError(f"{rows} is not one JSON object a line ({error}).") from error
+    results, table, figure, verdict = (folder / file for file in ABLATION_FILES)
     return Ablation(
         name,
-        folder,
-        read_rows,
-        table.read_text(encoding="utf-8") if table.is_file() else None,
+        results.read_text(encoding="utf-8") if results.is_file() else "",
+        table.read_text(encoding="utf-8") if table.is_file() else "",
         figure if figure.is_file() else None,
-        _mapping(verdict) if verdict.is_file() else None,
+        workdir.read_json(verdict) if verdict.is_file() else {},
     )
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    found = workdir.read_json(path)
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} is not a JSON object: repair or remove it.")
-    return found

@@ -29,7 +29,7 @@ def grid(preset):
     raw = {{
         "axes": {{"loss.temperature": (0.1, 0.5), "head.kind": ("linear", "mlp")}},
         "seeds": 2,
-        "columns": {{"linear": base.LINEAR, "validation": {{"gauge": "knn_validation"}}}},
+        "columns": {{"linear": base.LINEAR, "validation": {{"logged": "knn_validation"}}}},
     }}
     raw.update({changes})
     return raw

@@ -21,7 +21,16 @@ def run_of(folder, name, evaluations=(), **kept):
     if kept:
         np.savez(folder / "results" / "evaluation.npz", **kept)
     results = {"evaluation": {"step": 5, "evaluations": list(evaluations)}}
-    return Run(name, folder, {}, "", {}, [{"step": 5}], results, {}, {})
+    return Run(name, folder, "simclr", {}, {}, [{"step": 5}], results, {}, {})
+
+
+def shown(runs):
+    """The numbers of the one table, by protocol."""
+    (table,) = scores.tables(runs)
+    values = [
+        [cell and round(cell["value"], 1) for cell in line["cells"]] for line in table["lines"]
+    ]
+    return list(zip([line["protocol"] for line in table["lines"]], values, strict=True))
 
 
 def test_of_the_knn_grid_the_table_shows_what_is_quoted_and_what_was_chosen(tmp_path):
@@ -31,9 +40,8 @@ def test_of_the_knn_grid_the_table_shows_what_is_quoted_and_what_was_chosen(tmp_
         row_of({**KNN, "metric": "euclidean"}, 0.503),
         row_of({**KNN, "k": 7, "k_requested": 7, "selection": "held-out"}, 0.504),
     ]
-    table, _, every = scores.scores([run_of(tmp_path, "a", rows)]).partition("<details")
-    assert [n in table for n in ("50.1", "50.2", "50.3", "50.4")] == [True, False, False, True]
-    assert all(n in every for n in ("50.10", "50.20", "50.30", "50.40"))
+    numbers = [value for _, values in shown([run_of(tmp_path, "a", rows)]) for value in values]
+    assert numbers == [50.1, 50.4]
 
 
 def test_what_was_chosen_is_compared_between_runs_even_where_the_choice_differs(tmp_path):
@@ -41,9 +49,26 @@ def test_what_was_chosen_is_compared_between_runs_even_where_the_choice_differs(
         run_of(tmp_path, name, [row_of({**KNN, "k": k, "selection": "held-out"}, 0.5)])
         for name, k in (("a", 1), ("b", 200))
     ]
-    table, _, _ = scores.scores(runs).partition("<details")
-    assert table.count("kNN, chosen") == 1
-    assert table.count("<b>50.0</b>") == 2
+    assert shown(runs) == [("kNN, chosen", [50.0, 50.0])]
+
+
+def test_rows_of_either_schema_are_read_and_another_measure_is_named(tmp_path):
+    rows = [
+        row_of({"name": "ridge"}, 0.25),
+        {**NAMES, "protocol": {"name": "linear"}, "measure": "accuracy", "value": 0.5},
+        {**NAMES, "protocol": {"name": "ranking"}, "measure": "MAP@R", "value": 0.75},
+    ]
+    (table,) = scores.tables([run_of(tmp_path, "a", rows)])
+    cells = [line["cells"][0] for line in table["lines"]]
+    found = [(cell["value"], cell["measure"]) for cell in cells]
+    assert found == [(25.0, ""), (50.0, ""), (75.0, "MAP@R")]
+    assert "measure: MAP@R" in cells[2]["protocol"]
+
+
+def test_a_run_that_lacks_a_score_has_an_empty_cell_in_its_line(tmp_path):
+    ridge, linear = row_of({"name": "ridge"}, 0.5), row_of({"name": "linear"}, 0.25)
+    runs = [run_of(tmp_path, "a", [ridge, linear]), run_of(tmp_path, "b", [linear])]
+    assert [values for _, values in shown(runs)] == [[50.0, None], [25.0, 25.0]]
 
 
 @pytest.fixture
@@ -61,19 +86,19 @@ def two_runs(tmp_path):
 
 
 def test_paired_tests_are_of_the_test_images_that_both_runs_saw(two_runs):
-    shown = scores.paired_tests(two_runs)
-    assert "b minus a" in shown
-    assert "<td>+30.0</td>" in shown
-    assert "<td>100</td>" in shown
-    assert f"<td>{2 * 0.5**30:.2g}</td>" in shown  # 30 to 0, two-sided
+    (found,) = scores.paired_tests(two_runs)
+    assert (found["name"], found["other"]) == ("b", "a")
+    (test,) = found["tests"].values()
+    assert (test["n"], round(test["difference"], 6)) == (100, 0.3)
+    assert test["mcnemar"]["p_value"] == pytest.approx(2 * 0.5**30)  # 30 to 0, two-sided
 
 
 def test_no_paired_test_without_the_same_images_or_a_second_evaluation(two_runs, tmp_path):
     first, second = two_runs
-    assert scores.paired_tests([first]) == ""
-    assert scores.paired_tests([first, run_of(tmp_path, "c")]) == ""
+    assert scores.paired_tests([first]) == []
+    assert scores.paired_tests([first, run_of(tmp_path, "c")]) == []
     path = second.folder / "results" / "evaluation.npz"
     with np.load(path) as file:
         kept = {**file, "label": file["label"][::-1]}
     np.savez(path, **kept)
-    assert scores.paired_tests(two_runs) == ""
+    assert scores.paired_tests(two_runs) == []

@@ -1,7 +1,7 @@
 """Time and memory of the contrastive losses against their peers, on this machine.
 
     python -m pip install -r benchmarks/requirements.txt
-    python benchmarks/losses.py                      # the table of the README: minutes to an hour
+    python benchmarks/losses.py                      # docs/performance.md: minutes to an hour
     python benchmarks/losses.py --pairs 64 --rounds 1 --out /tmp/losses.json   # a try
 
 Each contender computes one mean loss and its gradient to float32 embeddings [pairs, 2, dim]. All
@@ -13,7 +13,6 @@ would exceed --memory-gb is skipped and the reason recorded; so is a package tha
 
 import argparse
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -337,27 +336,6 @@ def run(args: argparse.Namespace) -> dict:
     return {**circumstances(args), "matmul_gigaflops": ceilings, "rows": rows}
 
 
-def table(result: dict) -> str:
-    """Markdown: seconds and megabytes of every contender at every size, by family."""
-    sizes = sorted({row["pairs"] for row in result["rows"]})
-    head = " | ".join(f"{n:,} pairs" for n in sizes)
-    lines = [f"| loss | contender | {head} |", "|---|---|" + "---|" * len(sizes)]
-    for name in CONTENDERS:
-        of = {row["pairs"]: row for row in result["rows"] if row["name"] == name}
-        if of:
-            cells = " | ".join(cell(of.get(n)) for n in sizes)
-            lines.append(f"| {family(name)} | {name} | {cells} |")
-    return "\n".join(lines)
-
-
-def cell(row: dict | None) -> str:
-    if row is None:
-        return ""
-    if "skipped" in row:
-        return row["skipped"]
-    return f"{row['seconds']:.3g} s, {row['megabytes']:,.0f} MB"
-
-
 def plot(result: dict, path: Path) -> None:
     """Time and memory against the number of pairs, a column for each family."""
     import matplotlib
@@ -405,7 +383,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-gb", type=float, default=8.0, help="skip what needs more")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "losses_cpu.json")
-    parser.add_argument("--table", type=Path, help="print the table of a JSON and stop")
     parser.add_argument("--measure", choices=CONTENDERS, help=argparse.SUPPRESS)
     return harness.parse(parser, pairs=[64], rounds=1)
 
@@ -413,8 +390,6 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     sys.path.insert(0, str(harness.ROOT))
-    if args.table:
-        return print(table(json.loads(args.table.read_text())))
     if args.measure:
         return measure_memory(args.measure, args)
     result = run(args)

@@ -14,7 +14,7 @@ fast   the same for 500 epochs at LR 0.03 x batch / 256, as published there: 90.
        of 3 seeds, in 99 minutes on an A100 in float32. What should be faster here is bfloat16 and
        data that lives on the device; the recipe is unchanged. It has not run on a GPU yet: no time
        or accuracy of ours is known, and no shorter recipe has been tried. What to try first is in
-       benchmarks/README.md, of configs/ablations/recipe.py on two cores: Muon.
+       docs/performance.md, of configs/ablations/recipe.py on two cores: Muon.
 cpu    a ResNet of three stages on two CPU cores, about 12 minutes. Its accuracies are in the
        README, from benchmarks/results/cifar_cpu.json.
 smoke  seconds: it runs every step of the path and learns next to nothing.

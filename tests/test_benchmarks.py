@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import performance
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -37,53 +39,31 @@ def test_flops_of_a_step_are_those_of_the_published_network(module):
     assert work.step_flops(chosen) / (3 * 2 * views) == pytest.approx(0.556e9, rel=0.005)
 
 
-def test_a_claim_without_a_file_is_not_measured(module, tmp_path):
-    table = module("table")
-    rows = table.table(tmp_path).splitlines()[2:]
-    assert len(rows) == len(table.CLAIMS)
-    assert all("| not measured |" in row for row in rows)
+def test_a_claim_without_a_file_has_no_row(tmp_path):
+    assert performance.rows(tmp_path) == []
 
 
-def test_a_row_compares_with_the_best_of_its_peers(module, tmp_path):
-    table = module("table")
+def test_a_row_compares_with_the_best_of_its_peers(tmp_path, monkeypatch):
     rates = {"contrastive_jax": 300.0, "torch": 600.0, "lightly, 0 workers": 20.0}
     rows = [
         {"work": "cpu", "contender": name, "images_per_second": rate}
         for name, rate in {**rates, "lightly, 2 workers": 100.0}.items()
     ]
     (tmp_path / "steps.json").write_text(json.dumps({"rows": rows}))
-    claims = table.step_claims("CPU", "steps.json", "cpu", "a net", 1.0)[:2]
-    torch, lightly = (table.cells(claim, tmp_path)[1:6] for claim in claims)
-    assert torch == ["300 img/s", "torch: 600 img/s", "0.50", "1.0", table.TRIED]
+    claims = performance.step_claims("CPU", "steps.json", "cpu", "a net", 1.0)[:2]
+    absent = performance.step_claims("CPU", "steps.json", "resnet18", "a net", 1.0)[:2]
+    monkeypatch.setattr(performance, "CLAIMS", [*claims, *absent])
+    torch, lightly = (row[1:6] for row in performance.rows(tmp_path))
+    assert torch == ["300 img/s", "torch: 600 img/s", "0.50", "1.0", performance.MISSED]
     assert lightly == ["300 img/s", "lightly, 2 workers: 100 img/s", "3.00", "1.3", "reached"]
-    absent = table.step_claims("CPU", "steps.json", "resnet18", "a net", 1.0)
-    assert all(table.cells(claim, tmp_path)[5] == "not measured" for claim in absent[:1])
 
 
-def test_an_accuracy_counts_only_if_the_last_step_has_it(module):
-    table = module("table")
+def test_training_is_compared_with_the_accuracy_that_it_reached():
     row = {"contender": "contrastive_jax", "median_last_seconds": 300.0, "runs": [{}] * 3}
-    peer = {
-        "contender": "torch",
-        "runs": [{}],
-        "median_last_accuracy": 0.8,
-        "median_last_seconds": 450.0,
-    }
-    results = [
-        {"protocol": {"target": 0.9}, "rows": [{**row, "median_last_accuracy": found}, peer]}
-        for found in (0.899, 0.9)
-    ]
-    assert [table.quick_accuracy(600.0)(result).ratio for result in results] == [0.0, 2.0]
-    figures = table.quicker_training(results[1])
+    peer = {"contender": "torch", "median_last_seconds": 450.0, "runs": [{}]}
+    rows = [{**row, "median_last_accuracy": 0.9}, {**peer, "median_last_accuracy": 0.8}]
+    figures = performance.faster_training({"rows": rows})
     assert figures == ("90.0% in 300 s (3 seeds)", "torch: 80.0% in 450 s (1 seed)", 1.5)
-
-
-def test_writing_the_table_changes_nothing_else(module):
-    table = module("table")
-    page = f"before\n{table.MARKS[0]}\n| old |\n\n{table.MARKS[1]}after\n"
-    written = table.put_into(page, "| new |")
-    assert written == page.replace("old", "new")
-    assert table.put_into(written, "| new |") == written
 
 
 def test_a_try_is_small_unless_asked_otherwise_and_leaves_the_record_alone(module, monkeypatch):

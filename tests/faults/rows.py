@@ -28,7 +28,7 @@ def row(*numbers: int, broken: str) -> Callable[[Test], Test]:
     return pytest.mark.fault(*numbers, broken=broken)
 
 
-RESUMES = "the same command goes on from the last checkpoint and ends bit-equal to the straight run"
+RESUMES = "the same command resumes and ends bit-equal to the uninterrupted run"
 ROWS = {
     1: Row(
         "`kill -9` at any moment, during a save too",

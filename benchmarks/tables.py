@@ -1,0 +1,210 @@
+"""The tables of README and docs, each from the files that hold its evidence."""
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import performance
+from benchmarks.harness import RESULTS
+from contrastive_jax import losses
+from contrastive_jax.evaluation import protocols
+
+ABLATIONS = RESULTS / "ablations"
+RUNS = ("digits", "cifar_cpu")
+IN_README = (
+    {"name": "knn", "k": 10},
+    {"name": "linear"},
+    {"name": "few-label", "labels_per_class": 10},
+)
+PROTOCOLS = ({"name": "knn", "k": 20}, {"name": "knn", "k": 200}, *IN_README)
+PAIRS = 8192  # of the README's table of losses
+FAMILIES = ("NT-Xent", "CLIP", "SigLIP", "SupCon")
+SHOWN = 3  # differences in a row of claims, those that decide; table.md has all of them
+Row = Sequence[str]
+
+
+def provenance(kept: Mapping[str, Any]) -> str:
+    """The commits beside a number: those that its runs were made by, where they say it.
+
+    >>> provenance({"code": [{"commit": "0123456789", "dirty": True, "sha256": "abc"}]})
+    'commit 0123456 with changes'
+    >>> provenance({"commit": "0123456789"})
+    'commit at recording 0123456'
+    """
+    if "code" not in kept:
+        return f"commit at recording {kept['commit'][:7]}"
+    return ", ".join(map(_commit, kept["code"]))
+
+
+def _commit(code: Mapping[str, Any]) -> str:
+    if code["commit"] is None:
+        return f"code {code['sha256'][:7]}"
+    return f"commit {code['commit'][:7]}" + " with changes" * bool(code["dirty"])
+
+
+def results_rows(chosen: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Percent of the trained encoder, the untrained one and the pixels by each protocol."""
+    rows = []
+    for run in RUNS:
+        kept = json.loads((RESULTS / f"{run}.json").read_text())
+        link = f"[{run}.json](benchmarks/results/{run}.json), {provenance(kept)}"
+        for protocol in chosen:
+            found = [
+                evaluation(kept["evaluations"], representation, protocol)
+                for representation in ("trained", "untrained", "pixels")
+            ]
+            label = protocols.label(found[0]["protocol"])
+            rows.append([run, label, *(f"{100 * value_of(row):.1f}" for row in found), link])
+    return rows
+
+
+def evaluation(
+    evaluations: Sequence[Mapping[str, Any]], representation: str, protocol: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The row of a representation whose protocol has these values."""
+    layer = "pixels" if representation == "pixels" else "features"
+    for row in evaluations:
+        found = (row["representation"], row["layer"]) == (representation, layer)
+        if found and protocol.items() <= row["protocol"].items():
+            return row
+    raise KeyError(f"no row for {representation} and {protocol}")
+
+
+def value_of(row: Mapping[str, Any]) -> float:
+    """The score of a row; those of schema 1 call it "accuracy".
+
+    >>> value_of({"accuracy": 0.5}), value_of({"value": 0.25, "measure": "NMI"})
+    (0.5, 0.25)
+    """
+    return row["value"] if "value" in row else row["accuracy"]
+
+
+def claims_rows(ablations: Path = ABLATIONS) -> list[Row]:
+    """Of each kept ablation: claim, verdict, effect, link, source, seeds, what it ran on."""
+    rows = []
+    for path in sorted(ablations.glob("*/verdict.json")):
+        kept = json.loads(path.read_text())
+        folder = f"benchmarks/results/ablations/{path.parent.name}"
+        lines = (path.parent / "results.jsonl").read_text().splitlines()
+        rows.append(
+            [
+                kept["claim"].rstrip("."),
+                f"**{kept['outcome']}**",
+                effect(kept["reasons"], kept["outcome"]),
+                f"[{kept['title']}]({folder}/table.md), [figure]({folder}/figure.png)",
+                kept["source"].partition(": ")[2].rstrip("."),
+                str(len(kept["seeds"])),
+                f"{machines(map(json.loads, lines))}, {provenance(kept)}",
+            ]
+        )
+    return rows
+
+
+def effect(reasons: Sequence[str], outcome: str) -> str:
+    """The differences that decide: of a claim of several parts, those with its outcome.
+
+    >>> effect(["a - b = +1.0 ± 0.4 points: reproduced", "a - c = +0.1 ± 0.4 points: undecided"],
+    ...        "undecided")
+    'a - c = +0.1 ± 0.4 points'
+    """
+    ending = f": {outcome}"
+    deciding = [r.removesuffix(ending) for r in reasons if r.endswith(ending)] or list(reasons)
+    more = [f"and {len(deciding) - SHOWN} more"] if len(deciding) > SHOWN else []
+    return "<br>".join(deciding[:SHOWN] + more)
+
+
+def machines(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Every device and version of jax that the runs had."""
+    kinds = []
+    for run in runs:
+        threads = f"{run['cpus']} threads, " if "cpus" in run else ""
+        kinds.append(f"{run['device']}, {threads}jax {run['versions']['jax']}")
+    return "; ".join(dict.fromkeys(kinds))
+
+
+def speed_rows() -> list[Row]:
+    """Seconds and megabytes of four losses, in tiles and dense, beside the fastest peer."""
+    measured = json.loads((RESULTS / "losses_cpu.json").read_text())["rows"]
+    rows = []
+    for family in FAMILIES:
+        of = [row for row in measured if (row.get("family"), row["pairs"]) == (family, PAIRS)]
+        tiles, dense = (
+            next(row for row in of if row["name"].endswith(form)) for form in ("blockwise", "dense")
+        )
+        peer = min((r for r in of if r not in (tiles, dense)), key=lambda row: row["seconds"])
+        rows.append([family, cost(tiles), cost(dense), f"{peer['name']}: {cost(peer)}"])
+    return rows
+
+
+def measured_losses() -> str:
+    """Seconds and megabytes of every contender at every size."""
+    measured = json.loads((RESULTS / "losses_cpu.json").read_text())["rows"]
+    sizes = sorted({row["pairs"] for row in measured})
+    contenders = {row["name"]: row["family"] for row in measured if "family" in row}
+    found = {(row["name"], row["pairs"]): cost(row) for row in measured}
+    head = " | ".join(["loss", "contender", *(f"{n:,} pairs" for n in sizes)])
+    rows = (
+        [family, name, *(found.get((name, n), "") for n in sizes)]
+        for name, family in contenders.items()
+    )
+    return markdown(head, rows)
+
+
+def cost(row: Mapping[str, Any]) -> str:
+    return row.get("skipped") or f"{row['seconds']:.3g} s, {row['megabytes']:,.0f} MB"
+
+
+def losses_rows() -> list[Row]:
+    """Each public loss by the docstring and signature of its function."""
+    return [loss_row(name, getattr(losses, name)) for name in losses.__all__]
+
+
+def loss_row(name: str, function: Any) -> Row:
+    text = inspect.getdoc(function) or ""
+    formula = re.search(r"^    (\S.*)$", text.partition("\nArgs:")[0], re.MULTILINE)
+    keywords = inspect.signature(function).parameters
+    needs = ", ".join(k for k, p in keywords.items() if p.default is p.empty)
+    scales = [f"`{key}`" for key in ("axis_name", "block_size") if key in keywords]
+    papers = dict.fromkeys(re.findall(r"arXiv[: ](\d{4}\.\d{4,5})", text))
+    links = ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in papers)
+    written = formula[1].replace("|", "\\|") if formula else ""
+    cells = [f"`{name}`", text.splitlines()[0], f"`{written}`", f"`{needs}`"]
+    return [*cells, " ".join(scales), links]
+
+
+RESULTS_HEAD = "run | protocol (features, test set) | trained | untrained | pixels | evidence"
+CLAIMS_HEAD = "claim | verdict | effect ± 2 standard errors | table"
+ALL_CLAIMS_HEAD = f"{CLAIMS_HEAD} | source | seeds | run on"
+SPEED_HEAD = "loss | in tiles | dense | fastest peer"
+LOSSES_HEAD = "loss | what it does | formula, first line | needs | scales by | arXiv"
+
+
+def markdown(head: str, rows: Iterable[Row]) -> str:
+    """A table of Markdown.
+
+    >>> print(markdown("a | b", [["1", "2"]]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    columns = head.count(" | ") + 1
+    lines = [head, *(" | ".join(row) for row in rows)]
+    return "\n".join([f"| {lines[0]} |", "|---" * columns + "|", *(f"| {x} |" for x in lines[1:])])
+
+
+def all_tables() -> dict[str, str]:
+    """Every table by its name, with links from the root of the repository."""
+    claims = claims_rows()
+    return {
+        "results": markdown(RESULTS_HEAD, results_rows(IN_README)),
+        "all results": markdown(RESULTS_HEAD, results_rows(PROTOCOLS)),
+        "claims": markdown(CLAIMS_HEAD, [row[:4] for row in claims]),
+        "all claims": markdown(ALL_CLAIMS_HEAD, claims),
+        "speed of losses": markdown(SPEED_HEAD, speed_rows()),
+        "measured losses": measured_losses(),
+        "losses": markdown(LOSSES_HEAD, losses_rows()),
+        "performance": markdown(performance.HEAD, performance.rows(RESULTS)),
+    }

@@ -1,0 +1,91 @@
+"""Tables are written from the evidence; runs are kept with the commit that made them."""
+
+import doctest
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import publish, tables
+
+BEFORE = "before\n<!-- table: x -->\nold\n<!-- end of table -->\nafter\n"
+AFTER = "before\n<!-- table: x -->\n\n[new](benchmarks/y)\n\n<!-- end of table -->\nafter\n"
+CODE = {"commit": "0123456789abcdef", "dirty": False, "sha256": "f" * 64}
+
+
+def filled(page: str = "README.md") -> str:
+    return publish.filled(Path(page), BEFORE, {"x": "[new](benchmarks/y)"})
+
+
+def test_the_examples_of_the_tables_hold():
+    assert doctest.testmod(tables).failed == 0
+
+
+def test_a_stale_table_is_named_and_written_anew(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "README.md"
+    page.write_text(BEFORE)
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    monkeypatch.setattr(publish, "pages", lambda: {Path("README.md"): filled()})
+    assert publish.main([]) == 1
+    assert "README.md is stale" in capsys.readouterr().out
+    assert publish.main(["--write"]) == 0
+    assert page.read_text() == AFTER
+    assert publish.main([]) == 0
+
+
+def test_links_of_a_table_are_relative_to_its_page():
+    assert "[new](../benchmarks/y)" in filled("docs/page.md")
+
+
+def test_a_table_that_is_not_made_is_an_error():
+    with pytest.raises(KeyError, match="x"):
+        publish.filled(Path("README.md"), BEFORE, {})
+
+
+def test_a_run_is_recorded_with_the_commit_that_made_it(tmp_path):
+    run = tmp_path / "run"
+    (run / "results").mkdir(parents=True)
+    row = {"representation": "trained", "layer": "features", "protocol": {"name": "linear"}}
+    (run / "results" / "summary.json").write_text(json.dumps({"evaluations": [row]}))
+    (run / "config.json").write_text(json.dumps({"code": CODE}))
+    kept = json.loads(publish.record(run, "name", tmp_path).read_text())
+    assert tables.provenance(kept) == "commit 0123456"
+    assert tables.evaluation(kept["evaluations"], "trained", {"name": "linear"}) == row
+
+    (run / "config.json").write_text("{}")
+    kept = json.loads(publish.record(run, "name", tmp_path).read_text())
+    assert re.fullmatch(r"commit at recording [0-9a-f]{7}", tables.provenance(kept))
+
+
+def test_an_ablation_is_recorded_once_it_is_finished(tmp_path):
+    ablation, kept = tmp_path / "run", tmp_path / "kept"
+    verdict = {"title": "page-cpu", "source": "A thing: Paper, Table 1.", "claim": "A is better."}
+    verdict |= {"outcome": "undecided", "seeds": [0, 1], "finished": 3, "runs": 4}
+    verdict["reasons"] = ["a - b = +9.0 ± 1.0 points: reproduced", "a - c = +0.1 ± 0.4: undecided"]
+    row = {"device": "1 x cpu", "cpus": 2, "versions": {"jax": "1.2.3"}}
+    for seed, commit in enumerate(("1" * 40, "2" * 40, "2" * 40)):
+        folder = ablation / "runs" / str(seed)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"code": {**CODE, "commit": commit}}))
+    (ablation / "results.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    for name in ("table.md", "figure.png"):
+        (ablation / name).write_text(name)
+    (ablation / "verdict.json").write_text(json.dumps(verdict))
+    with pytest.raises(SystemExit, match="has 3 of 4 runs"):
+        publish.keep_claim(ablation, "page", kept)
+    assert not tables.claims_rows(kept)
+
+    (ablation / "verdict.json").write_text(json.dumps({**verdict, "finished": 4}))
+    publish.keep_claim(ablation, "page", kept)
+    claim, outcome, effect, link, source, seeds, ran_on = tables.claims_rows(kept)[0]
+    assert (claim, outcome, source, seeds) == (
+        "A is better",
+        "**undecided**",
+        "Paper, Table 1",
+        "2",
+    )
+    assert effect == "a - c = +0.1 ± 0.4"
+    assert "[page-cpu](benchmarks/results/ablations/page/table.md)" in link
+    assert ran_on == "1 x cpu, 2 threads, jax 1.2.3, commit 1111111, commit 2222222"
+    assert (kept / "page" / "figure.png").read_text() == "figure.png"

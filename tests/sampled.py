@@ -1,7 +1,7 @@
-"""What the fuzzing tests draw: rows of every size and degeneracy, temperatures, labels.
+"""Samples for the fuzzing tests: rows of every size and degeneracy, temperatures, labels.
 
-Hypothesis draws recipes, and many recipes are built into arrays that run through one compiled
-function: a shape is compiled once, however many examples go through it.
+Hypothesis samples recipes, and many recipes are built into arrays that run through one compiled
+function: a shape is compiled once, however many examples it is given.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import strategies as st
 
-LANES = 128  # recipes that run through a compiled function together
+BATCH = 128  # recipes in one call of a compiled function
 EXAMPLES = 10_000  # of the slow run
 
 PATTERNS = (
@@ -35,7 +35,7 @@ class Recipe(NamedTuple):
 
     pattern: str
     size: float
-    other_size: float  # of what stands out
+    other_size: float  # of the row or entry that differs
     log_temperature: float  # to the base of 10
     labels: str
     seed: int
@@ -52,14 +52,14 @@ recipes = st.builds(
 )
 
 
-def each_of(strategy: Any, check: Callable, examples: int, lanes: int = LANES) -> None:
-    """Calls check(list of `lanes` drawn values) until `examples` were seen.
+def each_of(strategy: Any, check: Callable, examples: int, batch: int = BATCH) -> None:
+    """Call check(list of `batch` sampled values) until `examples` were seen.
 
     The check names the value that it refuses, so a long list is not worth shrinking.
     """
 
-    @_always_the_same(-(-examples // lanes), phases=[Phase.generate], verbosity=Verbosity.quiet)
-    @given(st.lists(strategy, min_size=lanes, max_size=lanes))
+    @_always_the_same(-(-examples // batch), phases=[Phase.generate], verbosity=Verbosity.quiet)
+    @given(st.lists(strategy, min_size=batch, max_size=batch))
     def fuzz(values: list[Any]) -> None:
         check(values)
 
@@ -67,7 +67,7 @@ def each_of(strategy: Any, check: Callable, examples: int, lanes: int = LANES) -
 
 
 def each(check: Callable, examples: int) -> None:
-    """Calls check(draw), where draw(strategy) is a drawn value, `examples` times."""
+    """Call check(sample), where sample(strategy) is a sampled value, `examples` times."""
 
     @_always_the_same(examples)
     @given(st.data())
@@ -118,17 +118,17 @@ def labels(recipe: Recipe, n: int, dtype: Any = np.int32) -> np.ndarray:
     rng = np.random.default_rng(recipe.seed + 1)
     match recipe.labels:
         case "equal":
-            drawn = np.full(n, rng.integers(-3, 3))
+            label = np.full(n, rng.integers(-3, 3))
         case "different":
-            drawn = rng.permutation(n)
+            label = rng.permutation(n)
         case "random":
-            drawn = rng.integers(3, size=n)
+            label = rng.integers(3, size=n)
         case "pairs":
-            drawn = np.arange(n) // 2
+            label = np.arange(n) // 2
         case _:
             least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
-            drawn = rng.choice(np.array([least, most, -1], dtype), size=n)
-    return drawn.astype(dtype)
+            label = rng.choice(np.array([least, most, -1], dtype), size=n)
+    return label.astype(dtype)
 
 
 def temperature(recipe: Recipe) -> np.ndarray:

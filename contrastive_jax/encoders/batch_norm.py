@@ -110,7 +110,7 @@ def _forward(x, scale_C, bias_C, epsilon):
 def _backward(epsilon, saved, grads):
     def derived(saved, grads):
         x, scale_C, bias_C, *_ = saved
-        plain = lambda *args: _forward(*args, epsilon)[0]  # noqa: E731
+        plain = lambda x, scale_C, bias_C: _forward(x, scale_C, bias_C, epsilon)[0]  # noqa: E731
         return jax.vjp(plain, x, scale_C, bias_C)[1](grads)
 
     return lax.platform_dependent(saved, grads, cpu=_written_out, default=derived)

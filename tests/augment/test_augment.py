@@ -138,7 +138,7 @@ def sampled_boxes(n, *args):
     return np.stack(jax.jit(jax.vmap(lambda key: augment.sample_crop_box(key, *args)))(keys), -1)
 
 
-# The last case seldom fits in ten tries, so that the fallback is drawn often.
+# The last case seldom fits in ten tries, so that the fallback is used often.
 @pytest.mark.parametrize(
     ("height", "width", "scale", "ratio"),
     [
@@ -228,8 +228,8 @@ def test_translation_moves_whole_pixels_and_fills_with_black(down, right):
 
 def test_translations_reach_both_ends_and_no_further():
     keys = jax.random.split(jax.random.key(0), 400)
-    draw = jax.vmap(lambda key: jnp.stack(augment.sample_translation(key, 28, 0.1)))
-    shifts = np.asarray(jax.jit(draw)(keys))
+    sample = jax.vmap(lambda key: jnp.stack(augment.sample_translation(key, 28, 0.1)))
+    shifts = np.asarray(jax.jit(sample)(keys))
     assert shifts.min(axis=0).tolist() == [-3, -3]
     assert shifts.max(axis=0).tolist() == [3, 3]
 
@@ -287,15 +287,15 @@ def test_jitter_applies_its_adjustments_one_after_another_in_any_order(form):
 
 
 def draws_of_jitter(monkeypatch, n, **strengths):
-    """The orders [n, 4] and amounts [n, 4] that `color_jitter` draws."""
+    """The orders [n, 4] and amounts [n, 4] that `color_jitter` samples."""
 
     def spy(image, order, amounts, brightness_form, with_hue):
         return jnp.stack([order.astype(jnp.float32), amounts])
 
     monkeypatch.setattr(color, "_adjust_in_order", spy)
-    draw = jax.vmap(lambda key: augment.color_jitter(key, jnp.zeros((1, 1, 3)), **strengths))
+    jitter = jax.vmap(lambda key: augment.color_jitter(key, jnp.zeros((1, 1, 3)), **strengths))
     keys = jax.random.split(jax.random.key(3), n)
-    orders, amounts = np.moveaxis(np.asarray(jax.jit(draw)(keys)), 1, 0)
+    orders, amounts = np.moveaxis(np.asarray(jax.jit(jitter)(keys)), 1, 0)
     return orders, amounts
 
 

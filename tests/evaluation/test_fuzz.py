@@ -72,7 +72,7 @@ def check_mined(recipes):
     assert np.take_along_axis(farther, index[..., None], axis=3)[..., 0][valid].all()
 
 
-@examples(2 * sampled.LANES, sampled.EXAMPLES)
+@examples(2 * sampled.BATCH, sampled.EXAMPLES)
 def test_miners_of_a_batch_choose_what_they_may_and_find_what_there_is(examples):
     sampled.each_of(sampled.recipes, check_mined, examples)
 
@@ -101,7 +101,7 @@ def check_corpus_mined(recipes):
         assert not (twice & both).any()
 
 
-@examples(sampled.LANES, sampled.EXAMPLES)
+@examples(sampled.BATCH, sampled.EXAMPLES)
 def test_negatives_of_a_corpus_are_others_and_once_each(examples):
     sampled.each_of(sampled.recipes, check_corpus_mined, examples)
 

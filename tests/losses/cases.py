@@ -1,4 +1,4 @@
-"""The public losses as the fuzzing tests call them, and the arguments of one drawn example."""
+"""The public losses as the fuzzing tests call them, and the arguments of one sampled example."""
 
 import functools
 from collections.abc import Callable

@@ -31,8 +31,8 @@ def nt_xent(z_BVD, temperature):
                 for w in range(V)
                 if (c, w) != (b, v)
             ]
-            own = [z[b, v] @ z[b, w] / temperature for w in range(V) if w != v]
-            loss[b, v] = np.mean([log_sum(every) - s for s in own])
+            matching = [z[b, v] @ z[b, w] / temperature for w in range(V) if w != v]
+            loss[b, v] = np.mean([log_sum(every) - s for s in matching])
     return loss
 
 
@@ -64,11 +64,11 @@ def sup_con(z_BVD, labels_B, temperature, positives="outside"):
     loss = np.zeros(B * V)
     for i in range(B * V):
         others = [a for a in range(B * V) if a != i]
-        own = [z[i] @ z[p] / temperature for p in others if labels[p] == labels[i]]
-        if not own:
+        matching = [z[i] @ z[p] / temperature for p in others if labels[p] == labels[i]]
+        if not matching:
             continue
         every = log_sum([z[i] @ z[a] / temperature for a in others])
-        inside_or_out = np.mean(own) if positives == "outside" else log_mean_exp(own)
+        inside_or_out = np.mean(matching) if positives == "outside" else log_mean_exp(matching)
         loss[i] = every - inside_or_out
     return loss.reshape(B, V)
 
@@ -102,8 +102,8 @@ def per_query_info_nce(query_BD, key_BD, negatives_BKD, temperature):
     q, k, n = normalized(query_BD), normalized(key_BD), normalized(negatives_BKD)
     loss = np.zeros(len(q))
     for i in range(len(q)):
-        own = q[i] @ k[i] / temperature
-        loss[i] = log_sum([own] + [q[i] @ m / temperature for m in n[i]]) - own
+        matching = q[i] @ k[i] / temperature
+        loss[i] = log_sum([matching] + [q[i] @ m / temperature for m in n[i]]) - matching
     return loss
 
 
@@ -116,13 +116,13 @@ def joint_info_nce(query_BD, key_BD, temperature, ids_B=None):
     q, k = normalized(query_BD), normalized(key_BD)
     loss = np.zeros(len(q))
     for i in range(len(q)):
-        own = q[i] @ k[i] / temperature
-        every = [own]
+        matching = q[i] @ k[i] / temperature
+        every = [matching]
         for j in range(len(q)):
             if j != i and (ids_B is None or ids_B[i] != ids_B[j]):
                 pairs = q[i] @ k[j], q[j] @ k[i], q[i] @ q[j], k[j] @ k[i]
                 every += [s / temperature for s in pairs]
-        loss[i] = log_sum(every) - own
+        loss[i] = log_sum(every) - matching
     return loss
 
 
@@ -133,8 +133,8 @@ def guided_info_nce(query_BD, key_BD, guide_query_BF, guide_key_BF, temperature,
     for i in range(len(q)):
         limit = guide[i, i] - (abs(guide[i, i]) * margin if relative else margin)
         kept = [j for j in range(len(q)) if j == i or guide[i, j] <= limit]
-        own = q[i] @ k[i] / temperature
-        loss[i] = log_sum([q[i] @ k[j] / temperature for j in kept]) - own
+        matching = q[i] @ k[i] / temperature
+        loss[i] = log_sum([q[i] @ k[j] / temperature for j in kept]) - matching
     return loss
 
 
@@ -144,31 +144,31 @@ def positives_and_negatives(z_BVD, temperature):
     B, V, _ = z.shape
     for b in range(B):
         for v in range(V):
-            own = [z[b, v] @ z[b, w] / temperature for w in range(V) if w != v]
+            matching = [z[b, v] @ z[b, w] / temperature for w in range(V) if w != v]
             other = [z[b, v] @ z[c, w] / temperature for c in range(B) for w in range(V) if c != b]
-            yield (b, v), np.array(own), np.array(other)
+            yield (b, v), np.array(matching), np.array(other)
 
 
 def decoupled(z_BVD, temperature, sigma=None):
     loss = np.zeros(np.shape(z_BVD)[:2])
     every = list(positives_and_negatives(z_BVD, temperature))
-    for at, own, other in every:
+    for at, matching, other in every:
         weight = 1.0
         if sigma is not None:
             width = sigma / temperature
             mean = np.mean([np.exp(positives / width) for _, positives, _ in every])
-            weight = 2 - np.exp(own / width) / mean
-        loss[at] = np.mean(-weight * own) + log_sum(other)
+            weight = 2 - np.exp(matching / width) / mean
+        loss[at] = np.mean(-weight * matching) + log_sum(other)
     return loss
 
 
 def debiased_nt_xent(z_BVD, temperature, tau_plus, beta):
     loss = np.zeros(np.shape(z_BVD)[:2])
-    for at, own, other in positives_and_negatives(z_BVD, temperature):
+    for at, matching, other in positives_and_negatives(z_BVD, temperature):
         hard = np.sum(np.exp((1 + beta) * other)) / np.sum(np.exp(beta * other))
-        g = (hard - tau_plus * np.mean(np.exp(own))) / (1 - tau_plus)
+        g = (hard - tau_plus * np.mean(np.exp(matching))) / (1 - tau_plus)
         g = max(g, math.exp(-1 / temperature))
-        loss[at] = np.mean(-np.log(np.exp(own) / (np.exp(own) + len(other) * g)))
+        loss[at] = np.mean(-np.log(np.exp(matching) / (np.exp(matching) + len(other) * g)))
     return loss
 
 
@@ -176,9 +176,9 @@ def hardness_info_nce(query_BD, key_BD, temperature, alpha):
     q, k = normalized(query_BD), normalized(key_BD)
     loss = np.zeros(len(q))
     for i in range(len(q)):
-        own = q[i] @ k[i] / temperature
+        matching = q[i] @ k[i] / temperature
         others = [q[i] @ k[j] for j in range(len(q)) if j != i]
-        loss[i] = log_sum([own] + [alpha * s + s / temperature for s in others]) - own
+        loss[i] = log_sum([matching] + [alpha * s + s / temperature for s in others]) - matching
     return loss
 
 
@@ -237,9 +237,9 @@ def siglip(a_BD, b_BD, temperature, bias, ids_B=None):
 
 def nt_logistic(z_BVD, temperature, semi_hard=False):
     loss = np.zeros(np.shape(z_BVD)[:2])
-    for at, own, other in positives_and_negatives(z_BVD, temperature):
+    for at, matching, other in positives_and_negatives(z_BVD, temperature):
         if semi_hard:
-            other = other[other < own.min()]
-        loss[at] = np.mean([softplus(-s) for s in own])
+            other = other[other < matching.min()]
+        loss[at] = np.mean([softplus(-s) for s in matching])
         loss[at] += np.mean([softplus(s) for s in other]) if len(other) else 0.0
     return loss

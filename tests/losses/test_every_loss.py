@@ -7,7 +7,7 @@ import pytest
 
 from contrastive_jax import losses
 from tests.losses import test_labeled as labeled
-from tests.losses import test_non_contrastive as companions
+from tests.losses import test_non_contrastive as non_contrastive
 from tests.losses import test_variants as variants
 from tests.losses.test_sharded import QUICK_COMPILE
 
@@ -53,13 +53,13 @@ def test_labeled_losses_follow_a_permutation_of_the_batch():
     assert_close(got, expected, rtol=1e-4)
 
 
-def test_companions_follow_a_permutation_of_the_batch():
+def test_non_contrastive_follow_a_permutation_of_the_batch():
     order = np.array([0, 1, 3, 2, 4, 5, 6, 7])
-    assert (companions.SCORE[order] == companions.SCORE).all()
-    got, _ = companions.values_and_grads(companions.X[order], companions.Y[order])
+    assert (non_contrastive.SCORE[order] == non_contrastive.SCORE).all()
+    got, _ = non_contrastive.values_and_grads(non_contrastive.X[order], non_contrastive.Y[order])
     expected = {
         name: value[order] if value.ndim else value
-        for name, value in companions.on_one_device()[0].items()
+        for name, value in non_contrastive.on_one_device()[0].items()
     }
     assert_close(got, expected, rtol=1e-4)
 
@@ -95,11 +95,11 @@ def test_half_precision_only_rounds_the_inputs_of_labeled_losses(dtype):
 
 @pytest.mark.slow
 @both_dtypes
-def test_half_precision_only_rounds_the_inputs_of_companions(dtype):
-    x, y = (jnp.asarray(z).astype(dtype) for z in (companions.X, companions.Y))
-    cases = {name: loss for name, (loss, _) in companions.CASES.items()}
+def test_half_precision_only_rounds_the_inputs_of_non_contrastive(dtype):
+    x, y = (jnp.asarray(z).astype(dtype) for z in (non_contrastive.X, non_contrastive.Y))
+    cases = {name: loss for name, (loss, _) in non_contrastive.CASES.items()}
     got = values_of(cases, dict.fromkeys(cases, (x, y)))
-    expected, _ = companions.values_and_grads(*(np.asarray(z, np.float32) for z in (x, y)))
+    expected, _ = non_contrastive.values_and_grads(*(np.asarray(z, np.float32) for z in (x, y)))
     assert_close(got, expected, rtol=1e-4)
     assert all(value.dtype == jnp.float32 for value in got.values())
 

@@ -61,8 +61,8 @@ def check_finite(name: str, how_index: int | None, recipes: list[sampled.Recipe]
 
 
 def refuse(what: str, wrong: np.ndarray, recipes: list[sampled.Recipe]) -> None:
-    lanes = np.flatnonzero(wrong.reshape(len(recipes), -1).any(axis=1))
-    assert len(lanes) == 0, f"{what} is not finite for {recipes[lanes[0]]}, {len(lanes)} in all"
+    failed = np.flatnonzero(wrong.reshape(len(recipes), -1).any(axis=1))
+    assert len(failed) == 0, f"{what} is not finite for {recipes[failed[0]]}, {len(failed)} in all"
 
 
 def test_every_public_loss_is_fuzzed():
@@ -71,7 +71,7 @@ def test_every_public_loss_is_fuzzed():
 
 @pytest.mark.parametrize("name", EACH_FAMILY)
 def test_losses_and_gradients_are_finite_numbers(name):
-    sampled.each_of(sampled.recipes, functools.partial(check_finite, name, None), 2 * sampled.LANES)
+    sampled.each_of(sampled.recipes, functools.partial(check_finite, name, None), 2 * sampled.BATCH)
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests import sampled
 from tests.losses.cases import CASES, QUICK, Case, Given, shapes_of
 
-each_loss = pytest.mark.parametrize("name", CASES)
 LABELED = (
     *("sup_con", "symmetric_info_nce", "joint_info_nce", "multi_positive_info_nce", "siglip"),
     *("lifted_structure", "multi_similarity", "circle", "ranked_list"),
@@ -77,7 +76,7 @@ def faults(name: str) -> list[str]:
     return [kind for kind, possible in kinds.items() if possible]
 
 
-def spoiled(name: str, kind: str, draw: Callable[[Any], Any]) -> Arguments:
+def spoiled(name: str, kind: str, sample: Callable[[Any], Any]) -> Arguments:
     """Right arguments but for one thing."""
     case = CASES[name]
     right = arguments_of(case, QUICK.sizes)
@@ -86,18 +85,18 @@ def spoiled(name: str, kind: str, draw: Callable[[Any], Any]) -> Arguments:
     named = [
         i for i in range(first, len(embeddings)) if kind != "batch" or "B" in case.embeddings[i]
     ]
-    i = draw(st.sampled_from(named))
-    x, n = embeddings[i], draw(st.sampled_from((1, 3, 5, 64)))
+    i = sample(st.sampled_from(named))
+    x, n = embeddings[i], sample(st.sampled_from((1, 3, 5, 64)))
     match kind:
         case "rank":
-            grown = (*x.shape, n) if draw(st.booleans()) or not x.shape else x.shape[1:]
+            grown = (*x.shape, n) if sample(st.booleans()) or not x.shape else x.shape[1:]
             embeddings[i] = reshaped(x, *grown)
         case "dtype":
-            embeddings[i] = retyped(x, draw(st.sampled_from((jnp.int32, jnp.uint8, jnp.bool_))))
+            embeddings[i] = retyped(x, sample(st.sampled_from((jnp.int32, jnp.uint8, jnp.bool_))))
         case "batch":
             embeddings[i] = reshaped(x, n, *x.shape[1:])
         case "float labels":
-            dtype = draw(st.sampled_from((jnp.float32, jnp.bfloat16, jnp.bool_)))
+            dtype = sample(st.sampled_from((jnp.float32, jnp.bfloat16, jnp.bool_)))
             given = given._replace(label=retyped(given.label, dtype))
         case "length of labels":
             given = given._replace(label=reshaped(given.label, n))
@@ -107,27 +106,27 @@ def spoiled(name: str, kind: str, draw: Callable[[Any], Any]) -> Arguments:
             given = given._replace(target=reshaped(given.target, 4, n))
         case "temperature":
             wrong = NOT_EVEN_ZERO if name == "ranked_list" else (0.0, np.float32(0), *NOT_EVEN_ZERO)
-            return right._replace(temperature=draw(st.sampled_from(wrong)))
+            return right._replace(temperature=sample(st.sampled_from(wrong)))
         case "block size":
-            size = draw(st.sampled_from(WRONG_BLOCK_SIZES))
+            size = sample(st.sampled_from(WRONG_BLOCK_SIZES))
             return right._replace(form=(("block_size", size),))
     return right._replace(embeddings=embeddings, given=given)
 
 
-def check_refused(name: str, draw: Callable[[Any], Any]) -> None:
-    kind = draw(st.sampled_from(faults(name)))
-    arguments = spoiled(name, kind, draw)
+def check_refused(name: str, sample: Callable[[Any], Any]) -> None:
+    kind = sample(st.sampled_from(faults(name)))
+    arguments = spoiled(name, kind, sample)
     with pytest.raises(ValueError, match=".") as caught:
         traced(CASES[name], arguments)
     assert str(caught.value).count("\n") < 3
 
 
-def check_any_shape(name: str, draw: Callable[[Any], Any]) -> None:
+def check_any_shape(name: str, sample: Callable[[Any], Any]) -> None:
     case = CASES[name]
-    sizes = {axis: draw(st.integers(0, 3)) for axis in "BVDKF"}
+    sizes = {axis: sample(st.integers(0, 3)) for axis in "BVDKF"}
     arguments = arguments_of(case, sizes)
     if case.in_blocks:
-        size = draw(st.sampled_from((None, 1, 2, 100)))
+        size = sample(st.sampled_from((None, 1, 2, 100)))
         arguments = arguments._replace(form=(("block_size", size),))
     try:
         out = traced(case, arguments)
@@ -137,16 +136,23 @@ def check_any_shape(name: str, draw: Callable[[Any], Any]) -> None:
     assert out.dtype == jnp.float32
 
 
-EXAMPLES_TRACED = [2, pytest.param(200, marks=pytest.mark.slow)]
+def of_every_loss(check: Callable[[str, Callable[[Any], Any]], None], examples: int) -> None:
+    for name in CASES:
+        try:
+            sampled.each(functools.partial(check, name), examples)
+        except BaseException as error:
+            error.add_note(f"in {name}")
+            raise
 
 
-@pytest.mark.parametrize("examples", EXAMPLES_TRACED)
-@each_loss
-def test_bad_input_is_refused_with_a_value_error(name, examples):
-    sampled.each(functools.partial(check_refused, name), examples)
+each_number = pytest.mark.parametrize("examples", [2, pytest.param(200, marks=pytest.mark.slow)])
 
 
-@pytest.mark.parametrize("examples", EXAMPLES_TRACED)
-@each_loss
-def test_sizes_down_to_nothing_are_refused_or_give_one_number_per_anchor(name, examples):
-    sampled.each(functools.partial(check_any_shape, name), examples)
+@each_number
+def test_bad_input_is_refused_with_a_value_error(examples):
+    of_every_loss(check_refused, examples)
+
+
+@each_number
+def test_sizes_down_to_nothing_are_refused_or_give_one_number_per_anchor(examples):
+    of_every_loss(check_any_shape, examples)

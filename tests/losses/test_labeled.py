@@ -105,10 +105,10 @@ def distances(kind="euclidean", x=X):
 
 def nt_margin(margin, semi_hard):
     loss = np.zeros(Z.shape[:2])
-    for at, own, other in oracles.positives_and_negatives(Z, 1.0):
-        for p in own:
+    for at, positives, other in oracles.positives_and_negatives(Z, 1.0):
+        for p in positives:
             n = other[(other > p - margin) & (other < p)] if semi_hard else other
-            loss[at] += mean([max(0.0, x - p + margin) for x in n]) / len(own)
+            loss[at] += mean([max(0.0, x - p + margin) for x in n]) / len(positives)
     return loss
 
 

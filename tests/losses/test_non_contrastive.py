@@ -1,4 +1,4 @@
-"""Pair scores, objectives beside contrast, and wrappers: slow loops, gradients, extremes."""
+"""Text similarity, non-contrastive losses and wrappers: slow loops, gradients, extremes."""
 
 import functools
 import math
@@ -23,12 +23,12 @@ UX, UY = oracles.normalized(X), oracles.normalized(Y)
 COSINE = np.sum(UX * UY, axis=1)
 
 
-def ranked(closeness, temperature):
+def ranked(similarity, temperature):
     total = 1.0
     for i in range(B):
         for j in range(B):
             if SCORE[i] > SCORE[j]:
-                total += math.exp((closeness[j] - closeness[i]) / temperature)
+                total += math.exp((similarity[j] - similarity[i]) / temperature)
     return math.log(total)
 
 
@@ -106,14 +106,14 @@ def on_one_device():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_companions_equal_the_papers_loops(name):
+def test_losses_equal_the_papers_loops(name):
     value = on_one_device()[0][name]
     np.testing.assert_allclose(value, CASES[name][1], rtol=1e-4, atol=1e-5)
     assert value.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "negative_cosine"])
-def test_companions_have_right_gradients(name):
+def test_losses_have_right_gradients(name):
     loss = jax.jit(CASES[name][0])
     check_grads(loss, (X, Y), 1, modes=("rev",), rtol=0.03, atol=0.03, eps=1e-3)
 
@@ -125,7 +125,7 @@ def test_no_gradient_reaches_the_target_of_negative_cosine():
 
 
 @pytest.mark.parametrize("x", [np.zeros_like(X), np.ones_like(X)])
-def test_companions_stay_finite_where_embeddings_collapse(x):
+def test_losses_stay_finite_where_embeddings_collapse(x):
     for tree in values_and_grads(x, x):
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 

@@ -45,7 +45,7 @@ QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensiv
 
 
 def value_and_grads(forms):
-    """Each loss, and its gradients to its embeddings and to a temperature of its own.
+    """Each loss, and its gradients to its embeddings and to its temperature.
 
     Anchors are weighted unevenly, so that no gradient hides behind a mean.
     """

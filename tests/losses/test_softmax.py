@@ -10,6 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from contrastive_jax import losses
+from contrastive_jax.losses.softmax import nt_xent_reference
 from tests.losses import oracles
 
 B, V, D, K = 6, 2, 5, 3
@@ -279,3 +280,21 @@ def test_bad_input_is_refused_with_both_values_and_the_remedy():
         with pytest.raises(ValueError, match=message) as caught:
             call()
         assert str(caught.value).count("\n") < 3
+
+
+@pytest.mark.parametrize("shape", [(6, 2, 5), (4, 3, 5), (1, 2, 5)])
+def test_the_reference_is_nt_xent_with_its_gradient(shape):
+    z = normal(5, *shape)
+
+    @quick_jit
+    def values_and_gradients(z, t):
+        weights = jnp.cos(jnp.arange(z[..., 0].size)).reshape(z.shape[:2])
+        both = (losses.nt_xent, nt_xent_reference)
+        return [jax.value_and_grad(lambda z, f=f: (weights * f(z, t)).sum())(z) for f in both]
+
+    (value, gradient), (expected, expected_gradient) = values_and_gradients(z, 0.2)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        nt_xent_reference(z, 0.2), oracles.nt_xent(z, 0.2), rtol=1e-5, atol=1e-6
+    )

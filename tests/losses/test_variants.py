@@ -268,7 +268,7 @@ def test_the_ring_changes_neither_values_nor_gradients(n):
 
 
 @pytest.mark.slow
-def test_the_ring_of_two_serves_every_loss_that_has_tiles():
+def test_a_ring_of_two_changes_no_loss_that_has_tiles():
     assert_as_dense(values_and_grads(RING, wrap=sharded, axis_name="data", block_size=3))
 
 

@@ -63,17 +63,17 @@ def test_the_semi_hard_negative_is_the_nearest_beyond_the_positive():
 
 
 def test_distance_weighted_negatives_follow_the_inverse_density(key):
-    draw = jax.jit(
+    sample = jax.jit(
         jax.vmap(
             lambda key: mining.distance_weighted_negative(key, DISTANCE, LABELS, D, farthest=1.7)
         )
     )
-    mined = draw(jax.random.split(key, 4000))
+    mined = sample(jax.random.split(key, 4000))
     d = np.clip(np.float64(DISTANCE[0]), 0.5, None)
     density = d ** (D - 2) * (1 - d**2 / 4) ** ((D - 3) / 2)
     weight = np.where((LABELS != LABELS[0]) & (DISTANCE[0] < 1.7), 1 / density, 0)
-    drawn = np.bincount(mined.index[:, 0], minlength=N) / 4000
-    np.testing.assert_allclose(drawn, weight / weight.sum(), atol=0.03)
+    frequency = np.bincount(mined.index[:, 0], minlength=N) / 4000
+    np.testing.assert_allclose(frequency, weight / weight.sum(), atol=0.03)
 
 
 def test_without_a_negative_in_reach_nothing_is_mined(key):
@@ -143,10 +143,10 @@ def test_excluded_rows_are_not_mined():
 
 
 def test_a_random_choice_is_of_the_allowed_and_repeats_with_the_key(key):
-    def draw(key):
+    def mine(key):
         return rows(mining.mine_corpus(QUERY, CORPUS, POSITIVES, K, key=key))
 
-    first, again, other = draw(key), draw(key), draw(jax.random.fold_in(key, 1))
+    first, again, other = mine(key), mine(key), mine(jax.random.fold_in(key, 1))
     assert first == again
     assert first != other
     for chosen, allowed in zip(first, exhaustive(0, 4 * K), strict=True):

@@ -30,7 +30,7 @@ def test_label_out_of_range(toy):
     arrays["test_label"] = np.where(np.arange(32) == 7, 9, 0)
     np.savez(toy.place / "set.npz", **arrays)
     ended = toy.run(toy.place / "run", ARRAYS, f"--config.data.data_dir={toy.place}/set.npz")
-    assert_short_error(ended, 3, "label 9 at index 7 is not in 0..3")
+    assert_short_error(ended, 3, "label 9 at index 7 is none of the classes 0, 1, 2, 3")
 
 
 @row(18, broken="norms are not safe at zero")

@@ -37,7 +37,7 @@ def load_digits(name: str | None, data_dir: PathLike | None) -> Dataset:
 
 
 def load_npz(data_dir: PathLike | None) -> Dataset:
-    """Load an .npz, or a folder of two, under its own name and without class names; no pickles."""
+    """Load an .npz or a folder of two, called by its name, without class names and pickles."""
     if data_dir is None:
         raise ValueError("source 'arrays' needs data_dir: an .npz file, or a folder of two")
     path = Path(os.path.abspath(Path(data_dir).expanduser()))

@@ -130,7 +130,7 @@ def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
     return _order(seed, epoch, n)[batch * batch_size :][:batch_size].copy()
 
 
-@functools.lru_cache(maxsize=2)  # two, for a loop that looks one batch ahead
+@functools.lru_cache(maxsize=2)  # two, for a loop that asks one batch ahead
 def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n).astype(np.int32)
 

@@ -383,11 +383,11 @@ def test_a_prepared_set_is_read_whole_with_labels_and_names(prepared):
     assert loaded.train["image"].shape == (N_TRAIN, 8, 8, 3)
     assert loaded.test["image"].shape == (N_TEST, 8, 8, 3)
     assert loaded.class_names == ("cat", "dog", "ant")
-    grey = loaded.train["image"][:, 0, 0, 0]
+    gray = loaded.train["image"][:, 0, 0, 0]
     np.testing.assert_array_equal(loaded.train["image"], np.broadcast_to(
-        grey[:, None, None, None], loaded.train["image"].shape))  # fmt: skip
-    np.testing.assert_array_equal(np.sort(grey), 8 * np.arange(N_TRAIN))
-    np.testing.assert_array_equal(loaded.train["label"], grey // 8 % 3)
+        gray[:, None, None, None], loaded.train["image"].shape))  # fmt: skip
+    np.testing.assert_array_equal(np.sort(gray), 8 * np.arange(N_TRAIN))
+    np.testing.assert_array_equal(loaded.train["label"], gray // 8 % 3)
 
 
 def test_splits_slices_and_limits_choose_the_rows(prepared):
@@ -418,7 +418,7 @@ def test_resizing_keeps_the_middle_square(prepared, split):
     assert (small.argmax(-1) == 1).all()
 
 
-def test_a_grey_jpeg_becomes_three_equal_channels(prepared):
+def test_a_gray_jpeg_becomes_three_equal_channels(prepared):
     image = photos(prepared, train_split="odd2", image_size=9).train["image"]
     np.testing.assert_array_equal(image, np.full((1, 9, 9, 3), 77))
 

@@ -126,7 +126,7 @@ def test_of_two_classes_one_has_to_be_chosen(tmp_path):
     with pytest.raises(DataError) as error:
         load(tmp_path)
     message = str(error.value)
-    assert "breed (ClassLabel), kind (ClassLabel)" in message
+    assert "it has breed (ClassLabel), image (Image), kind (ClassLabel)" in message
     assert "Set data.label_key to a ClassLabel or an integer feature: breed, kind" in message
     assert len(message.splitlines()) <= 3
     assert_labels(tmp_path, lambda i: i % 3, ("cat", "dog", "ant"), label_key="breed")

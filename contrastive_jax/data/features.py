@@ -56,26 +56,25 @@ def _image_key(features: Mapping[str, Any], wanted: str | None, folder: Path) ->
     import tensorflow_datasets as tfds
 
     images = [key for key, feature in features.items() if type(feature) is tfds.features.Image]
-    if wanted is None and ("image" in images or len(images) == 1):
-        return "image" if "image" in images else images[0]
-    if wanted in images:
-        return str(wanted)
-    raise _unclear("image", "an Image feature", images, wanted, features, folder)
+    usual = images if len(images) == 1 else ["image"]
+    for key in [wanted] if wanted is not None else usual:
+        if key in images:
+            return key
+    needed = f"Set data.image_key to an Image feature: {_or_none(images)}"
+    raise DataError(f"{folder} {_lacks('image', wanted)}: it has {_listed(features)}\n{needed}")
 
 
 def _label_key(features: Mapping[str, Any], wanted: str | None, folder: Path) -> str | None:
     classes = [key for key, feature in features.items() if _n_classes(feature)]
-    integers = [key for key, feature in features.items() if _is_integer(feature)]
-    if wanted in integers:  # classes are integers too
-        return wanted
-    if wanted is None and "label" in integers:
-        return "label"
-    candidates = classes or [key for key in integers if not _ID.fullmatch(key)]
+    integers = [key for key, feature in features.items() if _is_integer(feature)]  # classes too
+    likely = classes or [key for key in integers if not _ID.fullmatch(key)]
+    usual = ["label", *(likely if len(likely) == 1 else [])]
+    for key in [wanted] if wanted is not None else usual:
+        if key in integers:
+            return key
     if wanted is not None or len(classes) > 1:
-        needed = "a ClassLabel or an integer feature"
-        raise _unclear("label", needed, candidates, wanted, features, folder)
-    if len(candidates) == 1:
-        return candidates[0]
+        needed = f"Set data.label_key to a ClassLabel or an integer feature: {_or_none(likely)}"
+        raise DataError(f"{folder} {_lacks('label', wanted)}: it has {_listed(features)}\n{needed}")
     _log.warning(
         "%s is read without labels: of its features %s none is clearly the label. "
         "data.label_key names one", folder, _listed(features),
@@ -92,34 +91,26 @@ def _n_classes(feature: Any) -> int | None:
 def _is_integer(feature: Any) -> bool:
     import tensorflow_datasets as tfds
 
-    if not isinstance(feature, tfds.features.Tensor) or feature.shape != ():
-        return False
-    dtype: Any = feature.np_dtype
+    scalar = isinstance(feature, tfds.features.Tensor) and feature.shape == ()
+    dtype: Any = feature.np_dtype if scalar else object
     return np.issubdtype(dtype, np.integer)
 
 
-def _unclear(
-    what: str,
-    needed: str,
-    candidates: Sequence[str],
-    wanted: str | None,
-    features: Mapping[str, Any],
-    folder: Path,
-) -> DataError:
-    problem = f"does not show which feature is the {what}"
-    if wanted is not None:
-        problem = f"has no {what} feature {wanted!r}"
-    return DataError(
-        f"{folder} {problem}: it has {_listed(features)}\n"
-        f"Set data.{what}_key to {needed}: {', '.join(candidates) or 'there is none in this set'}"
-    )
+def _lacks(what: str, wanted: str | None) -> str:
+    if wanted is None:
+        return f"does not show which feature is the {what}"
+    return f"has no {what} feature {wanted!r}"
+
+
+def _or_none(keys: Sequence[str]) -> str:
+    return ", ".join(keys) or "there is none in this set"
 
 
 def _listed(features: Mapping[str, Any]) -> str:
-    listed = [f"{key} ({_kind(feature)})" for key, feature in features.items()]
+    """List features by name and type, the first dozen of them."""
+    listed = []
+    for key, feature in features.items():
+        kind = type(feature).__name__
+        plain = kind in ("Tensor", "Scalar")
+        listed.append(f"{key} ({np.dtype(feature.np_dtype) if plain else kind})")
     return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "")
-
-
-def _kind(feature: Any) -> str:
-    plain = type(feature).__name__ in ("Tensor", "Scalar")
-    return str(np.dtype(feature.np_dtype)) if plain else type(feature).__name__

@@ -32,28 +32,23 @@ def load_streamed(request: Request, workers: int, bank: int | None) -> Dataset:
     train = found.split(request.train_split, request.limit_train, None)
     test = found.split(request.test_split, request.limit_test, None)
     sample = np.sort(np.random.default_rng(0).permutation(train.n)[:bank])
-    bank_set = _labeled_if_any(_stored(train, sample, size))
+    bank_set = _on_disk(train, sample, size, only_labeled=True)
+    test_set = _on_disk(test, np.arange(test.n), size)
     stream = train._replace(on_corrupt=request.on_corrupt, workers=workers)
     if train.label_key and not found.features.class_names:
         label = _labels(train, np.arange(train.n))
         stream = stream._replace(classes=tuple(np.unique(label[label >= 0]).tolist()))
-    test_set = _stored(test, np.arange(test.n), size)
-    names = found.features.class_names
-    return Dataset(found.name, bank_set, test_set, names, stream=stream)
+    return Dataset(found.name, bank_set, test_set, found.features.class_names, stream=stream)
 
 
-def _stored(split: StoredSplit, rows: np.ndarray, size: int) -> Examples:
-    examples = {"image": cast(Any, Photos(split, rows, size))}
-    return {**examples, "label": _labels(split, rows)} if split.label_key else examples
-
-
-def _labeled_if_any(examples: Examples) -> Examples:
-    """Leave out unlabeled images, unless there are no others."""
-    labeled = examples.get("label", np.zeros(0)) != UNLABELED
-    if labeled.all() or not labeled.any():
-        return examples
-    photos = cast(Photos, examples["image"])
-    return {"image": cast(Any, photos.subset(labeled)), "label": examples["label"][labeled]}
+def _on_disk(split: StoredSplit, rows: np.ndarray, size: int, only_labeled=False) -> Examples:
+    """Pair the images of some rows with their labels, without decoding an image."""
+    label = _labels(split, rows) if split.label_key else np.full(len(rows), UNLABELED)
+    keep = label != UNLABELED
+    if only_labeled and keep.any():
+        rows, label = rows[keep], label[keep]
+    examples = {"image": cast(Any, Photos(split, rows, size)), "label": label}
+    return examples if split.label_key else {"image": examples["image"]}
 
 
 def _labels(split: StoredSplit, rows: np.ndarray) -> np.ndarray:
@@ -91,10 +86,6 @@ class Photos:
             parts = list(pool.map(self._squares, chunks_of(row.ravel(), _ROWS_PER_READ)))
         empty = np.empty((0, *self.shape[1:]), np.uint8)
         return np.concatenate([empty, *parts]).reshape(*row.shape, *self.shape[1:])
-
-    def subset(self, chosen: Any) -> "Photos":
-        """Choose some of the images, without decoding them."""
-        return Photos(self.split, self._row_N[chosen], self.shape[1])
 
     def _squares(self, rows: np.ndarray) -> np.ndarray:
         split, squares = self.split, []

@@ -113,6 +113,17 @@ def test_images_that_are_all_unlabeled_are_trained_on(tmp_path, feature):
     assert {x for batch in batches_of(dataset) for x in batch["label"].tolist()} == {-1}
 
 
+def test_a_stream_is_evaluated_with_the_labeled_images_of_training(tmp_path):
+    some = written(tmp_path / "some", {"label": class_label()}, lambda i: {"label": i % 4 - 1})
+    for file in written(tmp_path, {"label": class_label()}, lambda i: {"label": 1}).glob("*-test*"):
+        shutil.copy(file, some)
+    bank = streamed(tmp_path / "some").train
+    assert bank["label"].tolist() == [i % 4 - 1 for i in place(bank["image"][:])]
+    assert sorted(place(bank["image"][:])) == [i for i in range(N) if i % 4]
+    seen = [x for batch in batches_of(streamed(tmp_path / "some")) for x in batch["label"]]
+    assert sorted(seen) == sorted(i % 4 - 1 for i in range(N))
+
+
 def test_only_training_may_have_unlabeled_images(tmp_path):
     written(tmp_path, {"label": np.int64}, lambda i: {"label": i % 4 - 1})
     for read in (load, streamed):

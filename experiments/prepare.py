@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         prepare(args.name, root, args.archive)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command continues from here", file=sys.stderr)
         return 130
     override = "" if args.name == "cifar10" else f" --config.data.name={args.name}"
     print(
@@ -123,14 +123,13 @@ def _already_prepared(name: str, root: Path) -> Path | None:
     stored = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
     if stored != "array_record":
         raise DataError(
-            f"{folder} is stored as {stored}, which has no random access\n"
-            "Choose another --data_dir, or remove that folder"
+            f"{folder} is stored as {stored}, which has no random access\nChoose another --data_dir"
         )
     return folder
 
 
 def download(url: str, path: Path, size: int, sha256: str) -> None:
-    """Fetch `url` to `path`, going on from what an earlier call left in `path`.part.
+    """Fetch `url` to `path`, continuing what an earlier call left in `path`.part.
 
     Raises:
       DataError: when there is no connection, or the bytes are not those that were published.
@@ -202,10 +201,14 @@ def write(name: str, root: Path, archive_file: Path) -> None:
         import tensorflow_datasets as tfds
     builder: Any = tfds.builder(name, data_dir=str(root), file_format="array_record")
     if Path(builder.data_dir).exists():
-        raise DataError(f"{builder.data_dir} is there but incomplete\nRemove that folder first")
+        raise DataError(
+            f"{builder.data_dir} is there but incomplete\n"
+            "Choose another --data_dir, or move that folder away"
+        )
     for label, class_names in names.items():
         builder.info.features[label].names = class_names
-    # The builder's own generator reads with TensorFlow; ours yields the same keys and examples.
+    # A patch, since TFDS has no other way: the builder's generator reads with TensorFlow; this one
+    # yields the same keys and examples.
     builder._split_generators = lambda dl_manager: {
         split: _examples(split, records, list(names)) for split, records in splits.items()
     }
@@ -230,7 +233,7 @@ def _write_quietly(builder: Any) -> None:
 
 
 def _read_files(path: Path, archive: Archive) -> dict[str, bytes]:
-    """The archive's own files by name; whatever else is in it is not looked at."""
+    """Read the files of the set by name; whatever else is in the archive is not opened."""
     listed = [file for file, _ in archive.class_names.values()]
     wanted = {f"{archive.folder}/{f}": f for f in sum(archive.files.values(), start=listed)}
     files, unpacked = {}, 0
@@ -273,7 +276,7 @@ def _lines(content: bytes) -> list[str]:
 
 
 def _records(file: str, content: bytes, names: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """The records [N, labels + pixels] of one file, with every label within its names."""
+    """Read the records [N, labels + pixels] of one file and check their labels."""
     width = len(names) + PIXELS
     if not content or len(content) % width:
         raise DataError(f"{file} has {len(content):,} bytes, which are not records of {width}")

@@ -1,32 +1,33 @@
 """Datasets in memory or streamed from disk, and batches as a function of (seed, step).
 
 Three sources: `digits` (real handwritten digits that ship with scikit-learn, no network), `tfds`
-(any image classification set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an
-.npz of your own). Sets of `tfds` too large for memory are streamed. Nothing here downloads:
-`python -m experiments.prepare` does, once.
+(any image set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an .npz file). Sets
+of `tfds` too large for memory are streamed. Nothing here downloads: `python -m experiments.prepare`
+does, once.
 """
-
-from typing import cast
 
 import numpy as np
 
-from contrastive_jax.data._errors import PathLike
+from contrastive_jax.data._errors import PREPARABLE, PathLike
 from contrastive_jax.data.digits_and_npz import load_digits, load_npz
 from contrastive_jax.data.examples import (
     UNLABELED,
     Dataset,
     Examples,
-    Stream,
+    StoredSplit,
     check_batch_size,
     check_split,
+    distinct_labels,
     feed,
     labeled,
     n_examples,
+    number_labels,
     take,
 )
+from contrastive_jax.data.fingerprint import identity
 from contrastive_jax.data.prefetch import stream_feed
 from contrastive_jax.data.streaming import load_streamed
-from contrastive_jax.data.tfds import PREPARABLE, load_tfds
+from contrastive_jax.data.tfds import Request, load_tfds
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Crops, Feed
 
@@ -36,8 +37,9 @@ __all__ = [
     "UNLABELED",
     "Dataset",
     "Examples",
-    "Stream",
+    "StoredSplit",
     "feed",
+    "identity",
     "labeled",
     "load",
     "n_examples",
@@ -63,6 +65,8 @@ def load(
     workers: int = 0,
     bank: int | None = None,
     on_corrupt: str = "error",
+    image_key: str | None = None,
+    label_key: str | None = None,
 ) -> Dataset:
     """Load a dataset into memory, or open it for streaming, and check it; never uses the network.
 
@@ -72,24 +76,27 @@ def load(
     Args:
       source: "digits", "tfds" or "arrays".
       batch_size: global batch of training, 1 to the number of training images.
-      name: for tfds "cifar10", "imagenette/320px-v2" or, with a version, "cifar10:3.0.2"; for
-        arrays a title (default: the name of the file).
+      name: of a tfds set: "cifar10", "imagenette/320px-v2" or, with a version, "cifar10:3.0.2".
+        Arrays are called by their file or folder, whatever this says.
       data_dir: for tfds the folder of prepared sets (default: TFDS_DATA_DIR of the environment,
         then ~/tensorflow_datasets); for arrays an .npz with image, label, test_image and
-        test_label, or a folder with train.npz and test.npz that hold image and label.
-      train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabelled". Only
-        the training split may hold unlabelled images (label -1); `labeled` leaves them out.
+        test_label, or a folder with train.npz and test.npz that hold image and label. Labels may be
+        left out, and be any integers: the classes are those of the training split, in order.
+      train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabeled". Only
+        the training split may hold unlabeled images (label -1); `labeled` leaves them out.
       image_size: tfds images are resized to this short side in pixels (bicubic, antialiased) and
-        centre-cropped to a square. Required where a set's images vary in size.
+        center-cropped to a square. Required where a set's images vary in size.
       limit_train, limit_test: keep at most this many images, the first ones.
       streaming: leave the images of tfds on disk. Training decodes each in every epoch and cuts its
-        views on the host; evaluation decodes the centre of each (7/8 of the short side, resized to
+        views on the host; evaluation decodes the center of each (7/8 of the short side, resized to
         image_size) when it comes to it.
       workers: processes that decode for training; 0 decodes in threads of this one.
-      bank: evaluate with at most this many training images, drawn once, where streamed.
+      bank: evaluate with at most this many training images, sampled once, where streamed.
       on_corrupt: what a training image of tfds that cannot be read does: "error", or "skip". Then a
         warning counts and names those left out of memory, or names the next one, which a stream
         shows in its place. What evaluation reads has to be whole.
+      image_key, label_key: features of a tfds set, where they are not called "image" and "label"
+        and there is more than one that could be meant.
 
     Raises:
       ValueError: for arguments that cannot be meant.
@@ -100,42 +107,59 @@ def load(
       >>> digits.train["image"].shape, digits.test["image"].shape, len(digits.class_names)
       ((1297, 8, 8, 1), (500, 8, 8, 1), 10)
     """
-    splits, limits = (train_split, test_split), (limit_train, limit_test)
     sizes = {"limit_train": limit_train, "limit_test": limit_test, "bank": bank}
     _check_sizes(image_size=image_size, **sizes)
     _check_streaming(streaming, source, image_size, workers, bank)
     if on_corrupt not in ("error", "skip"):
         raise ValueError(f"on_corrupt is {on_corrupt!r}; give 'error' or 'skip'")
-    stream = None
-    if streaming:
-        size = cast(int, image_size)  # checked above
-        loaded, stream = load_streamed(
-            name, data_dir, splits, size, limits, workers, bank, on_corrupt
-        )
-    elif source == "tfds":
-        loaded = load_tfds(name, data_dir, splits, image_size, limits, on_corrupt)
-    elif source in SOURCES:
-        _check_whole(source, splits, image_size)
-        loaded = load_digits(name, data_dir) if source == "digits" else load_npz(name, data_dir)
+    if source == "tfds":
+        splits, limits = (train_split, test_split), (limit_train, limit_test)
+        keys = (on_corrupt, image_key, label_key)
+        request = Request(name, data_dir, *splits, image_size, *limits, *keys)
+        loaded = load_streamed(request, workers, bank) if streaming else load_tfds(request)
     else:
-        raise ValueError(f"source is {source!r}; choose one of {', '.join(SOURCES)}")
-    title, train, test, class_names = loaded
-    check_split(train, f"{title} {train_split}", len(class_names), lowest=UNLABELED)
-    check_split(test, f"{title} {test_split}", len(class_names), lowest=0)
+        only_tfds = {"image_size": image_size, "image_key": image_key, "label_key": label_key}
+        _check_whole(source, (train_split, test_split), **only_tfds)
+        loaded = load_digits(name, data_dir) if source == "digits" else load_npz(data_dir)
+    dataset = _checked(loaded, train_split, test_split)
+    if not streaming:
+        train, test = take(dataset.train, slice(limit_train)), take(dataset.test, slice(limit_test))
+        dataset = dataset._replace(train=train, test=test)
+    check_batch_size(batch_size, dataset.n_train)
+    return dataset._replace(batch_size=batch_size)
+
+
+def _checked(loaded: Dataset, train_split: str, test_split: str) -> Dataset:
+    """Check both splits and number their labels by class."""
+    title, train, test = loaded.name, loaded.train, loaded.test
+    train_title, test_title = f"{title} {train_split}", f"{title} {test_split}"
+    check_split(train, train_title)
+    check_split(test, test_title)
     if train["image"].shape[1:] != test["image"].shape[1:]:
         raise DataError(
             f"{title}: images of train are {train['image'].shape[1:]} but of test "
             f"{test['image'].shape[1:]}\nGive both the same height, width and channels"
         )
-    if stream is None:
-        train, test = _first(train, limit_train), _first(test, limit_test)
-    dataset = Dataset(title, train, test, class_names, batch_size, stream)
-    check_batch_size(batch_size, dataset.n_train)
-    return dataset
+    classes, names = _classes(loaded)
+    train = number_labels(train, classes, train_title, lowest=UNLABELED)
+    test = number_labels(test, classes, test_title, lowest=0)
+    return loaded._replace(train=train, test=test, class_names=names)
+
+
+def _classes(loaded: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
+    """List labels and names of the classes: of the set, else of training, else of test alone."""
+    if loaded.class_names:
+        return np.arange(len(loaded.class_names)), loaded.class_names
+    stream = loaded.stream
+    classes = distinct_labels(loaded.train)
+    if stream is not None and stream.classes:  # `train` is a sample of them
+        classes = np.array(stream.classes)
+    classes = classes if len(classes) else distinct_labels(loaded.test)
+    return classes, tuple(map(str, classes.tolist()))
 
 
 def train_feed(dataset: Dataset, seed: int, crops: Crops | None = None) -> Feed:
-    """The batches that a dataset is trained on: gathered on the device, or streamed from disk.
+    """Make the batches that a dataset is trained on: gathered on the device, or streamed from disk.
 
     Args:
       dataset: of `load`.
@@ -153,11 +177,6 @@ def train_feed(dataset: Dataset, seed: int, crops: Crops | None = None) -> Feed:
     if dataset.stream is None:
         return feed(dataset.train, dataset.batch_size, seed)
     return stream_feed(dataset.stream, dataset.batch_size, seed, crops)
-
-
-def _first(examples: Examples, limit: int | None) -> Examples:
-    first = take(examples, slice(limit))
-    return {**first, "label": first["label"].astype(np.int32)} if "label" in first else first
 
 
 def _check_sizes(**sizes: int | None) -> None:
@@ -180,11 +199,15 @@ def _check_streaming(
         )
 
 
-def _check_whole(source: str, splits: tuple[str, str], image_size: int | None) -> None:
-    if image_size is not None or splits != ("train", "test"):
+def _check_whole(source: str, splits: tuple[str, str], **keys: int | str | None) -> None:
+    """Refuse what only a prepared set understands."""
+    if source not in SOURCES:
+        raise ValueError(f"source is {source!r}; choose one of {', '.join(SOURCES)}")
+    given = ", ".join(f"{key} {value}" for key, value in keys.items() if value is not None)
+    if given or splits != ("train", "test"):
         raise ValueError(
             f"source {source!r} has the splits 'train' and 'test' and images of one size, but got "
-            f"{splits} and image_size {image_size}\nLeave them unset, or use source 'tfds'"
+            f"{splits} {given}\nLeave them unset, or use source 'tfds'"
         )
 
 

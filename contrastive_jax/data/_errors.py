@@ -1,12 +1,14 @@
-"""How a source says that it failed."""
+"""Messages of data sources that fail."""
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator
 
 from contrastive_jax.errors import DataError
 
 PathLike = str | os.PathLike[str]
+PREPARABLE = ("cifar10", "cifar100")  # what `python -m experiments.prepare` can write
 WITHOUT_DOWNLOAD = "Or run without a download: --config configs/digits.py"
 
 
@@ -20,9 +22,21 @@ def needs(packages: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, short enough for one line.
+    """Shorten what an error says to one line.
 
     >>> first_line(ValueError("too big" + chr(10) + "and more"))
     'too big'
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def how_to_prepare(name: str, root: PathLike) -> str:
+    """Give the command that writes a set as ArrayRecord below a data folder.
+
+    >>> how_to_prepare("cifar10", "DIR")
+    'python -m experiments.prepare cifar10 --data_dir DIR'
+    """
+    if name in PREPARABLE:
+        return f"python -m experiments.prepare {name} --data_dir {shlex.quote(str(root))}"
+    build = f"tfds build {name} --file_format=array_record --data_dir={shlex.quote(str(root))}"
+    return f"{build} (where TensorFlow is installed)"

@@ -1,4 +1,4 @@
-"""Images cut on the host: encoded bytes to square crops, random or central, with Pillow."""
+"""Decode images on the host, to 8 bits, and cut random or central squares of them, with Pillow."""
 
 import contextlib
 import io
@@ -10,7 +10,8 @@ import numpy as np
 
 from contrastive_jax.types import Crops
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names of pixels, by channels
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's names of pixels, by channels
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF")  # what TFDS stores; fewer parsers see foreign bytes
 _TRIES = 10
 UNIFORMS = 2 * _TRIES + 2  # numbers that a box takes
@@ -25,7 +26,7 @@ def crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Box:
-    """The box of a random resized crop, the same function of its uniform numbers as on the device.
+    """Compute the box of a random resized crop from uniform numbers, as on the device.
 
     Args:
       uniform: `UNIFORMS` numbers in [0, 1): the areas of ten tries, their ratios, the place.
@@ -52,7 +53,7 @@ def crop_box(
 
 
 def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
-    """The largest central box whose ratio is allowed."""
+    """Return the largest central box whose ratio is allowed."""
     box_height, box_width = height, width
     if width / height < ratio[0]:
         box_height = round(width / ratio[0])
@@ -65,11 +66,11 @@ def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
 def cut_views(
     encoded: bytes, mode: str, crops: Crops, seed: int, epoch: int, index: int
 ) -> np.ndarray:
-    """The random crops of one example: [V, size, size, C] uint8, bilinear and antialiased.
+    """Cut the random crops of one example: [V, size, size, C] uint8, bilinear and antialiased.
 
-    A crop is a function of (seed, epoch, index, view) alone. Its box is drawn in the pixels of the
-    stored image. Where all boxes leave at least twice the pixels that are wanted, a JPEG is decoded
-    at 1/2, 1/4 or 1/8 of its size.
+    A crop is a function of (seed, epoch, index, view) alone. Its box is sampled in the pixels of
+    the stored image. Where all boxes leave at least twice the pixels that are wanted, a JPEG is
+    decoded at 1/2, 1/4 or 1/8 of its size.
 
     Args:
       encoded: a JPEG, PNG, BMP or GIF.
@@ -87,13 +88,13 @@ def cut_views(
             for view in range(crops.n_views)
         ]
         shrink = _decode_smaller(image, boxes, crops.size)
-        pixels = image if image.mode == mode else image.convert(mode)
+        pixels = _as_mode(image, mode)
         views = [_crop(pixels, box, crops.size, shrink) for box in boxes]
     return np.stack(views)
 
 
 def cut_square(encoded: bytes, mode: str, size: int | None, share: float = 1.0) -> np.ndarray:
-    """The central square of an image at a size, or the image as it is: [H, W, C] uint8, bicubic.
+    """Cut the central square of an image at a size, or none: [H, W, C] uint8, bicubic.
 
     Args:
       encoded: a JPEG, PNG, BMP or GIF.
@@ -104,7 +105,7 @@ def cut_square(encoded: bytes, mode: str, size: int | None, share: float = 1.0) 
     from PIL import Image
 
     with _opened(encoded) as image:
-        pixels = image if image.mode == mode else image.convert(mode)
+        pixels = _as_mode(image, mode)
         if size is None or (share == 1 and image.size == (size, size)):
             return _as_array(pixels)
         side = share * min(image.size)
@@ -121,13 +122,32 @@ def _opened(encoded: bytes) -> Iterator[Any]:
         yield image
 
 
+def _as_mode(image: Any, mode: str) -> Any:
+    """Convert pixels to 8 bits a channel and to a mode: the one rule for all that is stored.
+
+    Of 16 bits the high byte is kept (Pillow does so in color, but clips gray), one bit becomes 0 or
+    255, a palette and CMYK their colors, color the gray of its luminance; alpha is left out, or 255
+    where the set has it and the image does not.
+
+    Raises:
+      ValueError: for pixels without a scale to 0..255 (32-bit integers, floats).
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode not in _EIGHT_BITS:
+        raise ValueError(f"pixels of mode {image.mode} have no scale to 0..255")
+    return image if image.mode == mode else image.convert(mode)
+
+
 def _uniform(seed: int, epoch: int, index: int, view: int) -> list[float]:
     source = np.random.SeedSequence(seed, spawn_key=(epoch, index, view))
     return np.random.default_rng(source).random(UNIFORMS).tolist()
 
 
 def _decode_smaller(image: Any, boxes: Sequence[Box], size: int) -> int:
-    """Tell the JPEG decoder to shrink by a power of two; returns by which."""
+    """Let the JPEG decoder shrink by a power of two; return by which."""
     side = min(min(right - left, bottom - top) for left, top, right, bottom in boxes)
     shrink = next((power for power in (8, 4, 2) if side >= 2 * size * power), 1)
     whole = image.size
@@ -137,7 +157,7 @@ def _decode_smaller(image: Any, boxes: Sequence[Box], size: int) -> int:
 
 
 def _crop(pixels: Any, box: Box, size: int, shrink: int) -> np.ndarray:
-    """Of the box's pixels alone, as on the device; a shrunk box may begin within a pixel."""
+    """Resize the box's pixels alone, as on the device; a shrunk box may begin within a pixel."""
     from PIL import Image
 
     left, top, right, bottom = (edge / shrink for edge in box)

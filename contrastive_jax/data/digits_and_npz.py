@@ -1,23 +1,22 @@
 """The sources that need no preparation: scikit-learn's digits, and .npz files."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from contrastive_jax.data._errors import PathLike, first_line, needs
-from contrastive_jax.data.examples import Examples
+from contrastive_jax.data.examples import Dataset, Examples
 from contrastive_jax.errors import DataError
 
 _DIGITS_TEST_PER_CLASS = 50
 
 
-def load_digits(
-    name: str | None, data_dir: PathLike | None
-) -> tuple[str, Examples, Examples, tuple[str, ...]]:
-    """Title, train, test and class names of the 1,797 digits that ship with scikit-learn.
+def load_digits(name: str | None, data_dir: PathLike | None) -> Dataset:
+    """Load the 1,797 digits that ship with scikit-learn.
 
-    >>> load_digits(None, None)[3]
+    >>> load_digits(None, None).class_names
     ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     if name not in (None, "digits") or data_dir is not None:
@@ -34,39 +33,34 @@ def load_digits(
     for digit in range(10):
         in_test[np.flatnonzero(label == digit)[-_DIGITS_TEST_PER_CLASS:]] = True
     train, test = ({"image": image[rows], "label": label[rows]} for rows in (~in_test, in_test))
-    return "digits", train, test, tuple(map(str, range(10)))
+    return Dataset("digits", train, test, tuple(map(str, range(10))))
 
 
-def load_npz(
-    name: str | None, data_dir: PathLike | None
-) -> tuple[str, Examples, Examples, tuple[str, ...]]:
-    """Title, train, test and class numbers of an .npz, or of a folder of two; nothing pickled."""
+def load_npz(data_dir: PathLike | None) -> Dataset:
+    """Load an .npz or a folder of two, called by its name, without class names and pickles."""
     if data_dir is None:
         raise ValueError("source 'arrays' needs data_dir: an .npz file, or a folder of two")
-    path = Path(data_dir).expanduser()
+    path = Path(os.path.abspath(Path(data_dir).expanduser()))
     if path.is_dir():
-        train = _read_npz(path / "train.npz", "image", "label")
-        test = _read_npz(path / "test.npz", "image", "label")
-    else:
-        train = _read_npz(path, "image", "label")
-        test = _read_npz(path, "test_image", "test_label")
-    integers = np.issubdtype(train["label"].dtype, np.integer) and train["label"].size
-    classes = int(train["label"].max()) + 1 if integers else 0
-    return name or path.stem, train, test, tuple(map(str, range(classes)))
+        train, test = (_read_npz(path / f"{split}.npz", "") for split in ("train", "test"))
+        return Dataset(path.name, train, test, ())
+    return Dataset(path.stem, _read_npz(path, ""), _read_npz(path, "test_"), ())
 
 
-def _read_npz(path: Path, image: str, label: str) -> Examples:
+def _read_npz(path: Path, prefix: str) -> Examples:
+    """Read the image and, where there is one, the label of a split."""
     try:
-        with path.open("rb") as file:  # ours to close: numpy leaves it open when it fails
+        with path.open("rb") as file:  # closed here: numpy leaves it open when it fails
             arrays = np.load(file, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an .npz")
-            if missing := sorted({image, label} - set(arrays.files)):
-                raise ValueError(f"no {' and no '.join(missing)} in it, only {arrays.files}")
-            return {"image": arrays[image], "label": arrays[label]}
+            if f"{prefix}image" not in arrays:
+                raise ValueError(f"no {prefix}image in it, only {arrays.files}")
+            names = [name for name in ("image", "label") if prefix + name in arrays]
+            return {name: arrays[prefix + name] for name in names}
     except Exception as error:  # the file system, zipfile and numpy raise many types
         raise DataError(
             f"cannot read {path}: {first_line(error)}\n"
-            "Save uint8 images [N,H,W,C] and integer labels [N] by np.savez, without objects:\n"
+            "Save uint8 images [N,H,W,C] and integer labels [N], if any, by np.savez, no objects:\n"
             "image, label, test_image, test_label; or train.npz and test.npz with image, label"
         ) from error

@@ -1,4 +1,4 @@
-"""Examples in memory, what they must satisfy, and batches of them by index."""
+"""Examples in memory, their checks and classes, and batches of them by index."""
 
 import functools
 from collections.abc import Mapping
@@ -12,34 +12,36 @@ from contrastive_jax.types import Batch, Feed
 
 UNLABELED = -1
 
-
 # Arrays of one length by name: "image" [N,H,W,C] uint8, and "label" [N] int32 where there is one.
 Examples = Mapping[str, np.ndarray]
 
 
-class Stream(NamedTuple):
-    """A training split that stays on disk, by what a process needs to read it."""
+class StoredSplit(NamedTuple):
+    """A split on disk, by what a process needs to read it."""
 
     folder: str  # of the prepared set
     split: str
-    mode: str  # Pillow's name of the pixels
     n: int  # images, the first ones of the split
-    workers: int  # processes that decode; 0 for threads of this one
-    on_corrupt: str = "error"  # or "skip": what to do with an image that cannot be read
+    mode: str  # Pillow's name of the pixels
+    image_key: str  # features of the set
+    label_key: str | None  # None where it has no labels
+    classes: tuple[int, ...] | None = None  # labels in order; None where they are class numbers
+    on_corrupt: str | None = None  # "error" or "skip"; None where every image has to be read
+    workers: int = 0  # processes that decode; 0 for threads of this one
 
 
 class Dataset(NamedTuple):
     """A training and a test split, with the batch size that training uses.
 
-    Where the training split is streamed, `train` is the labelled part of it that evaluation uses.
+    Where the training split is streamed, `train` is the part of it that evaluation uses.
     """
 
     name: str
     train: Examples
     test: Examples
     class_names: tuple[str, ...]
-    batch_size: int
-    stream: Stream | None = None
+    batch_size: int = 1
+    stream: StoredSplit | None = None
 
     @property
     def n_train(self) -> int:
@@ -85,7 +87,7 @@ def labeled(examples: Examples) -> dict[str, np.ndarray]:
 
 
 def feed(examples: Examples, batch_size: int, seed: int) -> Feed:
-    """Batches of in-memory examples, gathered by index inside the compiled step.
+    """Make batches of in-memory examples, gathered by index inside the compiled step.
 
     Epoch e visits the examples in the order `default_rng((seed, e)).permutation(N)` and drops the
     last N mod B, so `batch_at(step)` depends on nothing but (seed, step).
@@ -119,7 +121,7 @@ def feed(examples: Examples, batch_size: int, seed: int) -> Feed:
 
 
 def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
-    """Which of n examples are the batch of a step: [B] int32.
+    """Choose which of n examples are the batch of a step: [B] int32.
 
     >>> sorted(np.concatenate([batch_rows(step, 6, 2, seed=0) for step in range(3)]).tolist())
     [0, 1, 2, 3, 4, 5]
@@ -128,7 +130,7 @@ def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
     return _order(seed, epoch, n)[batch * batch_size :][:batch_size].copy()
 
 
-@functools.lru_cache(maxsize=2)  # two, for a loop that looks one batch ahead
+@functools.lru_cache(maxsize=2)  # two, for a loop that asks one batch ahead
 def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n).astype(np.int32)
 
@@ -159,10 +161,10 @@ def check_batch_size(batch_size: int, n: int) -> None:
         )
 
 
-def check_split(examples: Examples, what: str, classes: int, lowest: int) -> None:
-    """Raise DataError unless image is uint8 [N,H,W,C], label absent or [N] in lowest..classes-1.
+def check_split(examples: Examples, what: str) -> None:
+    """Raise DataError unless image is uint8 [N,H,W,C] and label absent or integers [N], N > 0.
 
-    >>> check_split({"image": np.zeros((1, 2, 2, 3), np.uint8)}, "a", 10, lowest=0)
+    >>> check_split({"image": np.zeros((1, 2, 2, 3), np.uint8)}, "a")
     """
     image, label = examples["image"], examples.get("label")
     if image.ndim != 4 or image.dtype != np.uint8 or 0 in image.shape[1:]:
@@ -170,22 +172,53 @@ def check_split(examples: Examples, what: str, classes: int, lowest: int) -> Non
             f"{what}: image is {image.dtype} {list(image.shape)}, but must be uint8 [N,H,W,C]\n"
             "Scale to 0..255, add a channel axis by image[..., None], then .astype('uint8')"
         )
-    if label is None:
-        return
-    if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
+    if label is not None and (label.ndim != 1 or not np.issubdtype(label.dtype, np.integer)):
         raise DataError(
             f"{what}: label is {label.dtype} {list(label.shape)}, but must be integers [N]\n"
-            "Save one class number an image, counting from 0"
+            "Save one class number an image, or no label at all"
         )
-    if len(image) != len(label) or len(image) == 0:
+    if len(image) == 0 or (label is not None and len(image) != len(label)):
         raise DataError(
-            f"{what}: {len(image)} images and {len(label)} labels\n"
-            "A split needs one label an image, and at least one image"
+            f"{what}: {len(image)} images and {0 if label is None else len(label)} labels\n"
+            "A split needs at least one image, and one label an image or no label at all"
         )
-    wrong = np.flatnonzero((label < lowest) | (label >= classes))
-    if wrong.size:
+
+
+def distinct_labels(examples: Examples) -> np.ndarray:
+    """List the classes that occur, in order.
+
+    >>> distinct_labels({"label": np.array([7, -1, 3, 7])})
+    array([3, 7])
+    """
+    label = np.unique(examples.get("label", np.zeros(0, np.int64)))
+    return label[label >= 0]
+
+
+def number_labels(examples: Examples, classes_C: np.ndarray, what: str, lowest: int) -> Examples:
+    """Replace each label by its place among the sorted classes, int32; -1 (unlabeled) stays.
+
+    Args:
+      examples: with integer labels [N], or without.
+      classes_C: the C labels of the training split, in order.
+      what: the split, for messages.
+      lowest: -1 where unlabeled images are allowed, else 0.
+
+    Raises:
+      DataError: names a label that is none of these.
+
+    >>> number_labels({"label": np.array([7, -1, 3])}, np.array([3, 7]), "a", lowest=-1)["label"]
+    array([ 1, -1,  0], dtype=int32)
+    """
+    if "label" not in examples:
+        return examples
+    label = examples["label"]
+    known = np.isin(label, classes_C) | ((label == UNLABELED) & (lowest == UNLABELED))
+    if not known.all():
+        first, listed = int(np.flatnonzero(~known)[0]), [str(value) for value in classes_C]
+        shown = ", ".join(listed if len(listed) <= 10 else [*listed[:3], "...", listed[-1]])
         raise DataError(
-            f"{what}: label {label[wrong[0]]} at index {wrong[0]} is not in "
-            f"{lowest}..{classes - 1}\nClasses count from 0 and are those of the training split; "
-            "-1 (unlabelled) may be in that split only"
+            f"{what}: label {label[first]} at index {first} is none of the classes {shown}\n"
+            "Classes are those of the training split; -1 (unlabeled) may be in that split only"
         )
+    number = np.searchsorted(classes_C, label)
+    return {**examples, "label": np.where(label == UNLABELED, UNLABELED, number).astype(np.int32)}

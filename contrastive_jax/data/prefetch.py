@@ -1,55 +1,57 @@
-"""Batches of a set on disk, read, decoded and cut on the host ahead of the step, through grain.
+"""Prefetch batches of random crops of a set that does not fit in memory (through grain).
 
 A batch is a function of (seed, step): of no iterator state, and of no number of workers. Chunks of
 a batch are numbered from the first step on; grain hands them to threads or processes and brings
-them back in order, so that a resume begins at the number of its first chunk.
+them back in order, so that a resume starts at the number of its first chunk.
 """
 
 import contextlib
 import functools
 import itertools
+import logging
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from multiprocessing import connection, parent_process, resource_tracker
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from contrastive_jax.data import decode as cutting
 from contrastive_jax.data._errors import first_line
-from contrastive_jax.data.examples import Stream, batch_rows, check_feed
-from contrastive_jax.data.streaming import read_or_replace, read_records
-from contrastive_jax.data.tfds import keep_reader_quiet
+from contrastive_jax.data.decode import cut_views
+from contrastive_jax.data.examples import StoredSplit, batch_rows, check_feed
+from contrastive_jax.data.records import class_number, keep_reader_quiet, naming, read_rows
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Crops, Feed
 
 _CHUNK = 16  # examples that are read at once: 5 MB at two views of 224 px
 _CHUNKS_WAITING = 2  # of each worker
 _NO_END = 2**40  # chunks: more than anyone trains on
+_TRIES = 1000  # rows after one that cannot be read: a block of records is lost as a whole
 _READ_BY_THE_RUN = {signal.SIGINT, signal.SIGTERM}  # not by its workers: they end with it
+_log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 
 
 class _Plan(NamedTuple):
-    """What the workers know."""
+    """The settings that the workers receive."""
 
-    stream: Stream
+    stream: StoredSplit
     crops: Crops
     batch_size: int
     seed: int
 
     @property
     def chunks(self) -> int:
-        """Of one batch."""
+        """Chunks of one batch."""
         return -(-self.batch_size // _CHUNK)
 
 
-def stream_feed(stream: Stream, batch_size: int, seed: int, crops: Crops | None) -> Feed:
-    """Batches of random crops, decoded ahead of the step; the order is that of `feed`.
+def stream_feed(stream: StoredSplit, batch_size: int, seed: int, crops: Crops | None) -> Feed:
+    """Make a feed of random crops, decoded ahead of the step; the order is that of `feed`.
 
     Args:
       stream: the training split.
@@ -58,8 +60,9 @@ def stream_feed(stream: Stream, batch_size: int, seed: int, crops: Crops | None)
       crops: V views and the size S, from which boxes.
 
     Returns:
-      A feed whose batches are {"image": [B,V,S,S,C] uint8, "label": [B] int32, "index": [B] int32}.
-      `batch_at` raises DataError for an image that cannot be decoded, or a worker that was killed.
+      A feed whose batches are {"image": [B,V,S,S,C] uint8, "label": [B] int32, "index": [B] int32},
+      without "label" where the set has none. `batch_at` raises DataError for an image that cannot
+      be decoded, or a worker that was killed.
 
     Raises:
       ValueError: for a number out of range, or no crops.
@@ -78,7 +81,7 @@ def stream_feed(stream: Stream, batch_size: int, seed: int, crops: Crops | None)
 
 
 class _Reader:
-    """An iterator over batches, begun anew where another step is asked for than the next."""
+    """An iterator over batches, restarted where another step is asked for than the next."""
 
     def __init__(self, plan: _Plan):
         self._plan = plan
@@ -103,7 +106,7 @@ class _Reader:
 
 
 def _batches_from(plan: _Plan, step: int) -> Generator[Arrays, None, None]:
-    """The batches of this step and of all after it."""
+    """Yield the batches of this step and of all after it."""
     number = step * plan.chunks
     ahead = iter(_chunks_from(plan, number))
     try:
@@ -138,32 +141,62 @@ def _rows(plan: _Plan, number: int) -> np.ndarray:
 def _empty(plan: _Plan, n: int) -> Arrays:
     side, channels = plan.crops.size, len(plan.stream.mode)
     image = np.empty((n, plan.crops.n_views, side, side, channels), np.uint8)
-    return {"image": image, "label": np.empty(n, np.int32), "index": np.empty(n, np.int32)}
+    names = ("label", "index") if plan.stream.label_key else ("index",)
+    return {"image": image, **{name: np.empty(n, np.int32) for name in names}}
 
 
 def _chunk_at(plan: _Plan, number: int) -> Arrays:
-    """A part of a batch, in whichever thread or process."""
-    rows = _rows(plan, number)
+    """Read and cut a part of a batch, in whichever thread or process."""
+    rows = _rows(plan, number).tolist()
     epoch = number // plan.chunks // (plan.stream.n // plan.batch_size)
-    places = {int(row): place for place, row in enumerate(rows)}
-    chunk = _empty(plan, len(rows))
-
-    def take(place: int, row: int, record: Any) -> None:
-        drawn = plan.crops, plan.seed, epoch, row
-        chunk["image"][place] = cutting.cut_views(record["image"], plan.stream.mode, *drawn)
-        chunk["label"][place], chunk["index"][place] = record["label"], row
-
     try:
-        read_records(plan.stream, rows, lambda row, record: take(places[row], row, record))
+        return _cut(plan, epoch, rows)
     except DataError:
-        if plan.stream.on_corrupt == "error":
+        if plan.stream.on_corrupt != "skip":
             raise
-        read_or_replace(plan.stream, rows, take)
+    parts = [_cut_or_next(plan, epoch, row) for row in rows]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _cut(plan: _Plan, epoch: int, rows: Sequence[int]) -> Arrays:
+    """Cut the crops of some rows.
+
+    Raises:
+      DataError: names the first row that cannot be read or decoded.
+    """
+    stream, chunk = plan.stream, _empty(plan, len(rows))
+    for place, (row, record) in enumerate(zip(rows, read_rows(stream, rows), strict=True)):
+        with naming(stream, row):
+            encoded, sampled = record[stream.image_key], (plan.crops, plan.seed, epoch, row)
+            chunk["image"][place] = cut_views(encoded, stream.mode, *sampled)
+        chunk["index"][place] = row
+        if stream.label_key:
+            chunk["label"][place] = class_number(stream, record)
     return chunk
 
 
+def _cut_or_next(plan: _Plan, epoch: int, first: int) -> Arrays:
+    """Cut the crops of a row, or of the next row that can be read; a warning names both.
+
+    Raises:
+      DataError: names the row, where none of the next can be read either.
+    """
+    stream = plan.stream
+    for ahead in range(min(_TRIES, stream.n)):
+        row = (first + ahead) % stream.n
+        with contextlib.suppress(DataError):
+            chunk = _cut(plan, epoch, [row])
+            if ahead:
+                _log.warning(
+                    "example %d of split %r in %s cannot be read: example %d in its place",
+                    first, stream.split, stream.folder, row,
+                )  # fmt: skip
+            return chunk
+    return _cut(plan, epoch, [first])  # raises
+
+
 def _chunks_from(plan: _Plan, first: int) -> Any:
-    """Chunks of this number and all after it, in order, some of them ahead of their use."""
+    """Make chunks of this number and all after it, in order, some ahead of their use."""
     import grain
     from absl import flags
 
@@ -179,11 +212,11 @@ def _chunks_from(plan: _Plan, first: int) -> Any:
     workers = grain.MultiprocessingOptions(
         num_workers=plan.stream.workers, per_worker_buffer_size=_CHUNKS_WAITING
     )
-    return in_order.mp_prefetch(workers, worker_init_fn=_begin_worker)
+    return in_order.mp_prefetch(workers, worker_init_fn=_start_worker)
 
 
-def _begin_worker(index: int, count: int) -> None:
-    """A worker ends when the process that started it is gone, however that ended."""
+def _start_worker(index: int, count: int) -> None:
+    """Let a worker end when the process that started it is gone, however that ended."""
     del index, count
     keep_reader_quiet()
     threading.Thread(target=_end_with_the_run, daemon=True).start()
@@ -198,8 +231,8 @@ def _end_with_the_run() -> None:
 
 @contextlib.contextmanager
 def _workers_without_signals() -> Iterator[None]:
-    """Threads and processes begun inside do not receive Ctrl-C, which stops the run in its time."""
-    resource_tracker.ensure_running()  # it would let the signals through again when it begins
+    """Keep Ctrl-C from threads and processes started inside; the run ends them in its time."""
+    resource_tracker.ensure_running()  # it would let the signals through again when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _READ_BY_THE_RUN)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Image classification sets prepared by TensorFlow Datasets as ArrayRecord, without TensorFlow.
+"""Image sets prepared by TensorFlow Datasets as ArrayRecord, read without TensorFlow.
 
 Only the prepared folder is read (`tfds.builder_from_directory`): no code of the set, no network.
 """
@@ -7,86 +7,120 @@ import functools
 import logging
 import os
 import re
-import shlex
-import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from contrastive_jax.data import decode
-from contrastive_jax.data._errors import WITHOUT_DOWNLOAD, PathLike, first_line, needs
-from contrastive_jax.data.examples import Examples
+from contrastive_jax.data._errors import (
+    WITHOUT_DOWNLOAD,
+    PathLike,
+    first_line,
+    how_to_prepare,
+    needs,
+)
+from contrastive_jax.data.examples import UNLABELED, Dataset, Examples, StoredSplit
+from contrastive_jax.data.features import Features, choose_features
+from contrastive_jax.data.records import chunks_of, map_chunks, naming, read_rows, split_at
 from contrastive_jax.errors import DataError
 
-PREPARABLE = ("cifar10", "cifar100")  # what `python -m experiments.prepare` can write
-_SET_NAME = re.compile(r"\w[\w-]*(/\w[\w.+-]*)?(:\d+\.\d+\.\d+)?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+_SET_NAME = re.compile(
+    r"(?P<base>\w[\w-]*(/(?!\d+\.\d+\.\d+$)\w[\w.+-]*)?)([:/](?P<version>\d+\.\d+\.\d+))?"
+)
 _ROWS_PER_READ = 128
 _log = logging.getLogger(__name__)
+
+
+class Request(NamedTuple):
+    """The keys of `data.load` that say which images of a prepared set are wanted."""
+
+    name: str | None
+    data_dir: PathLike | None
+    train_split: str
+    test_split: str
+    image_size: int | None
+    limit_train: int | None
+    limit_test: int | None
+    on_corrupt: str
+    image_key: str | None
+    label_key: str | None
 
 
 class Prepared(NamedTuple):
     """A prepared set that was found, its metadata read."""
 
     name: str
-    builder: Any  # of tensorflow_datasets
-    class_names: tuple[str, ...]
-    mode: str  # Pillow's name of its pixels
+    folder: str
+    features: Features
+
+    def split(self, split: str, limit: int | None, on_corrupt: str | None) -> StoredSplit:
+        """Open a split: its first `limit` images."""
+        n = len(split_at(self.folder, split))
+        chosen = self.features
+        return StoredSplit(
+            self.folder, split, min(n, limit or n), chosen.mode, chosen.image_key, chosen.label_key,
+            on_corrupt=on_corrupt,
+        )  # fmt: skip
 
 
-def load_tfds(
-    name: str | None,
-    data_dir: PathLike | None,
-    splits: tuple[str, str],
-    image_size: int | None,
-    limits: tuple[int | None, int | None],
-    on_corrupt: str = "error",
-) -> tuple[str, Examples, Examples, tuple[str, ...]]:
-    """Title, train, test and class names of a prepared set; only training can do with less."""
-    found = open_prepared(name, data_dir)
-    train, test = (
-        _read_split(found.builder, split, limit, found.mode, image_size, rule)
-        for split, limit, rule in zip(splits, limits, (on_corrupt, "error"), strict=True)
-    )
-    return found.name, train, test, found.class_names
+def load_tfds(request: Request) -> Dataset:
+    """Read a prepared set into memory; only training can do with fewer images."""
+    found = open_prepared(request)
+    train = found.split(request.train_split, request.limit_train, request.on_corrupt)
+    test = found.split(request.test_split, request.limit_test, None)
+    shape = _shape(found, request.image_size)
+    train, test = (_read_split(split, shape, request.image_size) for split in (train, test))
+    return Dataset(found.name, train, test, found.features.class_names)
 
 
-def open_prepared(name: str | None, data_dir: PathLike | None) -> Prepared:
-    """Find a set by name below the data folder and read what it says of itself.
+def open_prepared(request: Request) -> Prepared:
+    """Find a set by name below the data folder and read its metadata.
 
     Raises:
       ValueError: for a name that cannot be one. DataError: for a set that is not there.
     """
+    name = request.name
     if name is None or not _SET_NAME.fullmatch(name):
         raise ValueError(
             f"source 'tfds' needs the name of a set, got {name!r}\n"
             "Such as cifar10, imagenette/320px-v2 or cifar10:3.0.2"
         )
-    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    root = request.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     folder = find_prepared(name, Path(root).expanduser())
     with needs("tensorflow-datasets array_record importlib_resources pillow"):
         import array_record  # noqa: F401
         import PIL  # noqa: F401
         import tensorflow_datasets as tfds
+    split_at.cache_clear()  # the folder may have been written anew
     try:
         builder: Any = tfds.builder_from_directory(str(folder))
-        class_names = tuple(builder.info.features["label"].names)
-        mode = decode.MODES[builder.info.features["image"].shape[-1]]
+        features = dict(sorted(builder.info.features.items()))
     except Exception as error:  # absent, truncated or foreign metadata: many types
-        raise _unreadable("images and labels", folder, error) from error
-    return Prepared(name, builder, class_names, mode)
+        raise DataError(
+            f"cannot read the metadata in {folder}: {first_line(error)}\nPrepare the set again "
+            f"elsewhere: {how_to_prepare(name, 'ANOTHER_DIR')}\n{WITHOUT_DOWNLOAD}"
+        ) from error
+    chosen = choose_features(features, request.image_key, request.label_key, folder)
+    return Prepared(name, str(folder), chosen)
 
 
 def find_prepared(name: str, root: Path) -> Path:
-    """The folder of the newest prepared version of a set, or of the version that `name` asks for.
+    """Find the newest prepared version of a set, or the version that `name` asks for.
+
+    Args:
+      name: "cifar10", "imagenette/320px-v2", or with a version "cifar10:3.0.2" (or with a slash).
+      root: the data folder; the folder of the set or of its version is understood as well.
 
     Raises:
       DataError: when it is not there, with the command that prepares it.
     """
-    base, _, version = name.partition(":")
+    parts = _SET_NAME.fullmatch(name)
+    base, version = (parts["base"], parts["version"]) if parts else (name, None)
+    root, given = _data_folder(root.absolute(), base)
+    version = version or given
     found = [path.parent for path in (root / base).glob("*/dataset_info.json")]
     versions = {path.name: path for path in found if _VERSION.fullmatch(path.name)}
     if version in versions:
@@ -100,180 +134,89 @@ def find_prepared(name: str, root: Path) -> Path:
         problem = f"{root} has {base} only by config: set name to '{base}/{configs[0]}'"
     else:
         problem = f"no {base} in {root}: {base}/<version>/dataset_info.json is not there"
-    raise DataError(f"{problem}\nPrepare it: {_how_to_prepare(base, root)}\n{WITHOUT_DOWNLOAD}")
+    raise DataError(f"{problem}\nPrepare it: {how_to_prepare(base, root)}\n{WITHOUT_DOWNLOAD}")
+
+
+def _data_folder(root: Path, base: str) -> tuple[Path, str | None]:
+    """Go up to the data folder where that of a set, or of its version, was given in its place."""
+    parts = Path(base).parts
+    version = root.name if _VERSION.fullmatch(root.name) else None
+    folder = root.parent if version else root
+    for depth in range(len(parts), 0, -1):
+        if folder.parts[-depth:] == parts[:depth] and not (root / base).is_dir():
+            return folder.parents[depth - 1], version
+    return root, None
+
+
+def _shape(found: Prepared, image_size: int | None) -> tuple[int, int, int]:
+    height, width, channels = found.features.shape
+    if image_size:
+        return image_size, image_size, channels
+    if height is None or width is None:
+        raise DataError(
+            f"the images of {found.name} vary in size\n"
+            "Set image_size: their short side in pixels, after which a square is cropped"
+        )
+    return height, width, channels
 
 
 def _read_split(
-    builder: Any,
-    split: str,
-    limit: int | None,
-    mode: str,
-    image_size: int | None,
-    on_corrupt: str,
+    split: StoredSplit, shape: tuple[int, int, int], image_size: int | None
 ) -> Examples:
     """Decode one split, chunk by chunk, into the rows of one array."""
-    source = open_split(builder, split)
-    n = min(len(source), limit or len(source))
-    height, width, channels = builder.info.features["image"].shape
-    if image_size:
-        height = width = image_size
-    if height is None or width is None:
-        raise DataError(
-            f"the images of {builder.info.full_name} vary in size\n"
-            "Set image_size: their short side in pixels, after which a square is cropped"
-        )
-    examples = {
-        "image": np.empty((n, height, width, channels), np.uint8),
-        "label": np.empty(n, np.int32),
-    }
-    whole = np.ones(n, bool)
-
-    def take(row: int, record: Any) -> None:
-        pixels = decode.cut_square(record["image"], mode, image_size)
-        if pixels.shape != (height, width, channels):
-            raise ValueError(f"image of {pixels.shape}, not {(height, width, channels)}")
-        examples["image"][row], examples["label"][row] = pixels, record["label"]
-
-    def read(rows: range) -> None:
-        try:
-            read_rows(source, rows, take, split, builder.data_dir)
-        except DataError:
-            if on_corrupt == "error":
-                raise
-            whole[rows.start : rows.stop] = [readable(source, row, take) for row in rows]
-
+    image = np.empty((split.n, *shape), np.uint8)
+    label, whole = np.full(split.n, UNLABELED, np.int64), np.zeros(split.n, bool)
+    read = functools.partial(_decode_or_skip, split, shape, image_size)
+    chunks = chunks_of(range(split.n), _ROWS_PER_READ)
     # Threads pay for large images only; small ones are bound by the interpreter lock.
-    run_all(read, chunks_of(range(n), _ROWS_PER_READ), builder.info.name, image_size is not None)
-    if whole.all():
-        return examples
-    return _without(examples, whole, f"split {split!r} in {builder.data_dir}")
+    for part in map_chunks(read, chunks, split.split, threaded=image_size is not None):
+        for row, *decoded in part:
+            image[row], label[row] = decoded
+            whole[row] = True
+    examples = {"image": image, "label": label} if split.label_key else {"image": image}
+    return examples if whole.all() else _without(examples, ~whole, split)
 
 
-def _without(examples: Examples, whole_N: np.ndarray, where: str) -> Examples:
-    """The examples that could be read; a warning counts and names the others."""
-    lost = np.flatnonzero(~whole_N)
-    if len(lost) == len(whole_N):
+Decoded = tuple[int, np.ndarray, int]  # row, pixels, label
+
+
+def _decode_or_skip(
+    split: StoredSplit, shape: tuple[int, ...], size: int | None, rows: Sequence[int]
+) -> list[Decoded]:
+    """Decode some rows, or those of them that can be read where others are to be skipped."""
+    try:
+        return _decode(split, shape, size, rows)
+    except DataError:
+        if split.on_corrupt != "skip":
+            raise
+    decoded = []
+    for row in rows:
+        try:
+            decoded += _decode(split, shape, size, [row])
+        except DataError:
+            continue
+    return decoded
+
+
+def _decode(
+    split: StoredSplit, shape: tuple[int, ...], size: int | None, rows: Sequence[int]
+) -> list[Decoded]:
+    decoded = []
+    for row, record in zip(rows, read_rows(split, rows), strict=True):
+        with naming(split, row):
+            pixels = decode.cut_square(record[split.image_key], split.mode, size)
+            if pixels.shape != shape:
+                raise ValueError(f"image of {pixels.shape}, not {shape}")
+            label = record[split.label_key] if split.label_key else UNLABELED
+            decoded.append((row, pixels, label))
+    return decoded
+
+
+def _without(examples: Examples, lost_N: np.ndarray, split: StoredSplit) -> Examples:
+    """Leave out the examples that could not be read; a warning counts and names them."""
+    lost, where = np.flatnonzero(lost_N), f"split {split.split!r} in {split.folder}"
+    if len(lost) == split.n:
         raise DataError(f"none of the {len(lost)} examples of {where} can be read")
     named = ", ".join(map(str, lost[:10])) + (", ..." if len(lost) > 10 else "")
-    _log.warning("left out %d of %d examples of %s: %s", len(lost), len(whole_N), where, named)
-    return {"image": examples["image"][whole_N], "label": examples["label"][whole_N]}
-
-
-def read_rows(
-    source: Any,
-    rows: Sequence[int] | np.ndarray,
-    take: Callable[[int, Any], None],
-    split: str,
-    folder: PathLike,
-) -> None:
-    """Call `take(row, record)` for some rows of an open split, read at once.
-
-    Raises:
-      DataError: names the row that could not be read or taken.
-    """
-    rows = [int(row) for row in rows]
-    try:
-        for row, record in zip(rows, source.__getitems__(rows), strict=True):
-            take(row, record)
-    except Exception as error:  # Riegeli, protobuf and Pillow raise many types
-        where = f"example {_first_failing(source, rows, take)} of split {split!r}"
-        raise _unreadable(where, folder, error) from error
-
-
-def _first_failing(source: Any, rows: list[int], take: Callable[[int, Any], None]) -> int:
-    return next((row for row in rows if not readable(source, row, take)), rows[0])
-
-
-def readable(source: Any, row: int, take: Callable[[int, Any], None]) -> bool:
-    """Whether one row could be read and taken."""
-    try:
-        take(row, source.__getitems__([row])[0])
-    except Exception:  # Riegeli, protobuf and Pillow raise many types
-        return False
-    return True
-
-
-def open_split(builder: Any, split: str) -> Any:
-    """Random access to the records of a split, images still encoded.
-
-    Raises:
-      DataError: for a split that is not there, or not stored as ArrayRecord.
-    """
-    import tensorflow_datasets as tfds
-
-    try:
-        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except NotImplementedError as error:
-        name = builder.info.full_name.rpartition("/")[0]
-        stored = getattr(builder.info.file_format, "value", "something else")
-        raise DataError(
-            f"{builder.data_dir} is stored as {stored}, which has no random access\n"
-            f"Prepare it as array_record elsewhere: {_how_to_prepare(name, 'ANOTHER_DIR')}\n"
-            f"{WITHOUT_DOWNLOAD}"
-        ) from error
-    except Exception as error:
-        have = ", ".join(f"{k} ({v.num_examples})" for k, v in builder.info.splits.items())
-        raise DataError(
-            f"cannot open split {split!r} of {builder.data_dir}: {first_line(error)}\n"
-            f"It has the splits {have}"
-        ) from error
-
-
-@functools.lru_cache(maxsize=8)
-def split_at(folder: str, split: str) -> Any:
-    """A split by its folder, opened once in a process."""
-    import tensorflow_datasets as tfds
-
-    keep_reader_quiet()
-    return open_split(tfds.builder_from_directory(folder), split)
-
-
-def chunks_of(rows: Any, size: int) -> list[Any]:
-    """A sequence in slices of at most `size`.
-
-    >>> chunks_of(range(5), 2)
-    [range(0, 2), range(2, 4), range(4, 5)]
-    """
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def run_all(
-    work: Callable[[Any], None], chunks: Sequence[Any], title: str, threaded: bool = True
-) -> None:
-    """Do some work on each chunk of rows, with a progress bar where that takes a while."""
-    from PIL import Image
-    from tqdm import tqdm
-
-    keep_reader_quiet()
-    workers = (os.cpu_count() or 1) if threaded else 1
-    total = sum(map(len, chunks))
-    bar = tqdm(desc=title, total=total, unit=" images", disable=None, leave=False, delay=1)
-    with bar, warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        # Pillow only warns of an image above 89 million pixels, a decompression bomb: refuse it.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for chunk, _ in zip(chunks, pool.map(work, chunks), strict=True):
-            bar.update(len(chunk))
-
-
-def keep_reader_quiet() -> None:
-    """ArrayRecord logs a group size above 1 as an error, which costs random access a little."""
-    logging.getLogger("absl").addFilter(_says_something_else)
-
-
-def _says_something_else(record: logging.LogRecord) -> bool:
-    return "group size" not in str(record.msg)
-
-
-def _how_to_prepare(name: str, root: PathLike) -> str:
-    if name in PREPARABLE:
-        return f"python -m experiments.prepare {name} --data_dir {shlex.quote(str(root))}"
-    build = f"tfds build {name} --file_format=array_record --data_dir={shlex.quote(str(root))}"
-    return f"{build} (where TensorFlow is installed)"
-
-
-def _unreadable(what: str, folder: PathLike, error: Exception) -> DataError:
-    return DataError(
-        f"cannot read {what} in {folder}: {first_line(error)}\n"
-        "Delete that folder and prepare the set again (python -m experiments.prepare --help)\n"
-        f"{WITHOUT_DOWNLOAD}"
-    )
+    _log.warning("left out %d of %d examples of %s: %s", len(lost), split.n, where, named)
+    return {name: values[~lost_N] for name, values in examples.items()}

@@ -1,5 +1,5 @@
-import io
 import json
+import re
 import shutil
 import socket
 import struct
@@ -10,11 +10,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.data.tfds import find_prepared
 from contrastive_jax.errors import DataError
+from tests.data import sets
+from tests.data.sets import encoded
 
 SHARED = Path(__file__).parents[3] / "shared" / "tensorflow_datasets"
 N_TRAIN, N_TEST = 24, 6
@@ -118,7 +119,7 @@ def test_an_unreadable_npz_is_a_short_error(tmp_path):
     (tmp_path / "flipped.npz").write_bytes(flipped)
     reasons = {
         "cut.npz": "zip",
-        "less.npz": "no label",
+        "less.npz": "no test_image",
         "array.npy": "not an .npz",
         "flipped.npz": "CRC",
         "gone.npz": "No such file",
@@ -141,9 +142,9 @@ MALFORMED = {
     "a class that train lacks": (
         "test_label",
         lambda y: np.where(np.arange(8) == 5, 4, y),
-        r"test: label 4 at index 5 is not in 0\.\.3",
+        "test: label 4 at index 5 is none of the classes 0, 1, 2, 3",
     ),
-    "unlabelled in test": (
+    "unlabeled in test": (
         "test_label",
         lambda y: np.where(np.arange(8) == 3, -1, y),
         "test: label -1 at index 3",
@@ -168,16 +169,71 @@ def test_an_empty_set_is_refused(tmp_path):
         data.load("arrays", batch_size=4, data_dir=tmp_path / "mine.npz")
 
 
-def test_unlabelled_images_may_be_trained_on_but_not_evaluated_on(tmp_path):
+def test_unlabeled_images_may_be_trained_on_but_not_evaluated_on(tmp_path):
     saved = arrays()
-    saved["label"][::2] = data.UNLABELED
+    saved["label"][:8] = data.UNLABELED
     np.savez(tmp_path / "mine.npz", **saved)
     train = data.load("arrays", batch_size=4, data_dir=tmp_path / "mine.npz").train
     some = data.labeled(train)
     assert len(train["label"]) == 20
-    np.testing.assert_array_equal(some["image"], saved["image"][1::2])
-    np.testing.assert_array_equal(some["label"], saved["label"][1::2])
-    assert not len(data.labeled(data.take(train, slice(None, None, 2)))["label"])
+    np.testing.assert_array_equal(some["image"], saved["image"][8:])
+    np.testing.assert_array_equal(some["label"], saved["label"][8:])
+    assert not len(data.labeled(data.take(train, slice(8)))["label"])
+
+
+def test_arrays_without_labels_are_loaded_without_them(tmp_path):
+    saved = arrays()
+    path = tmp_path / "mine.npz"
+    np.savez(path, image=saved["image"], test_image=saved["test_image"])
+    loaded = data.load("arrays", batch_size=4, data_dir=path)
+    assert set(loaded.train) == set(loaded.test) == {"image"}
+    assert loaded.class_names == ()
+    batches = data.train_feed(loaded, seed=0)
+    sent = batches.batch_at(0)
+    assert set(batches.assemble(batches.resident, sent)) == {"image", "index"}
+
+    np.savez(path, image=saved["image"], label=saved["label"], test_image=saved["test_image"])
+    loaded = data.load("arrays", batch_size=4, data_dir=path)
+    assert (set(loaded.test), loaded.class_names) == ({"image"}, ("0", "1", "2", "3"))
+
+
+@pytest.mark.parametrize("train", [None, np.full(20, -1)])
+def test_without_training_labels_the_classes_are_those_of_the_test_images(tmp_path, train):
+    saved = {**arrays(), "label": train}
+    saved["test_label"] = np.array([5, 9, 5, 9, 5, 9, 5, 9])
+    given = {name: values for name, values in saved.items() if values is not None}
+    np.savez(tmp_path / "mine.npz", **given)
+    loaded = data.load("arrays", batch_size=4, data_dir=tmp_path / "mine.npz")
+    assert loaded.class_names == ("5", "9")
+    np.testing.assert_array_equal(loaded.test["label"], [0, 1] * 4)
+    assert not data.n_examples(data.labeled(loaded.train))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64])
+def test_labels_may_be_any_integers(tmp_path, dtype):
+    saved, values = arrays(), np.array([1, 2, 40, 200]).astype(dtype)
+    saved = {**saved, "label": values[saved["label"]], "test_label": values[saved["test_label"]]}
+    np.savez(tmp_path / "mine.npz", **saved)
+    loaded = data.load("arrays", batch_size=4, data_dir=tmp_path / "mine.npz", limit_train=5)
+    assert loaded.class_names == ("1", "2", "40", "200")
+    np.testing.assert_array_equal(loaded.train["label"], np.arange(5) % 4)
+    np.testing.assert_array_equal(loaded.test["label"], arrays()["test_label"])
+    saved["test_label"][5] = 3
+    np.savez(tmp_path / "mine.npz", **saved)
+    with pytest.raises(DataError, match="label 3 at index 5 is none of the classes 1, 2, 40, 200"):
+        data.load("arrays", batch_size=4, data_dir=tmp_path / "mine.npz")
+
+
+def test_arrays_are_called_by_their_file_or_folder(tmp_path, monkeypatch):
+    saved = arrays()
+    folder = tmp_path / "shades.v2"
+    folder.mkdir()
+    for split, prefix in (("train", ""), ("test", "test_")):
+        np.savez(folder / f"{split}.npz", image=saved[f"{prefix}image"])
+    np.savez(tmp_path / "mine.npz", **saved)
+    monkeypatch.chdir(folder)
+    for path, name in ((tmp_path / "mine.npz", "mine"), (folder, "shades.v2"), (".", "shades.v2")):
+        assert data.load("arrays", name="cifar10", batch_size=4, data_dir=path).name == name
 
 
 # arguments
@@ -271,12 +327,6 @@ def test_a_feed_refuses_what_has_no_batches(batch_size, seed, message):
 # prepared sets
 
 
-def encoded(pixels, file_format="PNG"):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format=file_format)
-    return buffer.getvalue()
-
-
 def bands(side):
     """Three squares side by side: red, green, blue."""
     return np.repeat(np.eye(3, dtype=np.uint8) * 255, side, axis=0)[None].repeat(side, axis=0)
@@ -299,39 +349,18 @@ def prepared(tmp_path_factory):
     def rows(n, label=None):
         for i in range(n):
             pixels = np.full((8 + i, 10, 3), 8 * i, np.uint8)
-            yield i, {"image": encoded(pixels), "label": i % 3 if label is None else label}
+            yield {"image": encoded(pixels), "label": i % 3 if label is None else label}
 
-    class Photos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.10.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(),
-                "label": tfds.features.ClassLabel(names=["cat", "dog", "ant"]),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
-
-        def _split_generators(self, dl_manager):
-            odd = [bands(9), bands(9).transpose(1, 0, 2), np.full((9, 9), 77, np.uint8)]
-            odd = [encoded(odd[0]), encoded(odd[1]), encoded(odd[2], "JPEG"), huge_png()]
-            return {
-                "train": rows(N_TRAIN),
-                "test": rows(N_TEST),
-                "unlabelled": rows(5, label=-1),
-                **{f"odd{i}": iter([(0, {"image": x, "label": i % 3})]) for i, x in enumerate(odd)},
-            }
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
+    odd = [bands(9), bands(9).transpose(1, 0, 2), np.full((9, 9), 77, np.uint8)]
+    odd = [encoded(odd[0]), encoded(odd[1]), encoded(odd[2], "JPEG"), huge_png()]
+    splits = {"train": rows(N_TRAIN), "test": rows(N_TEST), "unlabeled": rows(5, label=-1)}
+    splits |= {f"odd{i}": [{"image": x, "label": i % 3}] for i, x in enumerate(odd)}
+    features = {
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(names=["cat", "dog", "ant"]),
+    }
     root = tmp_path_factory.mktemp("sets")
-    tfds.disable_progress_bar()
-    Photos(data_dir=root, file_format="array_record").download_and_prepare(
-        download_dir=root / "downloads",
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-    )
+    sets.write(root, "photos", "1.10.0", features, splits)
     return root
 
 
@@ -354,15 +383,15 @@ def test_a_prepared_set_is_read_whole_with_labels_and_names(prepared):
     assert loaded.train["image"].shape == (N_TRAIN, 8, 8, 3)
     assert loaded.test["image"].shape == (N_TEST, 8, 8, 3)
     assert loaded.class_names == ("cat", "dog", "ant")
-    grey = loaded.train["image"][:, 0, 0, 0]
+    gray = loaded.train["image"][:, 0, 0, 0]
     np.testing.assert_array_equal(loaded.train["image"], np.broadcast_to(
-        grey[:, None, None, None], loaded.train["image"].shape))  # fmt: skip
-    np.testing.assert_array_equal(np.sort(grey), 8 * np.arange(N_TRAIN))
-    np.testing.assert_array_equal(loaded.train["label"], grey // 8 % 3)
+        gray[:, None, None, None], loaded.train["image"].shape))  # fmt: skip
+    np.testing.assert_array_equal(np.sort(gray), 8 * np.arange(N_TRAIN))
+    np.testing.assert_array_equal(loaded.train["label"], gray // 8 % 3)
 
 
 def test_splits_slices_and_limits_choose_the_rows(prepared):
-    whole = photos(prepared, train_split="train+unlabelled")
+    whole = photos(prepared, train_split="train+unlabeled")
     assert (whole.train["label"] == data.UNLABELED).sum() == 5
     assert len(whole.train["label"]) == N_TRAIN + 5
     sliced = photos(prepared, train_split="train[3:9]", test_split="train[:50%]")
@@ -371,8 +400,8 @@ def test_splits_slices_and_limits_choose_the_rows(prepared):
     limited = photos(prepared, limit_train=7, limit_test=1000)
     np.testing.assert_array_equal(limited.train["label"], whole.train["label"][:7])
     assert len(limited.test["label"]) == N_TEST
-    with pytest.raises(DataError, match="unlabelled: label -1 at index 0"):
-        photos(prepared, test_split="unlabelled")
+    with pytest.raises(DataError, match="unlabeled: label -1 at index 0"):
+        photos(prepared, test_split="unlabeled")
 
 
 def test_the_environment_names_the_folder_when_the_config_does_not(prepared, monkeypatch):
@@ -389,7 +418,7 @@ def test_resizing_keeps_the_middle_square(prepared, split):
     assert (small.argmax(-1) == 1).all()
 
 
-def test_a_grey_jpeg_becomes_three_equal_channels(prepared):
+def test_a_gray_jpeg_becomes_three_equal_channels(prepared):
     image = photos(prepared, train_split="odd2", image_size=9).train["image"]
     np.testing.assert_array_equal(image, np.full((1, 9, 9, 3), 77))
 
@@ -460,6 +489,7 @@ def test_a_set_that_cannot_be_read_says_why_at_once(prepared, tmp_path, what):
     with pytest.raises(DataError, match=message) as error:
         photos(tmp_path, **arguments)
     assert_short(error)
+    assert not re.search("delete|remove", str(error.value), re.IGNORECASE)
 
 
 def test_with_skip_training_goes_without_the_images_that_cannot_be_read(prepared, caplog):
@@ -497,8 +527,28 @@ def test_the_newest_version_is_the_one_with_the_highest_number(tmp_path):
     assert find_prepared("a", tmp_path).name == "1.10.0"
     assert find_prepared("a:1.9.0", tmp_path).name == "1.9.0"
     assert find_prepared("b/small", tmp_path).name == "1.0.0"
+    assert find_prepared("b/small/1.0.0", tmp_path).name == "1.0.0"
     with pytest.raises(DataError, match="'b/small'"):
         find_prepared("b", tmp_path)
+
+
+def test_a_data_dir_that_is_too_deep_is_understood(tmp_path):
+    for folder in ("a/1.9.0", "a/1.10.0", "b/small/1.0.0", "c/c/1.0.0"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "dataset_info.json").write_text(json.dumps({}))
+    found = {
+        ("a", "a"): "a/1.10.0",
+        ("a", "a/1.9.0"): "a/1.9.0",
+        ("a:1.10.0", "a/1.9.0"): "a/1.10.0",
+        ("b/small", "b"): "b/small/1.0.0",
+        ("b/small", "b/small"): "b/small/1.0.0",
+        ("b/small", "b/small/1.0.0"): "b/small/1.0.0",
+        ("c", "c"): "c/c/1.0.0",
+    }
+    for (name, given), folder in found.items():
+        assert find_prepared(name, tmp_path / given) == tmp_path / folder
+    with pytest.raises(DataError, match=rf"no b in {tmp_path}/a: b/<version>"):
+        find_prepared("b", tmp_path / "a")
 
 
 @pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="no ../shared/tensorflow_datasets")

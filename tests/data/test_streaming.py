@@ -71,10 +71,10 @@ def test_boxes_on_the_host_are_those_of_the_device_for_the_same_numbers(shape):
 
     @jax.jit
     @jax.vmap
-    def draw(key):
+    def sample(key):
         return sample_crop_box(key, *shape), jax.random.uniform(key, (decode.UNIFORMS,))
 
-    device, uniform = draw(keys)
+    device, uniform = sample(keys)
     host = [decode.crop_box(u, *shape, CROPS.scale, CROPS.ratio) for u in np.asarray(uniform)]
     left, top, right, bottom = np.array(host, np.float32).T
     expected = np.stack([device.left, device.top, device.width, device.height])
@@ -135,11 +135,11 @@ def test_a_crop_is_a_function_of_seed_epoch_index_and_view(root):
         np.testing.assert_array_equal(batch["image"][place], views)
 
 
-def test_the_stream_after_a_resume_equals_the_straight_one_with_any_number_of_workers(root):
-    with streaming(root, batch_size=18) as straight:  # two chunks each, two batches an epoch
-        batches = [straight.batch_at(step) for step in range(5)]
-        assert_same(straight.batch_at(1), batches[1])
-        assert_same(straight.batch_at(2), batches[2])
+def test_the_stream_after_a_resume_equals_the_uninterrupted_one_with_any_number_of_workers(root):
+    with streaming(root, batch_size=18) as uninterrupted:  # two chunks each, two batches an epoch
+        batches = [uninterrupted.batch_at(step) for step in range(5)]
+        assert_same(uninterrupted.batch_at(1), batches[1])
+        assert_same(uninterrupted.batch_at(2), batches[2])
     with streaming(root, batch_size=18, workers=2) as resumed:
         for step in (1, 2, 3, 4):
             assert_same(resumed.batch_at(step), batches[step])
@@ -158,7 +158,7 @@ def test_the_spec_of_a_feed_is_that_of_its_batches(root):
 # the device's part
 
 
-def test_the_device_goes_on_from_crops_as_from_its_own():
+def test_the_device_continues_from_crops_as_from_its_own():
     rng, key = np.random.default_rng(0), jax.random.key(7)
     image, index = rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8), np.arange(3)
     others = {"jitter_probability": 0.0, "noise_probability": 0.5}
@@ -188,7 +188,7 @@ def test_crops_of_another_size_or_number_are_refused():
         views.train(jax.random.key(0), np.zeros((1, 3, SIZE, SIZE, 3), np.uint8), np.arange(1))
 
 
-def test_training_goes_on_bit_for_bit_after_a_stop(root):
+def test_training_continues_bit_for_bit_after_a_stop(root):
     mesh = parallel.make_mesh()
     views = augment.make_views(SIZE, jitter_probability=0.0, grayscale_probability=0.0)
 
@@ -207,19 +207,19 @@ def test_training_goes_on_bit_for_bit_after_a_stop(root):
             options = {"plan": plan, "mesh": mesh, "write": write, **stopping}
             return training.run(objective, optimizer, feed, state, **options).state, rows
 
-    straight, rows = run(None)
+    uninterrupted, rows = run(None)
     asked = iter([False, True])
     stopped, before = run(None, stop=lambda: next(asked))
     resumed, after = run(stopped)
     assert [step for step, _ in rows] == [1, 2, 3, 4]
     assert before + after == rows
-    np.testing.assert_array_equal(resumed.params, straight.params)
+    np.testing.assert_array_equal(resumed.params, uninterrupted.params)
 
 
 # what evaluation sees
 
 
-def test_evaluation_sees_the_centre_of_each_image(root):
+def test_evaluation_sees_the_center_of_each_image(root):
     dataset, records = load(root, limit_test=5), stored(root, "validation")
     assert dataset.test["image"].shape == (5, SIZE, SIZE, 3)
     assert dataset.test["label"].tolist() == [records[i]["label"] for i in range(5)]
@@ -241,7 +241,7 @@ def test_images_on_disk_are_indexed_like_an_array(root):
         np.testing.assert_array_equal(image[chosen], whole[chosen])
 
 
-def test_the_bank_is_a_fixed_draw_of_the_training_images(root):
+def test_the_bank_is_a_fixed_sample_of_the_training_images(root):
     bank, whole = load(root, bank=10).train, load(root).train
     assert len(bank["label"]) == len(bank["image"]) == 10
     assert len(whole["label"]) == N_TRAIN

@@ -1,0 +1,59 @@
+"""Identify the data of a run, so that a resumed run is known to see the same."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from contrastive_jax.data.examples import Dataset, Examples, StoredSplit, n_examples
+from contrastive_jax.data.streaming import Photos
+
+
+def identity(dataset: Dataset) -> dict[str, Any]:
+    """Describe a dataset by name, sizes and a digest of what it holds, alike on every machine.
+
+    Returns:
+      {"name": str, "train": int, "test": int, "image_shape": [H, W, C], "class_names": [str],
+      "sha256": str}. The digest is of the class names and, in memory, of the names, types, shapes
+      and bytes of all arrays; of a streamed set of its metadata, the names and sizes of its files,
+      and the splits and numbers of images that are read, without decoding. No path is in it.
+
+    Example:
+      >>> few = {"image": np.zeros((3, 2, 2, 1), np.uint8)}
+      >>> identity(Dataset("few", few, few, ()))["image_shape"]
+      [2, 2, 1]
+    """
+    digest = hashlib.sha256(repr(dataset.class_names).encode())
+    if dataset.stream is None:
+        for examples in (dataset.train, dataset.test):
+            _add_arrays(digest, examples)
+    else:
+        _add_folder(digest, Path(dataset.stream.folder))
+        for split in (dataset.stream, cast(Photos, dataset.test["image"]).split):
+            _add_split(digest, split)
+    return {
+        "name": dataset.name,
+        "train": dataset.n_train,
+        "test": n_examples(dataset.test),
+        "image_shape": list(dataset.train["image"].shape[1:]),
+        "class_names": list(dataset.class_names),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _add_arrays(digest: Any, examples: Examples) -> None:
+    for name, values in sorted(examples.items()):
+        digest.update(repr((name, values.dtype.str, values.shape)).encode())
+        digest.update(np.ascontiguousarray(values).data)
+
+
+def _add_folder(digest: Any, folder: Path) -> None:
+    digest.update((folder / "dataset_info.json").read_bytes())
+    for file in sorted(folder.glob("*array_record*")):
+        digest.update(repr((file.name, file.stat().st_size)).encode())
+
+
+def _add_split(digest: Any, split: StoredSplit) -> None:
+    chosen = (split.split, split.n, split.image_key, split.label_key, split.classes)
+    digest.update(repr(chosen).encode())

@@ -4,10 +4,11 @@ import json
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from contrastive_jax.errors import CheckpointError
-from contrastive_jax.training.checkpoint import Checkpointer
+from contrastive_jax.training.checkpoint import Checkpointer, digest
 from tests.faults.commands import assert_short_error
 from tests.faults.rows import row
 
@@ -114,12 +115,13 @@ def test_a_flipped_byte_is_detected_at_each_of_100_positions(lab):
         name: jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
         for name, leaf in manifest["content"]["leaves"].items()
     }
-    file = data_file(folder / "9")
-    whole = file.read_bytes()
-    detected = 0
     with Checkpointer(folder) as checkpointer:
+        good = checkpointer.restore(abstract, step=9)
+        file, start, size = place_of_the_largest(good.state, folder / "9")
+        whole = file.read_bytes()
+        detected = 0
         for position in range(100):
-            flip(file, (position + 0.5) / 100)
+            flip(file, (start + (position + 0.5) / 100 * size) / len(whole))
             try:
                 checkpointer.restore(abstract, step=9)
             except CheckpointError:
@@ -127,3 +129,14 @@ def test_a_flipped_byte_is_detected_at_each_of_100_positions(lab):
             file.write_bytes(whole)
         restored = checkpointer.restore(abstract, step=9)
     assert (detected, restored.step) == (100, 9)
+    assert digest(restored.state) == digest(good.state)
+
+
+def place_of_the_largest(state, step_folder):
+    """The file that holds the largest array, where in it, and how many bytes."""
+    stored = max((np.asarray(leaf).tobytes() for leaf in state.values()), key=len)
+    for file in step_folder.glob("state/**/d/*"):
+        start = file.read_bytes().find(stored)
+        if start >= 0:
+            return file, start, len(stored)
+    raise AssertionError("no file holds it as it is in memory")

@@ -458,7 +458,8 @@ def unraisable(monkeypatch):
     time.sleep(0.2)  # the last of them come late
 
 
-MANY = {f"layer{i}": jnp.full([64, 64], i, jnp.float32) for i in range(100)}
+MANY = {f"layer{i}": jnp.full([64, 64], i + 1.0) for i in range(100)}
+MANY["wide"] = jnp.ones([1 << 19], jnp.float32)  # no file of the small disk can hold it
 
 
 def fail_to_restore_many(folder):

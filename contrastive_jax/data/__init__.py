@@ -209,22 +209,3 @@ def _check_whole(source: str, splits: tuple[str, str], **keys: int | str | None)
             f"source {source!r} has the splits 'train' and 'test' and images of one size, but got "
             f"{splits} {given}\nLeave them unset, or use source 'tfds'"
         )
-
-
-def identity(dataset):
-    import hashlib
-
-    sha = hashlib.sha256()
-    for examples in (dataset.train, dataset.test):
-        for name, array in examples.items():
-            if isinstance(array, np.ndarray):
-                sha.update(f"{name}{array.dtype}{array.shape}".encode())
-                sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return {
-        "name": dataset.name,
-        "train": dataset.n_train,
-        "test": len(dataset.test["image"]),
-        "image_shape": list(dataset.train["image"].shape[1:]),
-        "class_names": list(dataset.class_names),
-        "sha256": sha.hexdigest(),
-    }

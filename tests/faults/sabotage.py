@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from contrastive_jax import data, parallel
 from contrastive_jax.data import digits_and_npz, records, tfds
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import jsonl, tensorboard, workdir
-from contrastive_jax.training import checkpoint, checksums, loop
+from contrastive_jax.training import checkpoint, checksums, loop, manifest, orbax_store
 from experiments.run import lifecycle, multihost, resume, signals
 
 _undo: list[Callable[[], None]] = []
@@ -78,20 +77,16 @@ def _no_fallback() -> None:
 
 
 def _no_checksum() -> None:
-    unpack = checksums.unpack
+    verified = manifest.verified
 
-    def trusting(stored: Any, index: Any, targets: Any) -> Any:
-        def actual(entry: dict[str, Any]) -> int:
-            return zlib.crc32(np.asarray(stored)[entry["start"] :][: entry["size"]].tobytes())
+    def trusting(name: str, stored: Any, entry: dict[str, Any], target: Any) -> Any:
+        return verified(name, stored, {**entry, "crc32": checksums.crc32(stored)}, target)
 
-        index = {name: {**entry, "crc32": actual(entry)} for name, entry in index.items()}
-        return unpack(stored, index, targets)
-
-    patch(checkpoint, "unpack", trusting)
+    patch(checkpoint, "verified", trusting)
 
 
 def _no_commit_mark() -> None:
-    patch(checkpoint.ocp.options, "AtomicityOptions", nothing)
+    patch(orbax_store.ocp.options, "AtomicityOptions", nothing)
 
 
 def _newest_by_time() -> None:
@@ -198,16 +193,16 @@ BREAKS: dict[str, Callable[[], None]] = {
     "the workdir is not tried": _refuse_no_file,
     "no step but the newest is tried": _no_fallback,
     "damaged steps are deleted": _replace(
-        checkpoint, "_set_aside", lambda folder, step: shutil.rmtree(folder / str(step))
+        checkpoint, "set_aside", lambda folder, step: shutil.rmtree(folder / str(step))
     ),
     "checksums are not compared": _no_checksum,
     "steps need no commit mark": _no_commit_mark,
-    "remains are not removed": _replace(checkpoint, "_remove_uncommitted"),
+    "remains are not removed": _replace(checkpoint, "remove_uncommitted"),
     "the workdir is not locked": _replace(workdir, "lock", contextlib.nullcontext),
     "a killed run leaves its lock": _lock_by_existence,
     "--strict_resume is not heeded": _never_strict,
     "configs are not compared": _replace(resume, "_changes", lambda *args: ([], [])),
-    "shapes are not compared": _replace(checkpoint, "_require_same_architecture"),
+    "shapes are not compared": _replace(checkpoint, "require_same_architecture"),
     "another machine is not mentioned": _replace(resume, "_machine_notes", lambda *args: []),
     "metrics may be NaN": _replace(loop, "require_finite"),
     "only the loss has to be finite": _loss_alone,

@@ -1,13 +1,14 @@
-"""A checkpoint that rots on disk is never trained from, and never thrown away."""
+"""A checkpoint that is corrupted on disk is never trained from, and never thrown away."""
 
 import json
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from contrastive_jax.errors import CheckpointError
-from contrastive_jax.training.checkpoint import Checkpointer
+from contrastive_jax.training.checkpoint import Checkpointer, digest
 from tests.faults.commands import assert_short_error
 from tests.faults.rows import row
 
@@ -47,6 +48,7 @@ DAMAGE = {
     "data emptied": lambda folder: empty(data_file(folder)),
     "data removed": lambda folder: remove(data_file(folder)),
     "index cut": lambda folder: cut(folder / "state" / "manifest.ocdbt"),
+    "arrays of the process removed": lambda folder: remove(folder / "state" / "ocdbt.process_0"),
     "metadata removed": lambda folder: remove(folder / "state" / "_METADATA"),
     "metadata garbled": lambda folder: garble(folder / "state" / "_METADATA"),
     "manifest cut": lambda folder: cut(folder / "manifest" / "metadata"),
@@ -57,19 +59,20 @@ DAMAGE = {
 
 @row(9, broken="no step but the newest is tried")
 @pytest.mark.parametrize("what", DAMAGE)
-def test_damaged_checkpoint_is_passed_over_and_kept(lab, what):
+def test_damaged_checkpoint_is_skipped_and_kept(lab, what):
     workdir = lab.copy()
     DAMAGE[what](workdir / "checkpoints" / "9")
     ended = lab.run(workdir, faults=START)
     assert ended.code == 75, ended
     assert "warning: step 9: " in ended.err
     assert "warning: resuming from step 6, the newest good one" in ended.err
+    assert "Traceback" not in ended.err
     assert "resumed from step 6" in ended.out
     assert (workdir / "checkpoints" / "9").is_dir()
 
 
 @row(9, broken="damaged steps are deleted")
-def test_training_goes_on_over_a_damaged_checkpoint(lab):
+def test_training_resumes_before_a_damaged_checkpoint(lab):
     workdir = lab.copy()
     DAMAGE["data cut"](workdir / "checkpoints" / "9")
     lab.finishes_like_the_straight_run(workdir, 6)
@@ -112,12 +115,13 @@ def test_a_flipped_byte_is_detected_at_each_of_100_positions(lab):
         name: jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"])
         for name, leaf in manifest["content"]["leaves"].items()
     }
-    file = data_file(folder / "9")
-    whole = file.read_bytes()
-    detected = 0
     with Checkpointer(folder) as checkpointer:
+        good = checkpointer.restore(abstract, step=9)
+        file, start, size = place_of_the_largest(good.state, folder / "9")
+        whole = file.read_bytes()
+        detected = 0
         for position in range(100):
-            flip(file, (position + 0.5) / 100)
+            flip(file, (start + (position + 0.5) / 100 * size) / len(whole))
             try:
                 checkpointer.restore(abstract, step=9)
             except CheckpointError:
@@ -125,3 +129,14 @@ def test_a_flipped_byte_is_detected_at_each_of_100_positions(lab):
             file.write_bytes(whole)
         restored = checkpointer.restore(abstract, step=9)
     assert (detected, restored.step) == (100, 9)
+    assert digest(restored.state) == digest(good.state)
+
+
+def place_of_the_largest(state, step_folder):
+    """The file that holds the largest array, where in it, and how many bytes."""
+    stored = max((np.asarray(leaf).tobytes() for leaf in state.values()), key=len)
+    for file in step_folder.glob("state/**/d/*"):
+        start = file.read_bytes().find(stored)
+        if start >= 0:
+            return file, start, len(stored)
+    raise AssertionError("no file holds it as it is in memory")

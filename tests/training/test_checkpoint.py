@@ -2,20 +2,30 @@
 
 import json
 import logging
+import re
 import resource
 import shutil
+import subprocess
+import sys
+import time
+import zlib
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from contrastive_jax.errors import CheckpointError
+from contrastive_jax.training import checkpoint
 from contrastive_jax.training.checkpoint import Checkpointer, digest
+from contrastive_jax.types import TrainState
 
 
 class State(NamedTuple):
@@ -29,6 +39,7 @@ OPTIMIZER = optax.chain(
     optax.masked(optax.add_decayed_weights(0.1), {"w": True, "b": False, "e": False}),
     optax.adam(1e-3),
 )
+OPTIMIZER_OF_ALL = optax.chain(optax.clip(1.0), optax.adam(1e-3))
 
 
 def make_state(step: int) -> State:
@@ -219,11 +230,11 @@ FAULTS = [
     (fault, name)
     for fault in (cut, empty, remove, garble)
     for name in ("data", "state/manifest.ocdbt", "state/_METADATA", "manifest/metadata")
-] + [(remove, "state"), (remove, "manifest")]
+] + [(remove, name) for name in ("state", "state/ocdbt.process_0", "manifest")]
 
 
 @pytest.mark.parametrize(("fault", "name"), FAULTS)
-def test_damaged_step_is_passed_over_for_the_newest_good_one_and_stays(folder, fault, name):
+def test_damaged_step_is_skipped_for_the_newest_good_one_and_stays(folder, fault, name):
     fault(data_files(folder / "2")[0] if name == "data" else folder / "2" / name)
     restored = restore(folder)
     assert_same(restored.state, STATES[1])
@@ -282,7 +293,7 @@ def test_when_every_step_is_damaged_the_error_says_so_and_nothing_is_deleted(fol
     assert {f.name for f in folder.iterdir()} == {"1", "2"}
 
 
-def test_training_goes_on_over_a_damaged_step_which_is_set_aside(folder):
+def test_damaged_step_is_set_aside_when_its_number_is_saved_again(folder):
     (folder / "bad-2").mkdir()
     empty(data_files(folder / "2")[0])
     with Checkpointer(folder) as checkpointer:
@@ -438,7 +449,137 @@ def test_orbax_is_silent_and_other_users_of_its_logger_are_not(folder, caplog, c
     assert "orbax" not in capfd.readouterr().err.lower()
 
 
-def test_digest_tells_apart_values_dtypes_shapes_and_paths():
+@pytest.fixture
+def unraisable(monkeypatch):
+    """The exceptions in callbacks, which Python would print on stderr."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    yield seen
+    time.sleep(0.2)  # the last of them come late
+
+
+MANY = {f"layer{i}": jnp.full([64, 64], i + 1.0) for i in range(100)}
+MANY["wide"] = jnp.ones([1 << 19], jnp.float32)  # no file of the small disk can hold it
+
+
+def fail_to_restore_many(folder):
+    with Checkpointer(folder) as checkpointer, suppress(CheckpointError):
+        checkpointer.restore(MANY)
+
+
+def test_many_arrays_that_cannot_be_read_print_nothing(tmp_path, unraisable, monkeypatch):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, MANY, meta={})
+    empty(data_files(tmp_path / "1")[0])
+    for _ in range(5):
+        fail_to_restore_many(tmp_path)
+    time.sleep(0.2)
+    assert unraisable == []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    monkeypatch.setattr(checkpoint, "silence_orbax", lambda: None)
+    for _ in range(50):  # when this fails, Orbax waits for all, and its silencing can go
+        fail_to_restore_many(tmp_path)
+        if unraisable:
+            break
+    assert str(unraisable[0].exc_value) == "Event loop is closed"
+
+
+def test_many_arrays_that_cannot_be_written_print_nothing(tmp_path, small_disk, unraisable):
+    for _ in range(3):
+        with pytest.raises(CheckpointError), Checkpointer(tmp_path) as checkpointer:
+            checkpointer.save(1, MANY, meta={})
+    time.sleep(0.2)
+    assert unraisable == []
+
+
+def test_other_unraisable_exceptions_are_reported(tmp_path, unraisable):
+    class Broken:
+        def __del__(self):
+            raise RuntimeError("Event loop is closed")
+
+    with Checkpointer(tmp_path):
+        Broken()
+    assert [str(args.exc_value) for args in unraisable] == ["Event loop is closed"]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+
+
+def test_orbax_alone_opens_a_step_as_the_page_shows(tmp_path):
+    """In a process that cannot import the package: the current folder is elsewhere."""
+    params = {"encoder": {"conv": jax.random.normal(jax.random.key(0), [3, 4])}}
+    state = TrainState(jnp.int32(7), params, {"mean": jnp.ones([2])}, OPTIMIZER_OF_ALL.init(params))
+    with Checkpointer(tmp_path / "runs" / "digits" / "checkpoints") as checkpointer:
+        for step in (7, 12):
+            checkpointer.save(step, state, meta={})
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(code.strip().splitlines()) <= 10
+    assert "contrastive_jax" not in code
+    code += """
+import json, sys
+assert not any(name.startswith("contrastive_jax") for name in sys.modules)
+conv, count = state["params"]["encoder"]["conv"], state["opt_state"][1][0]["count"]
+print(json.dumps([newest, conv.tolist(), int(count), sorted(state)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    newest, conv, count, fields = json.loads(done.stdout.splitlines()[-1])
+    assert (newest, count, fields) == (12, 0, sorted(TrainState._fields))
+    np.testing.assert_array_equal(np.float32(conv), params["encoder"]["conv"])
+
+
+def test_paths_that_orbax_would_confuse_are_refused(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer, pytest.raises(ValueError, match="same path"):
+        checkpointer.save(1, {"a.b": jnp.ones(2), "a": {"b": jnp.zeros(2)}}, meta={})
+
+
+def write_first_format(folder, step, state):
+    """One array of bytes, and a manifest that has the place of each leaf in it."""
+    parts, leaves, start = [], {}, 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        part = np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
+        entry = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": zlib.crc32(part)}
+        entry |= {"start": start, "size": len(part)}
+        entry |= {"impl": str(jax.random.key_impl(leaf))} if is_key else {}
+        leaves[jax.tree_util.keystr(path, simple=True, separator="/")] = entry
+        parts.append(part)
+        start += len(part)
+    content = {"leaves": leaves, "meta": {"seed": step}, "metrics": {"knn": 0.5}}
+    text = json.dumps(content, sort_keys=True)
+    sealed = {"content": content, "crc32": zlib.crc32(text.encode())}
+    atomicity = ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
+    options = ocp.CheckpointManagerOptions(atomicity_options=atomicity)
+    data = {"bytes": np.frombuffer(b"".join(parts), np.uint8)}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(data), manifest=ocp.args.JsonSave(sealed))
+    with ocp.CheckpointManager(folder, options=options) as manager:
+        manager.save(step, args=args)
+
+
+def test_checkpoints_of_the_first_format_are_restored_and_continued(tmp_path):
+    write_first_format(tmp_path, 1, STATES[1])
+    with Checkpointer(tmp_path, best_metric="knn") as checkpointer:
+        restored = checkpointer.restore(ABSTRACT)
+        assert_same(restored.state, STATES[1])
+        assert (restored.step, restored.meta, restored.skipped) == (1, {"seed": 1}, [])
+        checkpointer.save(2, STATES[2], meta={})
+        assert_same(checkpointer.restore(ABSTRACT).state, STATES[2])
+        assert checkpointer.best_step() == 1
+
+
+@pytest.mark.parametrize("position", [0.3, 0.5, 0.7])
+def test_one_flipped_bit_in_the_first_format_is_detected(tmp_path, position):
+    write_first_format(tmp_path, 1, STATES[1])
+    file = data_files(tmp_path / "1")[0]
+    data = bytearray(file.read_bytes())
+    data[int(position * len(data))] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match="step 1: "):
+        restore(tmp_path)
+
+
+def test_digest_differs_for_other_values_dtypes_shapes_and_paths():
     states = [
         {"a": jnp.zeros([4], jnp.float32)},
         {"b": jnp.zeros([4], jnp.float32)},

@@ -97,16 +97,15 @@ def parse(
     config = read(path)
     rest = _without_flag(argv, "config")
     config, rest = _prepare(config, rest, sections)
-    config_flags.DEFINE_config_dict("config", config, "", values, sys_argv=list(rest))
-    stray = _parse(values, rest)
+    config, stray = _parse_overrides(values, config, rest)
     if stray:
         raise ConfigError(
             f"The word {stray[0]!r} belongs to no flag; keys are set as --config.a.b=1."
         )
     overrides = override_texts(argv)
     return Command(
-        complete(values.config, sections),
-        run_name(path, overrides, values.config),
+        complete(config, sections),
+        run_name(path, overrides, config),
         values.workdir,
         overrides,
         None,
@@ -148,8 +147,24 @@ def _flags(strings: Mapping[str, str], switches: Mapping[str, str]) -> flags.Fla
 
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """Fill in the flags; returns the words that belong to none."""
-    try:
+    with _usage_errors():
         return values(list(argv))[1:]
+
+
+def _parse_overrides(
+    values: flags.FlagValues, config: ConfigDict, argv: Sequence[str]
+) -> tuple[ConfigDict, list[str]]:
+    """Fill in the flags and the overrides of a config."""
+    with _usage_errors():
+        config_flags.DEFINE_config_dict("config", config, "", values, sys_argv=list(argv))
+        stray = values(list(argv))[1:]
+        return values.config, stray
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # absl and ml_collections raise many types
         raise ConfigError(_reason(error)) from error
 
@@ -183,10 +198,8 @@ def override(config: ConfigDict, texts: Mapping[str, str], sections: Sections) -
     """
     words = ["override", *(f"--config.{key}={text}" for key, text in texts.items())]
     config, words = _prepare(config, words, sections)
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, "", values, sys_argv=words)
-    _parse(values, words)
-    return complete(values.config, sections)
+    config, _ = _parse_overrides(flags.FlagValues(), config, words)
+    return complete(config, sections)
 
 
 def _prepare(
@@ -204,12 +217,24 @@ def _prepare(
         if match:
             section, _, key = match[2].partition(".")
             check_names("section", {section}, set(config))
-            check_names(f"key of {section!r}", {key.partition("[")[0]}, set(config[section]))
+            if not key:
+                raise ConfigError(f"{section!r} is a section; set --config.{section}.KEY=VALUE.")
+            _check_key(config[section], section, key)
         if match and match[3] == "None":
             unset(config, sections, match[2])
         else:
             kept.append(word)
     return config, kept
+
+
+def _check_key(values: ConfigDict, section: str, key: str) -> None:
+    """Refuse a key that its section lacks, and a place of a tuple that it lacks: key[2]."""
+    name, bracket, place = key.partition("[")
+    check_names(f"key of {section!r}", {name}, set(values))
+    if bracket:
+        n = len(values[name]) if isinstance(values[name], tuple | list) else 0
+        if place.rstrip("]") not in map(str, range(n)):
+            raise ConfigError(f"--config.{section}.{key}: {name} has {n} values, [0] first.")
 
 
 def _reason(error: Exception) -> str:

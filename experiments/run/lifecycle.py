@@ -157,7 +157,9 @@ def _restore(
 ) -> tuple[Checkpointer, Restored | None]:
     with multihost.agreed() as shared:
         settings = as_kwargs(run.config, "checkpoint")
-        checkpointer = stack.enter_context(Checkpointer(folder / "checkpoints", **settings))
+        with command_line.bad_values():
+            checkpointer = Checkpointer(folder / "checkpoints", **settings)
+        stack.enter_context(checkpointer)
         restored = resume.state(run, checkpointer, folder, identity, strict)
         shared["step to start from"] = restored.step if restored else 0
         shared["holder of the workdir"] = workdir.holder(folder)

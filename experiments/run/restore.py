@@ -97,7 +97,8 @@ def _completed(description: Mapping[str, Any], experiment: Experiment) -> Config
     for old, new in RENAMED.items():
         section, _, key = old.partition(".")
         if key in config.get(section, {}):
-            value = config[section].pop(key)
+            value = config[section][key]
+            del config[section][key]
             if new is not None:
                 config[section][new.partition(".")[2]] = value
     return complete(config, experiment.all_sections())

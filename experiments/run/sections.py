@@ -176,7 +176,8 @@ def unset(config: ConfigDict, sections: Sections, key: str) -> None:
     if keys[last].default is REQUIRED:
         raise ConfigError(f"--config.{key} has no default; give it a value.")
     with config.unlocked():
-        config[name].pop(last, None)
+        if last in config[name]:
+            del config[name][last]
         config[name][last] = _typed(*keys[last])
 
 

@@ -66,7 +66,7 @@ def test_few_label_probes_that_the_rarest_class_cannot_fill_are_named():
 
 
 def test_a_protocol_has_one_label_and_two_protocols_have_two():
-    label = np.arange(90) % 3
+    label = np.arange(600) % 3
     settings = Settings(probe_steps=3, draws=2).whole_grids()._replace(l2_grid=(1.0,))
     scored = protocols.score(
         ALL, sets(label, label, 3), settings, representation="noise", layer="x"

@@ -1,9 +1,9 @@
-"""Random views per second: ours, torchvision's and lightly's on PIL images in a DataLoader.
+"""Count random views per second: ours, torchvision's and lightly's on PIL images in a DataLoader.
 
-    python benchmarks/augment.py --data_dir DIR
-    python benchmarks/augment.py --smoke    # a try
+    python -m benchmarks.augment --data_dir DIR
+    python -m benchmarks.augment --smoke    # a try
 
-The recipe is that of configs/cifar.py: crop, flip, colour jitter, grayscale, two views of 32 x 32
+The recipe is that of configs/cifar.py: crop, flip, color jitter, grayscale, two views of 32 x 32
 an image. Each contender runs in a process of its own and they take turns. A turn times --batches
 batches in a row after a few that are not timed; a loader's processes have started by then, and
 what they prepared in advance counts for them. The peer's best number of workers is what counts.
@@ -13,18 +13,18 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
-import work
+
+from benchmarks.shared import harness, work
 
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "torchvision", "lightly", "pillow")
+MODULE = "benchmarks.augment"
 WARM_UP = 4  # as many as two workers prepare in advance
 
 
@@ -35,12 +35,13 @@ def contenders(workers: list[int]) -> list[str]:
 
 
 def batches(name: str, images: np.ndarray, batch_size: int) -> Callable[[], object]:
-    """A function that makes the two views of the next batch."""
+    """Make the function that computes the two views of the next batch."""
     settings = work.config("cpu", batch_size, "float32").augment.to_dict()
     if name == "contrastive_jax":
         return ours(images, batch_size, settings)
     import torch
-    import torch_views
+
+    from benchmarks.peers import torch_views
 
     torch.set_num_threads(os.cpu_count() or 1)
     if name == "torch batched":
@@ -52,7 +53,7 @@ def batches(name: str, images: np.ndarray, batch_size: int) -> Callable[[], obje
 
 
 def ours(images: np.ndarray, batch_size: int, settings: dict[str, Any]) -> Callable[[], object]:
-    """Gathered from the device's uint8 and augmented in one program, as in the training step."""
+    """Gather uint8 images on the device and augment them, one program as in the training step."""
     import jax
 
     from contrastive_jax import augment, data
@@ -79,9 +80,10 @@ def ours(images: np.ndarray, batch_size: int, settings: dict[str, Any]) -> Calla
 
 
 def batched(images: np.ndarray, batch_size: int, settings: dict[str, Any]) -> Callable[[], object]:
-    """The plain torch loop's views of torch_views.py."""
+    """Make the views of the plain torch loop."""
     import torch
-    import torch_views
+
+    from benchmarks.peers import torch_views
 
     resident = torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).contiguous()
 
@@ -98,7 +100,7 @@ def forever(loader: Any) -> Any:
 
 
 def measure(turn: dict[str, Any]) -> dict[str, float]:
-    """Views per second and peak memory of one turn, in this process."""
+    """Measure views per second and peak memory of one turn, in this process."""
     images = np.load(turn["images"], mmap_mode="c", allow_pickle=False)
     make = batches(turn["contender"], images, turn["batch_size"])
     for _ in range(WARM_UP):
@@ -112,14 +114,15 @@ def measure(turn: dict[str, Any]) -> dict[str, float]:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in contenders(args.workers)}
+    names, skipped = harness.split_installed(contenders(args.workers))
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         path, source = work.save_images(folder, args.data_dir)
         shared = {"images": str(path), "batch_size": args.batch_size, "batches": args.batches}
         for _ in range(args.rounds):
-            for name, seen in turns.items():
+            for name, done in turns.items():
                 turn = json.dumps({**shared, "contender": name})
-                seen.append(json.loads(harness.in_own_process(__file__, "--turn", turn)))
+                done.append(json.loads(harness.in_own_process(MODULE, "--turn", turn)))
     protocol = {
         "what": "views of 32 x 32 a second; median of the turns, each in a process of its own",
         "recipe": "configs/cifar.py: crop, flip, jitter 0.4/0.4/0.4/0.1 at 0.8, grayscale 0.1",
@@ -130,8 +133,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "megabytes": "peak resident set of the main process, libraries included, workers not",
         "rounds": args.rounds,
     }
-    rows = [row(name, seen) for name, seen in turns.items()]
-    return {**harness.circumstances(PACKAGES), "protocol": protocol, "rows": rows}
+    rows = [row(name, done) for name, done in turns.items()]
+    found = {"protocol": protocol, "skipped": skipped, "rows": rows}
+    return {**harness.circumstances(PACKAGES), **found}
 
 
 def row(name: str, turns: list[dict[str, float]]) -> dict[str, Any]:
@@ -157,7 +161,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "augment_cpu.json")
     parser.add_argument("--turn", help=argparse.SUPPRESS)
     args = harness.parse(parser, batch_size=64, batches=2, rounds=1, workers=[0])
-    sys.path.insert(0, str(harness.ROOT))
     if args.turn:
         print(json.dumps(measure(json.loads(args.turn))))
     else:

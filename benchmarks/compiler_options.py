@@ -1,21 +1,20 @@
-"""What each choice of XLA's CPU options costs or saves of the SimCLR step.
+"""Time the SimCLR step under each choice of XLA's CPU options.
 
-    python benchmarks/compiler_options.py             # ResNet-18 at batch 128, small encoder at 256
-    python benchmarks/compiler_options.py --smoke     # a try
+    python -m benchmarks.compiler_options             # ResNet-18 at batch 128, small encoder at 256
+    python -m benchmarks.compiler_options --smoke     # a try
 
 The same step is compiled under each choice, and they take turns in one process (A B C A B C ...).
-contrastive_jax/compiling.py sets the choice that this justifies. The images are random: no option
-looks at them.
+contrastive_jax/training/compiler_options.py sets the choice that this justifies. The images are
+random: no option depends on them.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
-import work
+
+from benchmarks.shared import harness, work
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 TYPES = "LIBRARY_FUSION_TYPE_"
@@ -30,9 +29,8 @@ CHOICES = {
 
 
 def compiled_step(name: str, options: dict[str, str]) -> harness.Step:
-    """The step that the command trains with, compiled under these options."""
-    import simclr_jax
-
+    """Compile the step that the command trains with under these options."""
+    from benchmarks.shared import simclr_jax
     from contrastive_jax.training import compiler_options
 
     images = np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), np.uint8)
@@ -72,7 +70,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="default: 3 for resnet18, else 15")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "compiler_options_cpu.json")
     args = harness.parse(parser, works=["smoke"], rounds=2)
-    sys.path.insert(0, str(harness.ROOT))
     harness.write(args.out, measure(args))
 
 

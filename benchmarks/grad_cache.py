@@ -1,23 +1,23 @@
-"""What encoding in chunks costs: a step with GradCache against the plain one.
+"""Time a step with GradCache, which encodes in chunks, against the plain one.
 
-    python benchmarks/grad_cache.py
-    python benchmarks/grad_cache.py --pairs 32 --chunk 8 --rounds 1 --out /tmp/gc.json   # a try
+    python -m benchmarks.grad_cache
+    python -m benchmarks.grad_cache --pairs 32 --chunk 8 --rounds 1 --out /tmp/gc.json   # a try
 
 Both compute the gradient of the mean NT-Xent loss to the weights of a residual MLP, which treats
 each row by itself, in float32. Memory is what XLA reserves for temporaries of the compiled step.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import harness
 import numpy as np
+
+from benchmarks.shared import harness
 
 
 def encode(params: list, x: np.ndarray, key: object) -> np.ndarray:
-    """Blocks of x + relu(x W) U: rows are encoded one by one, as GradCache needs."""
+    """Apply blocks x + relu(x W) U, to each row by itself as GradCache needs."""
     import jax
 
     del key
@@ -27,7 +27,7 @@ def encode(params: list, x: np.ndarray, key: object) -> np.ndarray:
 
 
 def make_steps(args: argparse.Namespace) -> dict[str, tuple[Callable[[], object], float]]:
-    """name: (step, megabytes of temporaries)."""
+    """Compile both steps: name -> (step, megabytes of temporaries)."""
     import jax
 
     from contrastive_jax import losses
@@ -67,7 +67,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "grad_cache_cpu.json")
     args = harness.parse(parser, pairs=256, dim=32, rounds=1)
-    sys.path.insert(0, str(harness.ROOT))
     steps = make_steps(args)
     seconds = harness.take_turns({name: step for name, (step, _) in steps.items()}, args.rounds)
     rows = [

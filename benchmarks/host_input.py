@@ -1,14 +1,14 @@
-"""Images a second that a host can decode and crop for training, against torch's loader.
+"""Count the images a second that a host decodes and crops, against torch's loader.
 
     python -m pip install -r benchmarks/requirements.txt
-    python benchmarks/host_input.py                   # minutes, on a quiet machine
-    python benchmarks/host_input.py --images 32 --height 40 --width 48 --size 16 --rounds 1 \
+    python -m benchmarks.host_input                   # minutes, on a quiet machine
+    python -m benchmarks.host_input --images 32 --height 40 --width 48 --size 16 --rounds 1 \
         --seconds 0.2 --out /tmp/host_input.json      # a try
 
 Every contender reads the same JPEGs in random order and makes two random resized crops of each as
 uint8, in batches: contrastive_jax from an ArrayRecord set through `data.train_feed`, torch from
 files through a DataLoader whose dataset opens the JPEG with Pillow once and applies torchvision's
-RandomResizedCrop twice. Flips, colour and blur are left out: they are the device's here. The
+RandomResizedCrop twice. Flips, color and blur are left out: they are done on the device here. The
 JPEGs are noise with the spectrum of photographs; their mean size in bytes is recorded, and all of
 them come out of the page cache.
 
@@ -24,21 +24,19 @@ import importlib.util
 import itertools
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import harness
-import photos
+from benchmarks.shared import harness, photos
 
 PACKAGES = ("jax", "grain", "array_record", "pillow", "numpy", "torch", "torchvision")
 Batches = Iterator[int]  # the sizes of batches as they arrive, without end
 
 
 def ours(folder: Path, workers: int, args: argparse.Namespace) -> Batches:
-    """`data.train_feed` of a streamed set."""
+    """Read a streamed set by `data.train_feed`."""
     from contrastive_jax import augment, data
 
     sizes = {"batch_size": args.batch_size, "image_size": args.size, "bank": 1, "limit_test": 1}
@@ -75,7 +73,7 @@ class TwoCrops:
 
 
 def torch_loader(folder: Path, workers: int, args: argparse.Namespace, on_tensors: bool) -> Batches:
-    """torch's DataLoader with torchvision's transforms."""
+    """Read files by torch's DataLoader with torchvision's transforms."""
     import torch
     from torch.utils.data import DataLoader, RandomSampler
 
@@ -103,14 +101,14 @@ CONTENDERS = {
 
 
 def installed_contenders() -> dict[str, Callable[..., Batches]]:
-    """Without torch, ours alone."""
+    """List what can run here: without torch, ours alone."""
     if any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision")):
         return {"contrastive_jax": ours}
     return CONTENDERS
 
 
 def make_photos(folder: Path, args: argparse.Namespace) -> int:
-    """The same JPEGs as files and as a prepared set; returns their mean size in bytes."""
+    """Write the same JPEGs as files and as a prepared set; returns their mean size in bytes."""
     spread = [(round(0.8 * side), round(1.2 * side)) for side in (args.height, args.width)]
     encoded = photos.photos(args.images, *spread, seed=0)
     for i, jpeg in enumerate(encoded):
@@ -121,7 +119,7 @@ def make_photos(folder: Path, args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def cores_for(workers: int) -> Iterator[int]:
-    """Bind this thread, and all that it begins, to one core if there are no workers."""
+    """Bind this thread, and all that it starts, to one core if there are no workers."""
     every = os.sched_getaffinity(0)
     cores = every if workers else {max(every)}
     os.sched_setaffinity(0, cores)
@@ -132,7 +130,7 @@ def cores_for(workers: int) -> Iterator[int]:
 
 
 def rate(batches: Batches, workers: int, seconds: float) -> float:
-    """Images a second, once the loader is under way."""
+    """Count images a second, once the loader has been running for some batches."""
     for _ in range(1 + 2 * workers):  # what was made while it started
         next(batches)
     images, start = 0, time.perf_counter()
@@ -142,7 +140,7 @@ def rate(batches: Batches, workers: int, seconds: float) -> float:
 
 
 def measure(folder: Path, workers: int, args: argparse.Namespace) -> list[dict]:
-    """One row for each contender, after rounds in which every one takes its turn."""
+    """Measure every contender once in each round; returns a row for each."""
     contenders = installed_contenders()
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     with cores_for(workers) as cores:
@@ -204,7 +202,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    sys.path.insert(0, str(harness.ROOT))
     harness.write(args.out, run(args))
 
 

@@ -1,6 +1,6 @@
 """Kill a run of the digits again and again: it has to end as if nothing had happened.
 
-    python benchmarks/kill_test.py --kills 50
+    python -m benchmarks.kill_test --kills 50
 
 A straight run of the config, then the same command killed by SIGKILL at random moments, half of
 them while a checkpoint is being written, until the kills are used up; then it may finish. Its last
@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import harness
-from harness import RESULTS, ROOT
+from benchmarks.shared import harness
+from benchmarks.shared.harness import RESULTS, ROOT
 
 VERSIONS = ("jax", "orbax-checkpoint")
 COMMAND = (

@@ -1,27 +1,27 @@
-"""Time and memory of the contrastive losses against their peers, on this machine.
+"""Measure time and memory of the contrastive losses against their peers.
 
     python -m pip install -r benchmarks/requirements.txt
-    python benchmarks/losses.py                      # docs/performance.md: minutes to an hour
-    python benchmarks/losses.py --pairs 64 --rounds 1 --out /tmp/losses.json   # a try
+    python -m benchmarks.losses                      # docs/performance.md: minutes to an hour
+    python -m benchmarks.losses --pairs 64 --rounds 1 --out /tmp/losses.json   # a try
 
 Each contender computes one mean loss and its gradient to float32 embeddings [pairs, 2, dim]. All
 contenders of a size run in one process, in turn (A B C A B C ...), and the median of the rounds is
-reported. Peak memory is measured apart, in a process of its own: how far its resident set rises
-above what stood before the first call (Linux; a JAX step is compiled by then). A contender that
+reported. Peak memory is measured in a process of its own: how far its resident set rises
+in the first call (Linux; a JAX step is compiled by then). A contender that
 would exceed --memory-gb is skipped and the reason recorded; so is a package that is not installed.
 """
 
 import argparse
 import importlib.util
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
+
+from benchmarks.shared import harness
 
 TEMPERATURE = 0.5
 MARGIN = 1.0
@@ -40,7 +40,7 @@ Step = Callable[[], float]  # one value and gradient; returns the value
 
 
 def embeddings(pairs: int, dim: int) -> np.ndarray:
-    """The same unit vectors for everyone."""
+    """Make the same unit vectors for every contender."""
     z = np.random.default_rng(0).normal(size=(pairs, 2, dim)).astype(np.float32)
     return z / np.linalg.norm(z, axis=-1, keepdims=True)
 
@@ -150,7 +150,7 @@ def open_clip_siglip(z: np.ndarray) -> Step:
 
 
 def torch_ntxent(z: np.ndarray) -> Step:
-    """Written by hand: one masked cross-entropy, the fastest form that we know in torch."""
+    """Make one masked cross-entropy by hand, the fastest form that we know in torch."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -174,7 +174,7 @@ def metric_learning_supcon(z: np.ndarray) -> Step:
 
 
 def torch_semi_hard(z: np.ndarray) -> Step:
-    """Written by hand for pairs: each anchor has one positive."""
+    """Make the loss by hand for pairs: each anchor has one positive."""
     import torch
 
     rows = torch.arange(2 * len(z))
@@ -185,10 +185,10 @@ def torch_semi_hard(z: np.ndarray) -> Step:
         d = (square[:, None] + square[None, :] - 2 * z @ z.T).clamp(min=0)
         to_positive = d[rows, rows ^ 1]
         with torch.no_grad():
-            own = torch.zeros_like(d, dtype=torch.bool)
-            own[rows, rows] = own[rows, rows ^ 1] = True
-            far = d.masked_fill(own, -torch.inf).argmax(1)
-            near = d.masked_fill(own | (d <= to_positive[:, None]), torch.inf).min(1)
+            same = torch.zeros_like(d, dtype=torch.bool)
+            same[rows, rows] = same[rows, rows ^ 1] = True
+            far = d.masked_fill(same, -torch.inf).argmax(1)
+            near = d.masked_fill(same | (d <= to_positive[:, None]), torch.inf).min(1)
             chosen = torch.where(near.values.isinf(), far, near.indices)
         return (to_positive - d[rows, chosen] + MARGIN).relu().mean()
 
@@ -196,22 +196,22 @@ def torch_semi_hard(z: np.ndarray) -> Step:
 
 
 def no_bytes(pairs: int, dim: int) -> int:
-    """What a form of linear memory needs at least."""
+    """Bound the memory of a linear form from below."""
     return 20 * pairs * dim
 
 
 def matrix_bytes(pairs: int, dim: int) -> int:
-    """A few matrices of all views against all views."""
+    """Estimate a few matrices of all views against all views."""
     return 4 * 4 * (2 * pairs) ** 2
 
 
 def broadcast_bytes(pairs: int, dim: int) -> int:
-    """All pairs of views, times the dimension."""
+    """Estimate all pairs of views, times the dimension."""
     return 8 * (2 * pairs) ** 2 * dim
 
 
 def triplet_bytes(pairs: int, dim: int) -> int:
-    """Each positive pair against all negative pairs."""
+    """Estimate each positive pair against all negative pairs."""
     return 16 * (2 * pairs) ** 3
 
 
@@ -268,7 +268,7 @@ def why_skip(name: str, pairs: int, args: argparse.Namespace) -> str | None:
 
 
 def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each round, after the values of each family were found equal."""
+    """Time each round, once the values of each family were found equal."""
     z = embeddings(pairs, args.dim)
     steps = {name: CONTENDERS[name][0](z, args.block_size) for name in names}
     values = {name: step() for name, step in steps.items()}
@@ -280,9 +280,9 @@ def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, l
 
 
 def grown_megabytes(name: str, pairs: int, args: argparse.Namespace) -> float:
-    """How far the resident set of a process of its own rises in its first call."""
+    """Measure how far the resident set of a new process rises in its first call."""
     sizes = ("--pairs", pairs, "--dim", args.dim, "--block-size", args.block_size)
-    return float(harness.in_own_process(__file__, "--measure", name, *sizes))
+    return float(harness.in_own_process("benchmarks.losses", "--measure", name, *sizes))
 
 
 def measure_memory(name: str, args: argparse.Namespace) -> None:
@@ -337,7 +337,7 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def plot(result: dict, path: Path) -> None:
-    """Time and memory against the number of pairs, a column for each family."""
+    """Plot time and memory against the number of pairs, a column for each family."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -389,7 +389,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    sys.path.insert(0, str(harness.ROOT))
     if args.measure:
         return measure_memory(args.measure, args)
     result = run(args)

@@ -1,16 +1,16 @@
-"""Time of the logistic probes over 45 strengths against scikit-learn's, on the same features.
+"""Time the logistic probes over 45 strengths against scikit-learn's, on the same features.
 
-    python benchmarks/probe.py                                    # 50,000 x 512: minutes
-    python benchmarks/probe.py --rows 2000 --dim 64 --out /tmp/probe.json     # a try
+    python -m benchmarks.probe                                    # 50,000 x 512: minutes
+    python -m benchmarks.probe --rows 2000 --dim 64 --out /tmp/probe.json     # a try
 
 Features: ten Gaussian classes in 512 dimensions, deterministic: within a class the covariance is
-the same, its spectrum falls as 1 / k under a random rotation (as that of learned features falls),
-and the class means are drawn from the same spectrum, scaled by --separation. `--features FILE.npz`
-(x, y, test_x, test_y) puts real ones in their place.
+the same, its spectrum falls as 1 / k under a random rotation (as that of learned features does),
+and the class means are sampled from the same spectrum, scaled by --separation. `--features
+FILE.npz` (x, y, test_x, test_y) puts real ones in their place.
 
-Ours is `logistic.fit_grid`: all strengths in one call, its standardisation included, without the
-compilation, which is recorded apart. scikit-learn's LogisticRegression(solver="lbfgs") fits one
-strength after another, each from zero (warm_start off), on float32 features that were standardised
+Ours is `logistic.fit_grid`: all strengths in one call, its standardization included, without the
+compilation, which is recorded beside it. scikit-learn's LogisticRegression(solver="lbfgs") fits
+one strength after another, each from zero (warm_start off), on float32 features that were standardized
 before its clock started. Where classes are nearly separable and the strength is weak it cannot
 reach the optimum in float32 with any `tol`, and is given float64.
 
@@ -20,12 +20,12 @@ of the first fit alone whose objective is within --agree (relative) of ours. Our
 its own criterion. The command fails where no `tol` gets there, or where ours is higher than theirs
 by more than --agree.
 
-That errs in scikit-learn's favour: at strong strengths the objective is near log 10 whatever the
+That errs in scikit-learn's favor: at strong strengths the objective is near log 10 whatever the
 weights, so it may stop there after a step, its accuracy still another one. `ours_minus_theirs`
 records by how much.
 
-It is timed on every --every-th strength of the grid only, the middle one of as many neighbours, for
-all of which it stands: the time of the whole grid is extrapolated, and the record says so.
+It is timed on every --every-th strength of the grid only, the middle one of as many neighbors, all
+of which it represents: the time of the whole grid is extrapolated, and the record says so.
 `--every 1` times every one of them.
 """
 
@@ -36,8 +36,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
+
+from benchmarks.shared import harness
 
 GRID = np.logspace(-6, 5, 45)
 CLASSES = 10
@@ -50,7 +51,7 @@ Sets = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x, y, test_x, te
 
 
 def mixture(rows: int, dim: int, separation: float, seed: int = 0) -> Sets:
-    """Training and test sets (a fifth as many) of the mixture that the module's head describes."""
+    """Sample training and test sets (a fifth as many) of the mixture described above."""
     rng = np.random.default_rng(seed)
     rotation = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
     scale = np.arange(1, dim + 1) ** -0.5
@@ -62,20 +63,20 @@ def mixture(rows: int, dim: int, separation: float, seed: int = 0) -> Sets:
 
 
 def reached(weight_FC: np.ndarray, bias_C: np.ndarray, sets: Sets, l2: float) -> dict[str, float]:
-    """Objective on (standardised) train and accuracy on test, in float64 for everyone."""
+    """Compute the objective on standardized train and the accuracy on test, in float64."""
     x, y, test_x, test_y = sets
     weight_FC = weight_FC.astype(np.float64)
     logits = x @ weight_FC + bias_C
     top = logits.max(axis=1)
-    normaliser = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
-    loss = np.mean(normaliser - logits[np.arange(len(y)), y])
+    normalizer = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
+    loss = np.mean(normalizer - logits[np.arange(len(y)), y])
     accuracy = np.mean((test_x @ weight_FC + bias_C).argmax(axis=1) == test_y)
     objective = loss + l2 / 2 * np.sum(weight_FC**2)
     return {"objective": float(objective), "accuracy": float(accuracy)}
 
 
-def ours(sets: Sets, standardised: Sets, rounds: int) -> dict[str, Any]:
-    """All strengths together."""
+def ours(sets: Sets, standardized: Sets, rounds: int) -> dict[str, Any]:
+    """Fit all strengths in one call."""
     from contrastive_jax.evaluation import logistic
 
     seconds = []
@@ -84,7 +85,7 @@ def ours(sets: Sets, standardised: Sets, rounds: int) -> dict[str, Any]:
         probes = logistic.fit_grid(sets[0], sets[1], CLASSES, tuple(GRID), max_steps=5000)
         seconds.append(time.perf_counter() - start)
     found = [
-        reached(probes.weight[i], probes.bias[i], standardised, l2) for i, l2 in enumerate(GRID)
+        reached(probes.weight[i], probes.bias[i], standardized, l2) for i, l2 in enumerate(GRID)
     ]
     return {
         "first_call_seconds": seconds[0],  # with its compilation
@@ -96,7 +97,7 @@ def ours(sets: Sets, standardised: Sets, rounds: int) -> dict[str, Any]:
 
 
 def theirs(sets: Sets, l2: float, goal: float) -> dict[str, Any]:
-    """The first fit of TRIES that brings the objective down to the goal."""
+    """Fit by each of TRIES until the objective is at most the goal."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -119,7 +120,7 @@ def theirs(sets: Sets, l2: float, goal: float) -> dict[str, Any]:
 
 
 def peer(sets: Sets, ours: list[dict[str, float]], every: int, agree: float) -> dict[str, Any]:
-    """scikit-learn on a spread sample of the strengths, and what that says of all of them."""
+    """Fit scikit-learn at every n-th strength, and extrapolate to all of them."""
     fits = []
     for i in range(every // 2, len(GRID), every):
         fit = theirs(sets, float(GRID[i]), ours[i]["objective"] * (1 + agree))
@@ -154,10 +155,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     mean, std = sets[0].mean(axis=0, dtype=np.float64), sets[0].std(axis=0, dtype=np.float64)
     std = np.where(std > 0, std, 1.0)
     x, test_x = (((part - mean) / std).astype(np.float32) for part in (sets[0], sets[2]))
-    standardised = x, sets[1], test_x, sets[3]
-    mine = ours(sets, standardised, args.rounds)
+    standardized = x, sets[1], test_x, sets[3]
+    mine = ours(sets, standardized, args.rounds)
     print(f"ours, {len(GRID)} strengths: {mine['seconds']:.2f} s", flush=True)
-    sklearn = peer(standardised, mine["reached"], args.every, args.agree)
+    sklearn = peer(standardized, mine["reached"], args.every, args.agree)
     return {
         "features": what,
         "rows": len(x),
@@ -172,7 +173,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def agrees(result: dict[str, Any]) -> bool:
-    """Whether both reached the same objective at every strength that was compared."""
+    """Say whether both reached the same objective at every strength that was compared."""
     fits = result["scikit-learn"]["fits"]
     excess = [fit["ours_minus_theirs"]["objective"] / fit["objective"] for fit in fits]
     return all(fit["at_goal"] for fit in fits) and max(excess) <= result["agree"]
@@ -193,7 +194,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
-    sys.path.insert(0, str(harness.ROOT))
     result = run(args)
     harness.write(args.out, result)
     extrapolated = "extrapolated" if result["scikit-learn"]["extrapolated"] else "measured"

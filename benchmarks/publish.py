@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, tables
+from benchmarks import tables
+from benchmarks.shared import harness
 
 ROOT, RESULTS = harness.ROOT, harness.RESULTS
 COPIED = ("table.md", "figure.png", "results.jsonl")

@@ -1,6 +1,6 @@
 """Strike runs of the digits with a random fault every 20 seconds, for half an hour.
 
-    python benchmarks/soak.py --minutes 30
+    python -m benchmarks.soak --minutes 30
 
 The faults: SIGKILL, SIGTERM, Ctrl-C, twice Ctrl-C; and, while the run is down, a flipped byte, a
 cut or an emptied file in its newest checkpoint, a stray folder; and a second run beside it. After
@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
-from harness import RESULTS
-from kill_test import VERSIONS, Run, compare, finish
+from benchmarks.kill_test import VERSIONS, Run, compare, finish
+from benchmarks.shared import harness
+from benchmarks.shared.harness import RESULTS
 
 HOLDS = ("state_is_bit_equal", "each_step_once", "metrics_are_equal")
 # The fault -> the exit codes that it may lead to: 0 where it came too late, and that of the signal

@@ -1,7 +1,7 @@
-"""How long one waits: the import of the library, and the first step of the digits, cold and warm.
+"""Time the import of the library and the first step of the digits, cold and warm.
 
-    python benchmarks/startup.py
-    python benchmarks/startup.py --smoke    # a try
+    python -m benchmarks.startup
+    python -m benchmarks.startup --smoke    # a try
 
 Imports are timed in fresh processes that take turns: JAX alone, and what is imported beyond it.
 The first step is that of `python -m experiments.simclr --config configs/digits.py`, done through
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import harness
+from benchmarks.shared import harness
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 LIBRARY = (
@@ -35,11 +35,11 @@ IMPORTS = {
     "experiments.simclr": "import jax, jax.numpy, experiments.simclr",
 }
 TIMED = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
-BEGAN = "CONTRASTIVE_JAX_BENCHMARK_BEGAN"
+STARTED = "CONTRASTIVE_JAX_BENCHMARK_STARTED"
 
 
 def import_rows(rounds: int) -> list[dict[str, Any]]:
-    """Seconds of each import, and what it adds to that of JAX."""
+    """Time each import, and what it adds to that of JAX."""
     seconds: dict[str, list[float]] = {name: [] for name in IMPORTS}
     for round_number in range(rounds + 1):
         for name, statement in IMPORTS.items():
@@ -60,42 +60,45 @@ def fresh_import(statement: str) -> float:
 
 
 def first_step_rows(rounds: int) -> list[dict[str, Any]]:
-    """Cold and warm starts in turn, each pair with a cache folder of its own."""
+    """Time cold and warm starts in turn, each pair with a new cache folder."""
     starts: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
-            for seen in starts.values():
-                environment = {**os.environ, "XDG_CACHE_HOME": cache, BEGAN: repr(time.time())}
+            for measured in starts.values():
+                environment = {**os.environ, "XDG_CACHE_HOME": cache, STARTED: repr(time.time())}
                 environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-                command = [sys.executable, __file__, "--first_step"]
+                command = [sys.executable, "-m", "benchmarks.startup", "--first_step"]
                 out = subprocess.run(
                     command, stdout=subprocess.PIPE, text=True, check=True, env=environment
                 )
-                seen.append(json.loads(out.stdout.splitlines()[-1]))
+                measured.append(json.loads(out.stdout.splitlines()[-1]))
     return [
         {
             "start": name,
-            "seconds": {phase: statistics.median(s[phase] for s in seen) for phase in seen[0]},
-            "rounds": seen,
+            "seconds": {
+                phase: statistics.median(s[phase] for s in measured) for phase in measured[0]
+            },
+            "rounds": measured,
         }
-        for name, seen in starts.items()
+        for name, measured in starts.items()
     ]
 
 
 def first_step() -> dict[str, float]:
-    """The phases up to the first step of the digits, in this process."""
-    began, marks = float(os.environ[BEGAN]), [("process", time.time())]
+    """Time the phases up to the first step of the digits, in this process."""
+    started, marks = float(os.environ[STARTED]), [("process", time.time())]
 
-    from configs import digits
+    from benchmarks.shared import work
     from contrastive_jax import training
     from experiments import simclr
-    from experiments.run import lifecycle
+    from experiments.run import build, lifecycle
 
     marks.append(("imports", time.time()))
     lifecycle.set_up_jax()
-    run = lifecycle.build(simclr.EXPERIMENT, digits.get_config())
+    config = work.read_config(f"{harness.ROOT}/configs/digits.py")
+    run = build.build(simclr.EXPERIMENT, config)
     marks.append(("data and objects", time.time()))
-    state = lifecycle.fresh_state(run)
+    state = run.fresh_state()
     marks.append(("initial state", time.time()))
     finished = training.run(
         run.objective,
@@ -107,13 +110,13 @@ def first_step() -> dict[str, float]:
         write=lambda step, row: None,
     )
     end = time.time()
-    phases, previous = {}, began
+    phases, previous = {}, started
     for name, mark in marks:
         phases[name], previous = mark - previous, mark
     phases["compile the step"] = finished.compile_seconds
     phases["the step"] = end - previous - finished.compile_seconds
     imported = marks[1][1]
-    return {**phases, "from run start": end - imported, "from process start": end - began}
+    return {**phases, "from run start": end - imported, "from process start": end - started}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -145,7 +148,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "startup_cpu.json")
     parser.add_argument("--first_step", action="store_true", help=argparse.SUPPRESS)
     args = harness.parse(parser, rounds=1, import_rounds=1)
-    sys.path.insert(0, str(harness.ROOT))
     if args.first_step:
         print(json.dumps(first_step()))
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import performance
-from benchmarks.harness import RESULTS
+from benchmarks.shared.harness import RESULTS
 from contrastive_jax import losses
 from contrastive_jax.evaluation import protocols
 

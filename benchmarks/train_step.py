@@ -1,9 +1,9 @@
-"""Images per second of the whole SimCLR step against PyTorch loops, and the seconds of its parts.
+"""Time the whole SimCLR step against PyTorch loops, and its parts.
 
-    python benchmarks/train_step.py --data_dir DIR                        # two CPU cores
-    python benchmarks/train_step.py --works resnet18 --batch_size 512 --dtype bfloat16 \\
+    python -m benchmarks.train_step --data_dir DIR                        # two CPU cores
+    python -m benchmarks.train_step --works resnet18 --batch_size 512 --dtype bfloat16 \\
         --out benchmarks/results/train_step_gpu.json                      # one GPU
-    python benchmarks/train_step.py --smoke    # a try
+    python -m benchmarks.train_step --smoke    # a try
 
 Every contender trains the same network (its number of parameters is compared) on batches of the
 same size, with two views of the same size and precision. Each runs in a process of its own, and
@@ -14,40 +14,38 @@ well: its best rate is the ceiling. The images are CIFAR-10's, else random.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
-import work
+
+from benchmarks.shared import harness, work
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "lightly", "pillow")
-APART = "contrastive_jax, views apart"  # a call of the encoder for each view
-NEEDS = {"contrastive_jax": "jax", "torch": "torch", "lightly": "lightly"}
+SEPARATE = "contrastive_jax, views separately"  # a call of the encoder for each view
+MODULE = "benchmarks.train_step"
 CEILING = "matrix product"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def contenders(workers: list[int]) -> list[str]:
-    return ["contrastive_jax", APART, "torch", *(f"lightly, {n} workers" for n in workers)]
+    return ["contrastive_jax", SEPARATE, "torch", *(f"lightly, {n} workers" for n in workers)]
 
 
 def make(name: str, config: Any, images: np.ndarray) -> work.Contender:
-    if name in ("contrastive_jax", APART):
-        import simclr_jax
+    if name in ("contrastive_jax", SEPARATE):
+        from benchmarks.shared import simclr_jax
 
-        with config.unlocked():
-            config.loss.views_apart = name == APART
+        config.loss.views_separately = name == SEPARATE
         return simclr_jax.contender(config, images)
-    import simclr_torch
     import torch
+
+    from benchmarks.peers import simclr_torch
 
     torch.set_num_threads(os.cpu_count() or 1)
     if name == "torch":
@@ -56,7 +54,7 @@ def make(name: str, config: Any, images: np.ndarray) -> work.Contender:
 
 
 def measure(turn: dict[str, Any]) -> dict[str, Any]:
-    """One turn of one contender, in this process."""
+    """Measure one turn of one contender, in this process."""
     if turn["contender"] == CEILING:
         rate = harness.matmul_gigaflops(n=turn["matmul"], dtype=turn["dtype"])
         return {"gigaflops": rate}
@@ -85,14 +83,14 @@ def measure(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def parts(contender: work.Contender, rounds: int = 3) -> dict[str, float]:
-    """The median seconds of each part alone."""
+    """Measure the median seconds of each part alone."""
     seconds = harness.take_turns(contender.parts(), rounds, rest=0.0)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def device_megabytes(contender: str) -> float | None:
-    """The peak on the accelerator, where there is one."""
-    if contender in ("contrastive_jax", APART):
+    """Read the peak on the accelerator, where there is one."""
+    if contender in ("contrastive_jax", SEPARATE):
         import jax
 
         peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
@@ -104,8 +102,7 @@ def device_megabytes(contender: str) -> float | None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    skipped = {name: why for name in contenders(args.workers) if (why := why_skip(name))}
-    names = [name for name in contenders(args.workers) if name not in skipped]
+    names, skipped = harness.split_installed(contenders(args.workers))
     turns: dict[tuple[str, str], list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path, source = work.save_images(folder, args.data_dir, args.images)
@@ -113,7 +110,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for round_number in range(args.rounds):
                 for contender in [CEILING, *names]:
                     turn = settings(name, contender, str(path), round_number == 0, args)
-                    line = harness.in_own_process(__file__, "--turn", json.dumps(turn))
+                    line = harness.in_own_process(MODULE, "--turn", json.dumps(turn))
                     turns.setdefault((name, contender), []).append(json.loads(line))
                     print(f"{name}, round {round_number + 1}: {contender}", flush=True)
                 require_equal_networks(name, {c: turns[name, c][0]["parameters"] for c in names})
@@ -132,7 +129,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def settings(
     name: str, contender: str, images: str, parts: bool, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """What one turn is told, as JSON."""
+    """Collect the settings of one turn, ready for JSON."""
     return {
         "work": name,
         "contender": contender,
@@ -161,7 +158,7 @@ def row(
         **timing,
         "images_per_second": config.data.batch_size / timing["seconds"],
         "gigaflops": gigaflops,
-        "share_of_matmul": gigaflops / ceiling,
+        "fraction_of_matmul": gigaflops / ceiling,
         "megabytes": max(turn["megabytes"] for turn in turns),
         "device_megabytes": max(device_peaks, default=None),
         **{key: turns[0][key] for key in ("parts", "parameters", "includes")},
@@ -175,11 +172,6 @@ def row(
 def require_equal_networks(name: str, parameters: dict[str, dict[str, int]]) -> None:
     if len({json.dumps(count) for count in parameters.values()}) > 1:
         raise SystemExit(f"{name}: the contenders train different networks: {parameters}")
-
-
-def why_skip(contender: str) -> str | None:
-    package = NEEDS[contender.partition(",")[0]]
-    return None if importlib.util.find_spec(package) else f"{package} is not installed"
 
 
 def protocol(args: argparse.Namespace, source: str) -> dict[str, Any]:
@@ -226,7 +218,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    sys.path.insert(0, str(harness.ROOT))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared in turn
     if args.huge_pages:
         os.environ["GLIBC_TUNABLES"] = HUGE_PAGES  # read when a process starts: each turn is one

@@ -12,7 +12,7 @@ Source    Chen et al. 2020 (arXiv 2002.05709), section 2.1 and appendix A: color
           cores. That probe has all training images; the scores here have `data.bank` of them.
 Hardware  a host whose accelerators hold 8,192 views of 224 px, or a smaller data.batch_size. JPEGs
           are decoded by `data.workers` processes: one for each core that the host can spare;
-          `python benchmarks/host_input.py` says what a core does. A worker takes 30 MB of shared
+          `python -m benchmarks.host_input` says what a core does. A worker takes 30 MB of shared
           memory (docker: --shm-size). Not yet measured here.
 smoke     seconds, on any prepared set: --config.data.name=NAME
 """

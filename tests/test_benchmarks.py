@@ -1,38 +1,29 @@
 """The benchmarks' arithmetic: the clock that stops for evaluation, FLOP, equal work, the table."""
 
 import argparse
-import doctest
-import importlib
 import json
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from benchmarks import performance
+from benchmarks import augment, losses, performance, time_to_accuracy, train_step
+from benchmarks.shared import harness, work
 
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.syspath_prepend(ROOT)
-    return importlib.import_module
+COMMANDS = ("augment", "losses", "time_to_accuracy", "train_step")
 
 
-def test_evaluation_takes_no_time_on_the_clock(module):
-    timed = module("time_to_accuracy")
-    assert doctest.testmod(timed).failed == 0
-    points = timed.curve([timed.Look(1, 3.0, 8.0, 0.1), timed.Look(2, 9.0, 9.5, 0.3)], 1.0)
+def test_evaluation_takes_no_time_on_the_clock():
+    measured = [(1, 3.0, 8.0, 0.1), (2, 9.0, 9.5, 0.3)]
+    evaluations = [time_to_accuracy.Evaluation(*each) for each in measured]
+    points = time_to_accuracy.curve(evaluations, 1.0)
     assert [p["seconds"] for p in points] == [2.0, 3.0]
-    assert timed.reached(points, 0.3) == 3.0
-    assert timed.reached(points, 0.31) is None
+    assert time_to_accuracy.reached(points, 0.3) == 3.0
+    assert time_to_accuracy.reached(points, 0.31) is None
 
 
 @pytest.mark.slow
-def test_flops_of_a_step_are_those_of_the_published_network(module):
-    work = module("work")
+def test_flops_of_a_step_are_those_of_the_published_network():
     chosen = work.config("resnet18", 128, "float32")
     # ResNet-18 with a CIFAR stem is 0.556 G multiplications a view, the head 0.7 M.
     views = 2 * 128
@@ -66,9 +57,7 @@ def test_training_is_compared_with_the_accuracy_that_it_reached():
     assert figures == ("90.0% in 300 s (3 seeds)", "torch: 80.0% in 450 s (1 seed)", 1.5)
 
 
-def test_a_try_is_small_unless_asked_otherwise_and_leaves_the_record_alone(module, monkeypatch):
-    harness = module("harness")
-
+def test_a_try_is_small_unless_asked_otherwise_and_leaves_the_record_alone(monkeypatch):
     def parsed(*words):
         monkeypatch.setattr("sys.argv", ["script.py", *words])
         parser = argparse.ArgumentParser()

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks import photos
+from benchmarks.shared import photos
 from contrastive_jax import data
 from tests.data.test_data import arrays
 

@@ -14,7 +14,7 @@ import optax
 import pytest
 from PIL import Image
 
-from benchmarks import photos
+from benchmarks.shared import photos
 from contrastive_jax import augment, data, parallel, training
 from contrastive_jax.augment.geometry import sample_crop_box
 from contrastive_jax.data import decode

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-from benchmarks import photos
+from benchmarks.shared import photos
 from experiments import moco, simclr
 from experiments.run import lifecycle
 

@@ -1,4 +1,4 @@
-"""Our own contender of `train_step.py`: the step that the command trains with, and its parts."""
+"""Train as the command does: the contender `contrastive_jax`, its step and the parts of it."""
 
 import functools
 from typing import Any
@@ -6,31 +6,40 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from work import Contender
 
-from contrastive_jax import augment, data, losses, parallel, training
-from contrastive_jax.encoders import heads, resnet
+from benchmarks.shared.work import Contender
+from contrastive_jax import augment, data, encoders, losses, parallel, training
+from contrastive_jax.encoders import heads
 from contrastive_jax.training import compiler_options, optim
-from contrastive_jax.types import TrainState
+from contrastive_jax.types import RunInfo, TrainState
 from experiments import simclr
 from experiments.run import lifecycle
-from experiments.run.command_line import as_kwargs
+from experiments.run.sections import as_kwargs
 
 INCLUDES = (
     "gather from uint8 on the device, two views, encoder, head, NT-Xent, gradients, SGD; also the "
-    "online linear probe, the health gauges and the gradient norm that every step reports"
+    "online linear probe, the diagnostics and the gradient norm that every step reports"
 )
 
 
+STEPS, N_CLASSES = 10_000, 10
+
+
 def contender(config: Any, images: np.ndarray) -> Contender:
+    """Make the step on resident images, as a run has it."""
     lifecycle.set_up_jax()
     mesh = parallel.make_mesh()
     batch_size = config.data.batch_size
-    examples = {"image": images, "label": np.arange(len(images), dtype=np.int32) % 10}
+    examples = {"image": images, "label": np.arange(len(images), dtype=np.int32) % N_CLASSES}
     feed = data.feed(examples, batch_size, seed=0)
-    lengths = {"steps": 10_000, "steps_per_epoch": len(images) // batch_size}
-    optimizer, _ = optim.make(**as_kwargs(config, "optimizer"), batch_size=batch_size, **lengths)
-    objective = simclr.build(config, mesh, 10)
+    objective = simclr.build(config, RunInfo(mesh, STEPS, N_CLASSES))
+    optimizer, _ = optim.make(
+        **as_kwargs(config, "optimizer"),
+        batch_size=batch_size,
+        steps=STEPS,
+        steps_per_epoch=len(images) // batch_size,
+        auxiliary=objective.auxiliary,
+    )
     train_step = training.make_train_step(objective, optimizer, feed, mesh)
     key = parallel.put_replicated(training.stream_key(0, training.AUGMENT_STREAM), mesh)
     resident = parallel.put_replicated(dict(feed.resident), mesh)
@@ -56,9 +65,9 @@ def contender(config: Any, images: np.ndarray) -> Contender:
 def _parts(
     config: Any, optimizer: Any, feed: Any, resident: Any, state: TrainState, key: jax.Array
 ) -> dict[str, Any]:
-    """Each part of the step compiled alone, on the arrays that the part before it gave."""
+    """Compile each part of the step alone, on the output of the part before it."""
     modules = {
-        "encoder": resnet.make(**as_kwargs(config, "encoder")),
+        "encoder": encoders.make(**as_kwargs(config, "encoder")),
         "head": heads.make(**as_kwargs(config, "head")),
     }
     views = augment.make_views(**as_kwargs(config, "augment"))
@@ -101,7 +110,7 @@ def _parts(
         "forward": (forward, state.params, x),
         "forward and backward": (backward, state.params, x, z),
         "loss": (loss, z),
-        "optimiser": (update, state.params, state),
+        "optimizer": (update, state.params, state),
     }
     return {name: functools.partial(_run, *call) for name, call in calls.items()}
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: contenders timed in turn, memory in a process of its own, the record.
+"""Time contenders in turn, measure memory in a process of its own, and write the record.
 
 A contender is a function without arguments. All of them run in one process, in turn
 (A B C A B C ...), so that whatever slows the machine slows everyone; medians are reported.
@@ -7,9 +7,11 @@ A contender is a function without arguments. All of them run in one process, in 
 import argparse
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -21,15 +23,18 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 REST = 0.3  # seconds before each call, in which the other library's threads stop spinning
+PACKAGES_OF = {"contrastive_jax": ("jax",), "lightly": ("torch", "lightly")}
 Step = Callable[[], object]
 
 
 def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
-    """What was asked for. `--smoke` brings other defaults: little work, and a file that no table
-    is made from."""
+    """Parse the command line.
+
+    `--smoke` brings other defaults: little work, and a file that no table is made from.
+    """
     parser.add_argument("--smoke", action="store_true", help="a try on little work, no figure")
     if parser.parse_known_args()[0].smoke:
         elsewhere = Path(tempfile.gettempdir()) / parser.get_default("out").name
@@ -37,8 +42,29 @@ def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def split_installed(contenders: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Split contenders into those that can run here and why the others are skipped.
+
+    The first word of a contender is its library.
+
+    >>> split_installed(["contrastive_jax, Muon"])
+    (['contrastive_jax, Muon'], {})
+    """
+    runnable, skipped = [], {}
+    for name in contenders:
+        library = re.match(r"\w+", name)[0]  # type: ignore
+        packages = PACKAGES_OF.get(library, ("torch", library))
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing:
+            skipped[name] = f"{missing[0]} is not installed"
+            print(f"{name} is skipped: {skipped[name]}", file=sys.stderr)
+        else:
+            runnable.append(name)
+    return runnable, skipped
+
+
 def take_turns(steps: Mapping[str, Step], rounds: int, rest: float = REST) -> dict[str, list]:
-    """Seconds of each round; every contender takes its turn in each."""
+    """Time every contender once in each round; returns the seconds of each."""
     for step in steps.values():
         step()  # the first call is not timed
     seconds: dict[str, list] = {name: [] for name in steps}
@@ -52,20 +78,20 @@ def take_turns(steps: Mapping[str, Step], rounds: int, rest: float = REST) -> di
 
 
 def timing(seconds: list[float]) -> dict[str, Any]:
-    """The median of the rounds, the fastest and the slowest, and all of them."""
+    """Summarize rounds by their median, the fastest and the slowest, and all of them."""
     spread = [min(seconds), max(seconds)]
     return {"seconds": statistics.median(seconds), "spread": spread, "rounds": seconds}
 
 
-def in_own_process(file: str, *arguments: object) -> str:
-    """The last line that this Python prints when it runs `file`."""
-    command = [sys.executable, file, *map(str, arguments)]
+def in_own_process(module: str, *arguments: object) -> str:
+    """Run a module in a new process of this Python; returns the last line that it prints."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return out.stdout.splitlines()[-1]
 
 
 def risen_megabytes(step: Step) -> float:
-    """How far this process's resident set rises in a call, above what stood before (Linux)."""
+    """Measure how far a call raises this process's resident set (Linux)."""
     restart_peak()
     before = resident_kilobytes("VmRSS")
     step()
@@ -73,17 +99,18 @@ def risen_megabytes(step: Step) -> float:
 
 
 def restart_peak() -> None:
-    """Let the peak of the resident set, VmHWM, begin again from what is resident now (Linux)."""
+    """Reset the peak of the resident set, VmHWM, to what is resident now (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_kilobytes(field: str) -> int:
+    """Read a field of the memory status of this process."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
 
 
 def matmul_gigaflops(rounds: int = 5, n: int = 2048, dtype: str = "float32") -> float:
-    """The machine's rate at a large matrix product under JAX: the ceiling of this run."""
+    """Measure the machine's rate at a large matrix product under JAX: the ceiling of a run."""
     import jax
     import jax.numpy as jnp
 
@@ -99,7 +126,7 @@ def matmul_gigaflops(rounds: int = 5, n: int = 2048, dtype: str = "float32") -> 
 
 
 def circumstances(packages: Iterable[str]) -> dict[str, Any]:
-    """Device, versions and commit of a measurement."""
+    """Record device, versions and commit of a measurement."""
     import jax
 
     return {
@@ -114,6 +141,7 @@ def circumstances(packages: Iterable[str]) -> dict[str, Any]:
 
 
 def commit() -> str:
+    """Read the commit of this checkout."""
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
     )
@@ -121,7 +149,7 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """The model of the CPU, as Linux or else Python names it."""
+    """Read the model of the CPU, as Linux or else Python names it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -129,6 +157,7 @@ def processor() -> str:
 
 
 def installed(package: str) -> str | None:
+    """Find the version of a package, None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -136,6 +165,7 @@ def installed(package: str) -> str | None:
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a record as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"wrote {path}")

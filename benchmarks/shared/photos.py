@@ -1,4 +1,4 @@
-"""JPEGs that cost what photographs cost, and a prepared set of them: nothing is downloaded."""
+"""Make JPEGs that cost what photographs cost, and a prepared set of them, without a download."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ CLASSES = ("cat", "dog", "ant")
 
 
 def photo(rng: np.random.Generator, height: int, width: int, quality: int = 90) -> bytes:
-    """Noise whose amplitude falls as 1 / frequency, as it does in photographs, as a JPEG."""
+    """Encode noise whose amplitude falls as 1 / frequency, as in photographs, as a JPEG."""
     from PIL import Image
 
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
@@ -25,7 +25,7 @@ def photo(rng: np.random.Generator, height: int, width: int, quality: int = 90) 
 
 
 def photos(n: int, heights: Sequence[int], widths: Sequence[int], seed: int) -> list[bytes]:
-    """Photos of random sizes: heights and widths are (lowest, highest), inclusive."""
+    """Make photos of random sizes: heights and widths are (lowest, highest), inclusive."""
     rng = np.random.default_rng(seed)
     shapes = zip(
         rng.integers(*heights, size=n, endpoint=True).tolist(),

@@ -1,4 +1,4 @@
-"""The work that `train_step.py` and `augment.py` give every contender, and what a contender is."""
+"""Describe the work that `train_step.py` and `augment.py` give every contender."""
 
 import math
 import os
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from benchmarks.shared.harness import ROOT
 
 PRESETS = {"resnet18": "full", "cpu": "cpu", "smoke": "smoke"}  # of configs/cifar.py
 BATCH_SIZES = {"resnet18": 128, "cpu": 256, "smoke": 64}
@@ -25,17 +27,23 @@ class Contender(NamedTuple):
 
 
 def config(name: str, batch_size: int | None, dtype: str) -> Any:
-    """The config of a workload: SimCLR on two views of CIFAR-10."""
-    from configs import cifar
-
-    chosen = cifar.get_config(PRESETS[name])
+    """Read the config of a workload: SimCLR on two views of CIFAR-10."""
+    chosen = read_config(f"{ROOT}/configs/cifar.py:{PRESETS[name]}")
     chosen.data.batch_size = batch_size or BATCH_SIZES[name]
     chosen.encoder.dtype = dtype
     return chosen
 
 
+def read_config(path: str) -> Any:
+    """Read FILE[:preset] of SimCLR, with the default of every key that it leaves out."""
+    from experiments import simclr
+    from experiments.run import command_line, sections
+
+    return sections.complete(command_line.read(path), simclr.EXPERIMENT.all_sections())
+
+
 def images(data_dir: str | None, limit: int = 50_000) -> tuple[np.ndarray, str]:
-    """CIFAR-10's training images, uint8 [N,32,32,3], or random ones; and which of the two."""
+    """Load CIFAR-10's training images, uint8 [N,32,32,3], or random ones; and say which."""
     from contrastive_jax import data
     from contrastive_jax.errors import DataError
 
@@ -49,7 +57,7 @@ def images(data_dir: str | None, limit: int = 50_000) -> tuple[np.ndarray, str]:
 
 
 def save_images(folder: str, data_dir: str | None, limit: int = 50_000) -> tuple[Path, str]:
-    """The images in a file that every child process can map, and which they are."""
+    """Save the images in a file that every child process can map; and say which they are."""
     array, source = images(data_dir, limit)
     path = Path(folder) / "images.npy"
     np.save(path, array)
@@ -57,18 +65,19 @@ def save_images(folder: str, data_dir: str | None, limit: int = 50_000) -> tuple
 
 
 def step_flops(chosen: Any) -> float:
-    """FLOP of one step in the encoder's and the head's matrix products: 3 x forward, two views.
+    """Count the FLOP of one step in the encoder's and the head's matrix products.
 
-    Counted from the shapes; a multiplication and an addition are two. The stem's gradient to the
-    images, which nobody computes, is counted too.
+    3 x forward, two views, from the shapes; a multiplication and an addition are two. The stem's
+    gradient to the images, which nobody computes, is counted too.
     """
     import jax
     import jax.numpy as jnp
 
-    from contrastive_jax.encoders import heads, resnet
-    from experiments.run.command_line import as_kwargs
+    from contrastive_jax import encoders
+    from contrastive_jax.encoders import heads
+    from experiments.run.sections import as_kwargs
 
-    encoder = resnet.make(**as_kwargs(chosen, "encoder"))
+    encoder = encoders.make(**as_kwargs(chosen, "encoder"))
     head = heads.make(**as_kwargs(chosen, "head"))
     x = jnp.zeros((2, chosen.augment.size, chosen.augment.size, 3))
     h, variables = encoder.init_with_output(jax.random.key(0), x, train=False)
@@ -81,7 +90,7 @@ def step_flops(chosen: Any) -> float:
 
 
 def _flops(jaxpr: Any) -> float:
-    """Of the convolutions and matrix products of a program and of those that it calls."""
+    """Sum over the convolutions and matrix products of a program and of those that it calls."""
     total = 0.0
     for equation in jaxpr.eqns:
         out = equation.outvars[0].aval

@@ -1,4 +1,4 @@
-"""The same network in PyTorch: a ResNet with basic blocks, and its head.
+"""Build the same network in PyTorch: a ResNet with basic blocks, and its head.
 
 Same convolutions, norms and shortcuts, so the same number of parameters, which `train_step.py`
 checks. Channels-last is for the caller to choose.
@@ -13,7 +13,7 @@ STEM_STRIDES = {"cifar": 1, "stride2": 2}
 
 def convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Conv2d:
     made = nn.Conv2d(inputs, outputs, size, stride, padding=(size - 1) // 2, bias=False)
-    nn.init.kaiming_normal_(made.weight, mode="fan_out")  # as ours begins
+    nn.init.kaiming_normal_(made.weight, mode="fan_out")  # as ours is initialized
     return made
 
 
@@ -36,9 +36,8 @@ class Basic(nn.Module):
         return (self.shortcut(x) + y).relu_()
 
 
-def encoder(depth: int, stem: str, width: float, stages: int, dtype: str) -> nn.Sequential:
-    """By the keys of a config's `encoder`; the precision is that of the caller's autocast."""
-    del dtype
+def encoder(depth: int, stem: str, width: float, stages: int, **_) -> nn.Sequential:
+    """Make an encoder by the keys of a config's `encoder`; its precision is that of autocast."""
     channels = round(64 * width)
     layers = [convolution(3, channels, 3, STEM_STRIDES[stem]), nn.BatchNorm2d(channels), nn.ReLU()]
     inputs = channels
@@ -50,13 +49,13 @@ def encoder(depth: int, stem: str, width: float, stages: int, dtype: str) -> nn.
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def features(depth: int, stem: str, width: float, stages: int, dtype: str) -> int:
-    """Channels of the pooled features."""
+def features(width: float, stages: int, **_) -> int:
+    """Count the channels of the pooled features."""
     return round(64 * width) * 2 ** (stages - 1)
 
 
 def head(inputs: int, hidden_dim: int, output_dim: int, batch_norm: bool, **_) -> nn.Sequential:
-    """A projection head of two matrices, by the keys of a config's `head`."""
+    """Make a projection head of two matrices, by the keys of a config's `head`."""
     hidden = [nn.Linear(inputs, hidden_dim, bias=not batch_norm)]
     hidden += [nn.BatchNorm1d(hidden_dim)] if batch_norm else []
     return nn.Sequential(*hidden, nn.ReLU(), nn.Linear(hidden_dim, output_dim))

@@ -1,8 +1,8 @@
-"""Random views in PyTorch: a whole batch at once, and torchvision's and lightly's on PIL images.
+"""Make random views in PyTorch: of a whole batch, or by torchvision and lightly on PIL images.
 
 All by the keys of a config's `augment`: crop, flip, jitter, grayscale. The batched form is what a
-plain torch loop does best: every image has its own box, flip and colours; the four adjustments of
-the jitter come in one fixed order, where ours and torchvision's draw an order for each image.
+plain torch loop does best: every image has its own box, flip and colors; the four adjustments of
+the jitter come in one fixed order, where ours and torchvision's sample an order for each image.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 def batched(images: torch.Tensor, augment: dict[str, Any]) -> torch.Tensor:
-    """One random view of each image: uint8 [B,C,H,W] to float [B,C,size,size] in [0,1]."""
+    """Make one random view of each image: uint8 [B,C,H,W] to float [B,C,size,size] in [0,1]."""
     x = crop_and_flip(images.float() / 255, augment)
     jittered = jitter(x, augment)
     x = torch.where(chance(len(x), augment["jitter_probability"], x.device), jittered, x)
@@ -31,7 +31,7 @@ def uniform(n: int, low: float, high: float, device: torch.device) -> torch.Tens
 
 
 def crop_and_flip(x: torch.Tensor, augment: dict[str, Any]) -> torch.Tensor:
-    """A box of random area and shape, resampled by one bilinear `grid_sample`."""
+    """Cut a box of random area and shape, resampled by one bilinear `grid_sample`."""
     n, device, size = len(x), x.device, augment["size"]
     area = uniform(n, *augment["crop_scale"], device).flatten()
     ratio = uniform(n, *map(math.log, augment["crop_ratio"]), device).flatten().exp()
@@ -46,7 +46,7 @@ def crop_and_flip(x: torch.Tensor, augment: dict[str, Any]) -> torch.Tensor:
 
 
 def jitter(x: torch.Tensor, augment: dict[str, Any]) -> torch.Tensor:
-    """Brightness, contrast, saturation, hue."""
+    """Adjust brightness, contrast, saturation and hue, in this order."""
     n, device = len(x), x.device
     factors = {
         name: uniform(n, max(0.0, 1 - augment[name]), 1 + augment[name], device)
@@ -65,7 +65,7 @@ def gray(x: torch.Tensor) -> torch.Tensor:
 
 
 def turn_hue(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """RGB to hue, saturation, value; turn the hue; and back."""
+    """Convert RGB to hue, saturation and value, turn the hue, and convert back."""
     value, low = x.amax(1), x.amin(1)
     chroma = value - low
     red, green, blue = ((value[:, None] - x) / chroma.clamp(min=1e-8)[:, None]).unbind(1)
@@ -80,15 +80,15 @@ def turn_hue(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
 
 
 def torchvision_transform(augment: dict[str, Any]):
-    """torchvision's on one PIL image."""
+    """Make torchvision's transform of one PIL image."""
     from torchvision import transforms as T
 
-    colours = (augment[name] for name in ("brightness", "contrast", "saturation", "hue"))
+    colors = (augment[name] for name in ("brightness", "contrast", "saturation", "hue"))
     return T.Compose(
         [
             T.RandomResizedCrop(augment["size"], augment["crop_scale"], augment["crop_ratio"]),
             T.RandomHorizontalFlip(augment["flip_probability"]),
-            T.RandomApply([T.ColorJitter(*colours)], augment["jitter_probability"]),
+            T.RandomApply([T.ColorJitter(*colors)], augment["jitter_probability"]),
             T.RandomGrayscale(augment["grayscale_probability"]),
             T.ToTensor(),
         ]
@@ -96,7 +96,7 @@ def torchvision_transform(augment: dict[str, Any]):
 
 
 def lightly_transform(augment: dict[str, Any]):
-    """lightly's SimCLRTransform on one PIL image: a list of two views."""
+    """Make lightly's SimCLRTransform of one PIL image: a list of two views."""
     from lightly.transforms import SimCLRTransform
 
     return SimCLRTransform(
@@ -137,7 +137,7 @@ class Pictures(torch.utils.data.Dataset):
 def loader(
     images: np.ndarray, augment: dict[str, Any], library: str, batch_size: int, workers: int
 ) -> torch.utils.data.DataLoader:
-    """Shuffled batches [view, view] of "lightly" or "torchvision", made by so many processes."""
+    """Load shuffled batches [view, view] of "lightly" or "torchvision", by so many processes."""
     return torch.utils.data.DataLoader(
         Pictures(images, augment, library),
         batch_size,

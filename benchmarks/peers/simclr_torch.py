@@ -1,4 +1,4 @@
-"""The PyTorch contenders of `train_step.py`: a plain loop, and lightly's with its loader.
+"""Train in PyTorch, as contenders of `train_step.py`: a plain loop, and lightly's with its loader.
 
 Both: the network of torch_resnet.py, channels-last, fused SGD with momentum. On a GPU the network
 and the views are compiled by torch.compile, and bfloat16 means autocast.
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch_resnet
-import torch_views
 from torch.nn import functional
-from work import Contender
+
+from benchmarks.peers import torch_resnet, torch_views
+from benchmarks.shared.work import Contender
 
 PLAIN = (
     "gather from uint8 on the device, two views in batched tensor operations, encoder, head, "
@@ -26,7 +26,7 @@ LIGHTLY = (
 
 
 def plain(config: Any, images: np.ndarray) -> Contender:
-    """A plain loop on tensors that are already on the device."""
+    """Make the contender that loops over tensors that are already on the device."""
     batch = plain_batches(config, images)
     loss = functools.partial(nt_xent, temperature=config.loss.temperature)
     parts = functools.partial(_parts, batch, source="gather and augment")
@@ -38,7 +38,7 @@ def plain_head(config: Any) -> torch.nn.Module:
 
 
 def plain_batches(config: Any, images: np.ndarray) -> Callable[[], torch.Tensor]:
-    """A function that makes the next batch: the first views, then the second ones."""
+    """Make the function that returns the next batch: the first views, then the second ones."""
     device, augment = _device(), config.augment.to_dict()
     resident = on_device(images)
     views = _compiled(functools.partial(torch_views.batched, augment=augment))
@@ -47,14 +47,15 @@ def plain_batches(config: Any, images: np.ndarray) -> Callable[[], torch.Tensor]
 
 
 def on_device(images: np.ndarray) -> torch.Tensor:
-    """uint8 [N,C,H,W] of images [N,H,W,C]."""
+    """Move images [N,H,W,C] to the device as uint8 [N,C,H,W]."""
     return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).contiguous().to(_device())
 
 
 def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
-    """A loop in the manner of lightly's examples, with its transform and loss.
+    """Make the contender that follows lightly's examples, with its transform and loss.
 
-    The head is the plain loop's: lightly's normalises the output too, which no contender else does.
+    The head is that of the plain loop: lightly's normalizes the output too, which the others do
+    not.
     """
     from lightly.loss import NTXentLoss
 
@@ -71,7 +72,7 @@ def lightly(config: Any, images: np.ndarray, workers: int) -> Contender:
         return criterion(*z.chunk(2))
 
     def parts(*_: Any) -> dict[str, Any]:
-        """The network is that of the plain loop; what differs is where batches come from."""
+        """Time the loader alone: the network is that of the plain loop."""
         return {"loader": batch}
 
     return _contender(config, head, batch, loss, parts, LIGHTLY)
@@ -102,7 +103,7 @@ class Network(NamedTuple):
 
 
 def build(config: Any, head: torch.nn.Module) -> Network:
-    """The encoder of a config with a head, channels-last, and its fused SGD."""
+    """Make the encoder of a config with a head, channels-last, and its fused SGD."""
     device, encoder = _device(), torch_resnet.encoder(**config.encoder)
     count = {"encoder": torch_resnet.parameters(encoder), "head": torch_resnet.parameters(head)}
     network = torch.nn.Sequential(encoder, head).to(device, memory_format=torch.channels_last)
@@ -124,7 +125,7 @@ def build(config: Any, head: torch.nn.Module) -> Network:
 
 
 def _parts(batch: Any, forward: Any, loss: Any, optimizer: Any, source: str) -> dict[str, Any]:
-    """Each part of the step alone, on what the part before it gave."""
+    """Make each part of the step alone, on the output of the part before it."""
     x = batch()
     z = forward(x).detach().requires_grad_()
 
@@ -137,13 +138,13 @@ def _parts(batch: Any, forward: Any, loss: Any, optimizer: Any, source: str) -> 
         "forward": lambda: forward(x),
         "forward and backward": backward,
         "loss": lambda: torch.autograd.grad(loss(z), z),
-        "optimiser": optimizer.step,
+        "optimizer": optimizer.step,
     }
     return {name: functools.partial(_finish, part) for name, part in parts.items()}
 
 
 def nt_xent(z: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Of the first views followed by the second ones."""
+    """Compute NT-Xent of the first views followed by the second ones."""
     z = functional.normalize(z, dim=1)
     logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
     n = len(z) // 2

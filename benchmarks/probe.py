@@ -10,8 +10,8 @@ FILE.npz` (x, y, test_x, test_y) puts real ones in their place.
 
 Ours is `logistic.fit_grid`: all strengths in one call, its standardization included, without the
 compilation, which is recorded beside it. scikit-learn's LogisticRegression(solver="lbfgs") fits
-one strength after another, each from zero (warm_start off), on float32 features that were standardized
-before its clock started. Where classes are nearly separable and the strength is weak it cannot
+one strength after another, each from zero (warm_start off), on float32 features standardized before
+its clock started. Where classes are nearly separable and the strength is weak it cannot
 reach the optimum in float32 with any `tol`, and is given float64.
 
 The two stop by different criteria, so they are compared at an equal objective, in float64: for each

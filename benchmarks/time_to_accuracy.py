@@ -8,7 +8,7 @@
 Ours, a plain PyTorch loop of the same recipe, and ours with Muon in place of the recipe's optimizer
 take turns, each seed in a process of its own.
 Every --every steps the training pauses, and the pooled features of the test set are classified by
-their k = 10 nearest neighbours (cosine, equal votes) among those of the whole training set, by one
+their k = 10 nearest neighbors (cosine, equal votes) among those of the whole training set, by one
 function for both. The clock is stopped meanwhile, and it starts when the step has been compiled;
 compiling is reported beside it. Two answers: the first evaluation at which the target was reached,
 and the last step of the schedule with its accuracy. Nothing is chosen by these evaluations.
@@ -44,7 +44,7 @@ class Evaluation(NamedTuple):
 class Evaluations:
     """Keeps features during one training and computes their accuracies after it.
 
-    Neighbours are found when the training is over: the threads of JAX would slow the steps of
+    Neighbors are found when the training is over: the threads of JAX would slow the steps of
     PyTorch that follow.
     """
 

@@ -1,16 +1,20 @@
-"""The benchmarks' arithmetic: the clock that stops for evaluation, FLOP, equal work, the table."""
+"""The benchmarks: every module is there, the clock stops for evaluation, FLOP, the table."""
 
 import argparse
+import contextlib
+import importlib
 import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import augment, losses, performance, time_to_accuracy, train_step
-from benchmarks.shared import harness, work
+from benchmarks import performance, time_to_accuracy
+from benchmarks.shared import harness, simclr_jax, work
+from experiments.run import lifecycle
 
-COMMANDS = ("augment", "losses", "time_to_accuracy", "train_step")
+ROOT = Path(__file__).parents[1]
 
 
 def test_evaluation_takes_no_time_on_the_clock():
@@ -20,6 +24,36 @@ def test_evaluation_takes_no_time_on_the_clock():
     assert [p["seconds"] for p in points] == [2.0, 3.0]
     assert time_to_accuracy.reached(points, 0.3) == 3.0
     assert time_to_accuracy.reached(points, 0.31) is None
+
+
+def test_every_module_is_imported_or_lacks_a_peer():
+    for file in (ROOT / "benchmarks").rglob("*.py"):
+        absent = (ModuleNotFoundError,) if file.parent.name == "peers" else ()
+        with contextlib.suppress(*absent):
+            importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+
+
+def test_contenders_that_lack_a_package_are_skipped_with_its_name(monkeypatch):
+    there = {"jax", "torch"}
+    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: name in there or None)
+    names = ("contrastive_jax, Muon", "torch", "torchvision PIL, 2 workers", "lightly, 0 workers")
+    runnable, skipped = harness.split_installed(names)
+    assert runnable == ["contrastive_jax, Muon", "torch"]
+    assert skipped == {
+        "torchvision PIL, 2 workers": "torchvision is not installed",
+        "lightly, 0 workers": "lightly is not installed",
+    }
+
+
+def test_the_step_that_is_timed_trains_and_has_its_parts(monkeypatch):
+    monkeypatch.setattr(lifecycle, "set_up_jax", lambda: None)
+    config = work.config("smoke", 8, "float32")
+    config.augment.size, config.encoder.stages = 8, 1
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    contender = simclr_jax.contender(config, images)
+    contender.step()
+    contender.wait()
+    assert list(contender.parts())[1:4] == ["forward", "forward and backward", "loss"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Does a claim hold? Verdicts from a mean and its standard error over seeds, as pure functions."""
+"""Judge claims: verdicts from means and standard errors over seeds, as pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ ERRORS = 2.0  # how many standard errors a difference must exceed
 
 
 class Sample(NamedTuple):
-    """The mean of one number over n seeds, and its standard error (None for fewer than two)."""
+    """The mean of a number over n seeds and its standard error, None for fewer than two."""
 
     mean: float
     error: float | None
@@ -17,14 +17,16 @@ class Sample(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the seeds say of a claim, and the numbers that say it."""
+    """The outcome for a claim, and the numbers that it follows from."""
 
     outcome: str
     reasons: tuple[str, ...]
 
 
 def sample(values: Sequence[float]) -> Sample:
-    """Mean and standard error, s / sqrt(n) with s^2 = sum (x - mean)^2 / (n - 1).
+    """Compute a mean and its standard error.
+
+        s / sqrt(n),   s^2 = sum (x - mean)^2 / (n - 1)
 
     Args:
       values: one number a seed.
@@ -52,7 +54,7 @@ def above(
     *,
     names: tuple[str, str] = ("the first", "the second"),
 ) -> Verdict:
-    """Is one number larger than another, by more than a given amount?
+    """Judge whether one number is larger than another by more than a given amount.
 
         d = mean(high) - mean(low) - by,   se^2 = se(high)^2 + se(low)^2
 
@@ -82,7 +84,7 @@ def close(
     *,
     names: tuple[str, str] = ("the first", "the second"),
 ) -> Verdict:
-    """Do two numbers differ by less than a given amount?
+    """Judge whether two numbers differ by less than a given amount.
 
     reproduced where |d| + 2 se < within, not reproduced where |d| - 2 se > within, else undecided.
 
@@ -106,7 +108,7 @@ def close(
 
 
 def all_of(*verdicts: Verdict) -> Verdict:
-    """A claim of several parts: it falls with any part, and is undecided where one is.
+    """Combine the parts of a claim: it fails with any part, and is undecided where one is.
 
     >>> all_of(Verdict("reproduced", ("a",)), Verdict("undecided", ("b",)))
     Verdict(outcome='undecided', reasons=('a: reproduced', 'b: undecided'))
@@ -135,7 +137,7 @@ def _sign(difference: float, error: float | None) -> str:
 
 
 def _points(difference: float, error: float | None) -> str:
-    """In percentage points, with two standard errors."""
+    """Write a difference in percentage points, with two standard errors."""
     if error is None:
         return f"{100 * difference:+.1f} points (one seed)"
     return f"{100 * difference:+.1f} ± {100 * ERRORS * error:.1f} points"

@@ -1,4 +1,4 @@
-"""Clusters without labels, compared with the classes: k-means, then NMI and ARI."""
+"""Cluster features by k-means and compare the clusters with the classes: NMI and ARI."""
 
 from typing import Any, NamedTuple
 
@@ -9,15 +9,15 @@ from contrastive_jax.evaluation.results import Row, check_labels
 
 
 class Clusters(NamedTuple):
-    """How well k-means clusters agree with the classes, and how they were found."""
+    """Agreement of k-means clusters with the classes, and how they were computed."""
 
-    nmi: float  # normalised mutual information, arithmetic mean; 1 is perfect
+    nmi: float  # normalized mutual information, arithmetic mean; 1 is perfect
     ari: float  # adjusted Rand index; 0 is chance, 1 is perfect
     n_clusters: int
     n_init: int
     seed: int
     size: int
-    normalised: bool
+    normalized: bool
 
 
 def cluster(
@@ -25,20 +25,20 @@ def cluster(
     y_N: np.ndarray,
     *,
     n_clusters: int,
-    normalise: bool = True,
+    normalize: bool = True,
     n_init: int = 10,
     seed: int = 0,
 ) -> Clusters:
-    """k-means on features, its clusters compared with the classes by NMI and ARI.
+    """Cluster features by k-means, and compare the clusters with the classes by NMI and ARI.
 
     scikit-learn's KMeans (k-means++, the best of `n_init` starts by inertia) and its
     normalized_mutual_info_score and adjusted_rand_score.
 
     Args:
       x_NF: features.
-      y_N: classes, integers >= 0; they play no part in the clustering.
+      y_N: classes, integers >= 0; the clustering does not use them.
       n_clusters: usually the number of classes.
-      normalise: scale each row to unit length first; a row of zeros stays zero.
+      normalize: scale each row to unit length first; a row of zeros stays zero.
       n_init: starts.
       seed: of the starts.
 
@@ -57,27 +57,27 @@ def cluster(
     check_labels("features", x_NF, y_N)
     if not 1 <= n_clusters <= len(x_NF):
         raise ValueError(f"n_clusters is {n_clusters}; give 1 to the {len(x_NF)} rows")
-    if normalise:
+    if normalize:
         norm_N1 = np.linalg.norm(x_NF, axis=1, keepdims=True)
         x_NF = x_NF / np.where(norm_N1 > 0, norm_N1, 1.0)
     starts: dict[str, Any] = {"n_init": n_init, "random_state": seed}
     found_N = KMeans(n_clusters, **starts).fit_predict(x_NF)
     nmi = float(normalized_mutual_info_score(y_N, found_N))
     ari = float(adjusted_rand_score(y_N, found_N))
-    return Clusters(nmi, ari, n_clusters, n_init, seed, len(y_N), normalise)
+    return Clusters(nmi, ari, n_clusters, n_init, seed, len(y_N), normalize)
 
 
 def cluster_rows(
     found: Clusters, *, representation: str, layer: str, split: str = "test"
 ) -> list[Row]:
-    """NMI and ARI as two results; They carry no interval."""
+    """Record NMI and ARI as two results, without intervals."""
     shared = {
         "name": "clusters",
         "algorithm": "k-means++, best of n_init by inertia",
         "n_clusters": found.n_clusters,
         "n_init": found.n_init,
         "seed": found.seed,
-        "normalised": found.normalised,
+        "normalized": found.normalized,
     }
     names = {"representation": representation, "layer": layer}
     return [

@@ -1,7 +1,7 @@
-"""Diagnostics of a representation: does it solve the contrastive task, has it collapsed?
+"""Diagnose a representation: contrastive accuracy, alignment, uniformity, rank, collapse.
 
 All are pure functions of embeddings, in float32, cheap enough for a training step unless they say
-otherwise. Every one but `rankme` looks at directions only: rows are scaled to unit length first,
+otherwise. Every one but `rankme` depends on directions only: rows are scaled to unit length first,
 and a row of zeros stays zero.
 """
 
@@ -20,7 +20,7 @@ _ROWS_AT_ONCE = 256
 
 
 def contrastive_accuracy(z_BVD: jax.Array) -> jax.Array:
-    """Share of views whose nearest other view shows the same example.
+    """Compute the fraction of views whose nearest other view shows the same example.
 
     mean_i [ max_{j positive of i} s_ij > max_{j negative of i} s_ij ], s the cosine similarity.
     With more than two views any of the positives will do. A tie with a negative is a miss, so a
@@ -36,7 +36,7 @@ def contrastive_accuracy(z_BVD: jax.Array) -> jax.Array:
     >>> float(contrastive_accuracy(z_BVD))
     1.0
 
-    Chen et al. 2020 (SimCLR, arXiv:2002.05709), the "contrastive acc." of its Table 5 and code.
+    Chen et al. 2020 (SimCLR, arXiv 2002.05709), the "contrastive acc." of its Table 5 and code.
     """
     _check_views(z_BVD)
     rows_ND = _unit_rows(z_BVD)
@@ -44,10 +44,10 @@ def contrastive_accuracy(z_BVD: jax.Array) -> jax.Array:
 
 
 def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax.Array:
-    """Mean entropy, in nats, of the softmax by which a view picks its positive.
+    """Compute the mean entropy, in nats, of the softmax over the candidates for a positive.
 
     mean_i -sum_{j != i} p_ij log p_ij, p_i the softmax over j != i of s_ij / temperature, s the
-    cosine similarity: log(BV - 1) when nothing is told apart, 0 when every choice is certain.
+    cosine similarity: log(BV - 1) when all similarities are equal, 0 when every choice is certain.
 
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype.
@@ -60,7 +60,7 @@ def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax
     >>> round(float(contrastive_entropy(same, 0.5)), 4), round(float(jnp.log(7)), 4)
     (1.9459, 1.9459)
 
-    Chen et al. 2020 (SimCLR, arXiv:2002.05709), the "entropy" of its Table 5.
+    Chen et al. 2020 (SimCLR, arXiv 2002.05709), the "entropy" of its Table 5.
     """
     _check_views(z_BVD)
     _check_temperature(temperature)
@@ -69,7 +69,7 @@ def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax
 
 
 def alignment(z_BVD: jax.Array) -> jax.Array:
-    """Mean squared distance between two views of the same example; 0 is perfect invariance.
+    """Compute the mean squared distance of two views of an example; 0 is perfect invariance.
 
     E ||f(x) - f(y)||^2 over the V(V - 1) ordered pairs of each example, on the unit sphere: from 0
     to 4, and 2 for unrelated views.
@@ -83,7 +83,7 @@ def alignment(z_BVD: jax.Array) -> jax.Array:
     >>> float(alignment(jnp.array([[[1.0, 0.0], [0.0, 3.0]]])))
     2.0
 
-    Wang & Isola 2020 (arXiv:2005.10242), the alignment loss of section 4.1 with alpha = 2.
+    Wang & Isola 2020 (arXiv 2005.10242), the alignment loss of section 4.1 with alpha = 2.
     """
     _check_views(z_BVD)
     views = z_BVD.shape[1]
@@ -93,7 +93,7 @@ def alignment(z_BVD: jax.Array) -> jax.Array:
 
 
 def uniformity(z_ND: jax.Array, t: float = 2.0) -> jax.Array:
-    """How far from evenly spread over the sphere: 0 when collapsed, lower when more spread.
+    """Compute how evenly rows are spread over the sphere: 0 when collapsed, lower when more so.
 
     log E exp(-t ||f(x) - f(y)||^2) over pairs of different rows, on the unit sphere. Rows are
     visited in blocks, so memory grows with N and not with its square.
@@ -108,7 +108,7 @@ def uniformity(z_ND: jax.Array, t: float = 2.0) -> jax.Array:
     >>> float(uniformity(jnp.array([[1.0, 0.0], [-1.0, 0.0]])))
     -8.0
 
-    Wang & Isola 2020 (arXiv:2005.10242), the uniformity loss of section 4.1.
+    Wang & Isola 2020 (arXiv 2005.10242), the uniformity loss of section 4.1.
     """
     _check_rows(z_ND)
     if t <= 0:
@@ -116,9 +116,9 @@ def uniformity(z_ND: jax.Array, t: float = 2.0) -> jax.Array:
     z_ND = unit(z_ND)
 
     def log_potential(row: tuple[jax.Array, jax.Array]) -> jax.Array:
-        own, z_D = row
+        i, z_D = row
         distance_N = jnp.sum(z_D**2) + jnp.sum(z_ND**2, axis=1) - 2 * dot(z_ND, z_D)
-        others = jnp.arange(len(z_ND)) != own
+        others = jnp.arange(len(z_ND)) != i
         return logsumexp(-t * jnp.maximum(distance_N, 0.0), where=others)
 
     n = len(z_ND)
@@ -127,7 +127,7 @@ def uniformity(z_ND: jax.Array, t: float = 2.0) -> jax.Array:
 
 
 def embedding_std(z_ND: jax.Array) -> jax.Array:
-    """Mean over dimensions of the standard deviation of unit vectors.
+    """Compute the mean over dimensions of the standard deviation of unit vectors.
 
     (1/D) sum_d std_n(z_nd / ||z_n||): 1/sqrt(D) when spread evenly, 0 when collapsed to a point.
 
@@ -140,14 +140,14 @@ def embedding_std(z_ND: jax.Array) -> jax.Array:
     >>> float(embedding_std(jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])))
     0.707106...
 
-    Chen & He 2021 (SimSiam, arXiv:2011.10566), section 4.1.
+    Chen & He 2021 (SimSiam, arXiv 2011.10566), section 4.1.
     """
     _check_rows(z_ND)
     return jnp.mean(jnp.std(unit(z_ND), axis=0))
 
 
 def effective_rank(z_ND: jax.Array, order: int = 1) -> jax.Array:
-    """The number of directions that the unit vectors really vary in, from 1 to D; 0 if none.
+    """Estimate in how many directions the unit vectors vary, from 1 to D; 0 if in none.
 
     With p the eigenvalues of their covariance C divided by their sum: order 1 is the exponential
     of the entropy, exp(-sum_k p_k log p_k); order 2 is the participation ratio
@@ -171,17 +171,17 @@ def effective_rank(z_ND: jax.Array, order: int = 1) -> jax.Array:
         raise ValueError(f"order is 1 (entropy) or 2 (participation ratio), got {order}")
     covariance_DD = _covariance(unit(z_ND))
     total = jnp.trace(covariance_DD)
-    normalised_DD = covariance_DD / jnp.maximum(total, _NO_SPREAD)
+    normalized_DD = covariance_DD / jnp.maximum(total, _NO_SPREAD)
     if order == 1:
-        share_D = jnp.maximum(jnp.linalg.eigvalsh(normalised_DD), 0.0)
-        rank = jnp.exp(jnp.sum(entr(share_D)))
+        fraction_D = jnp.maximum(jnp.linalg.eigvalsh(normalized_DD), 0.0)
+        rank = jnp.exp(jnp.sum(entr(fraction_D)))
     else:
-        rank = 1.0 / jnp.maximum(jnp.sum(normalised_DD**2), _NO_SPREAD)
+        rank = 1.0 / jnp.maximum(jnp.sum(normalized_DD**2), _NO_SPREAD)
     return jnp.where(total > _NO_SPREAD, rank, 0.0)
 
 
 def rankme(z_ND: jax.Array) -> jax.Array:
-    """RankMe: the smooth rank of the embedding matrix as it is, neither centred nor normalised.
+    """Compute RankMe, the smooth rank of the embeddings, neither centered nor normalized.
 
     exp(-sum_k p_k log p_k), p_k = sigma_k / ||sigma||_1 + 1e-7, sigma the singular values. One
     singular value decomposition: for evaluation, not for every step. The paper uses N = 25,600.
@@ -195,7 +195,7 @@ def rankme(z_ND: jax.Array) -> jax.Array:
     >>> round(float(rankme(jnp.eye(3))), 3)
     3.0
 
-    Garrido et al. 2023 (RankMe, arXiv:2210.02885), equation 1.
+    Garrido et al. 2023 (RankMe, arXiv 2210.02885), equation 1.
     """
     _check_rows(z_ND)
     sigma = jnp.linalg.svd(z_ND.astype(jnp.float32), compute_uv=False)
@@ -204,10 +204,10 @@ def rankme(z_ND: jax.Array) -> jax.Array:
 
 
 def dimension_spectrum(z_ND: jax.Array) -> jax.Array:
-    """The share of the variance of unit vectors along each principal axis, largest first, [D].
+    """Compute the fraction of the variance along each principal axis, largest first, [D].
 
-    lambda_k / sum_j lambda_j, of the eigenvalues of their covariance. Shares that fall to zero are
-    dimensions that have collapsed; all are 0 where nothing varies.
+    lambda_k / sum_j lambda_j, of the eigenvalues of the covariance of unit vectors. Fractions of
+    zero are dimensions that have collapsed; all are 0 where nothing varies.
 
     Args:
       z_ND: embeddings, any float dtype.
@@ -219,22 +219,22 @@ def dimension_spectrum(z_ND: jax.Array) -> jax.Array:
     >>> dimension_spectrum(flat).round(4).tolist()
     [1.0, 0.0, 0.0]
 
-    Jing et al. 2022 (Understanding dimensional collapse, arXiv:2110.09348), section 3.
+    Jing et al. 2022 (Understanding dimensional collapse, arXiv 2110.09348), section 3.
     """
     _check_rows(z_ND)
     covariance_DD = _covariance(unit(z_ND))
     total = jnp.trace(covariance_DD)
-    share_D = jnp.maximum(jnp.linalg.eigvalsh(covariance_DD / jnp.maximum(total, _NO_SPREAD)), 0.0)
-    return jnp.where(total > _NO_SPREAD, share_D[::-1], 0.0)
+    eigenvalue_D = jnp.linalg.eigvalsh(covariance_DD / jnp.maximum(total, _NO_SPREAD))
+    return jnp.where(total > _NO_SPREAD, jnp.maximum(eigenvalue_D, 0.0)[::-1], 0.0)
 
 
 def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Array:
-    """How much of the cosine distance between examples lies between their classes: 0 to 1.
+    """Compute how much of the cosine distance between examples is between classes: 0 to 1.
 
     1 - d_within / d_total, d the mean of 1 - cos over pairs: d_within over pairs of one class, all
     classes weighing the same, d_total over pairs of any two classes. In unit vectors' class means
-    m_c that is 1 - mean_c (1 - ||m_c||^2) / (1 - ||mean_c m_c||^2). 1 where every class is a point
-    of its own, 0 where all classes have one mean, or nothing varies.
+    m_c that is 1 - mean_c (1 - ||m_c||^2) / (1 - ||mean_c m_c||^2). 1 where every class is another
+    point, 0 where all classes have one mean, or nothing varies.
 
     Args:
       z_ND: embeddings, any float dtype; no row of zeros.
@@ -248,7 +248,7 @@ def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Ar
     1.0
 
     Kornblith et al. 2021 (Why do better loss functions lead to less transferable features?,
-    arXiv:2010.16402), its class separation R^2 with the cosine distance.
+    arXiv 2010.16402), its class separation R^2 with the cosine distance.
     """
     _check_rows(z_ND)
     label_N = np.asarray(label_N)
@@ -372,8 +372,8 @@ def _same_example(n: int, views: int) -> jax.Array:
 
 
 def _covariance(rows_ND: jax.Array) -> jax.Array:
-    centred_ND = rows_ND - jnp.mean(rows_ND, axis=0, keepdims=True)
-    return dot(centred_ND.T, centred_ND) / len(rows_ND)
+    centered_ND = rows_ND - jnp.mean(rows_ND, axis=0, keepdims=True)
+    return dot(centered_ND.T, centered_ND) / len(rows_ND)
 
 
 def _unit_rows(z_BVD: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Features of a whole set: the frozen encoder in batches, the results on the host."""
+"""Compute the features of a whole set: the frozen encoder in batches, results on the host."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,7 +1,7 @@
-"""Error bars and paired tests of scores that were counted on one test set.
+"""Compute intervals and paired tests of scores on one test set.
 
-All of it speaks of the choice of test examples. Of training seeds it says nothing: for those, train
-several times.
+They describe the sampling of test examples, not the variation between training seeds: for that,
+train several times.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _AT_ONCE = 2**23  # indices sampled at a time
-
-
 _Z95 = 1.959963984540054  # standard normal quantile of 0.975
 
 
@@ -26,7 +24,7 @@ class Interval(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """Where two classifiers differ, and how likely so uneven a split is by chance."""
+    """Counts of examples on which two classifiers differ, and the p-value of the exact test."""
 
     only_first: int  # examples that only the first has right
     only_second: int
@@ -45,8 +43,8 @@ class Paired(NamedTuple):
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """Compute the 95 % score interval of a proportion, sound near 0 and 1 and for small n.
 
-    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), p = hits / n, z = 1.96. It speaks of
-    the choice of test examples, not of training seeds.
+    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), p = hits / n, z = 1.96. It describes
+    the sampling of test examples, not training seeds.
 
     >>> low, high = wilson_interval(0, 10)
     >>> low, round(high, 4)
@@ -63,13 +61,13 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
 def bootstrap(
     values_N: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The percentile interval of a mean, from means of N values drawn with replacement.
+    """Compute the percentile interval of a mean, from means of N values sampled with replacement.
 
     Args:
       values_N: one finite number an example: hits, or average precisions.
       level: of confidence, in (0, 1).
-      resamples: how many means are drawn.
-      seed: of the draws; equal seeds and sizes draw the same examples.
+      resamples: how many means are sampled.
+      seed: of the samples; equal seeds and sizes sample the same examples.
 
     Raises:
       ValueError: values that are not a vector of finite numbers, a level or a count out of range.
@@ -83,14 +81,16 @@ def bootstrap(
     values_N = _checked(values_N)
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"need a level in (0, 1) and resamples >= 1, got {level}, {resamples}")
-    means = [values_N[index_RN].mean(axis=1) for index_RN in _draws(len(values_N), resamples, seed)]
+    means = [
+        values_N[index_RN].mean(axis=1) for index_RN in _resampled(len(values_N), resamples, seed)
+    ]
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
     return Interval(float(low), float(high), level, resamples, seed)
 
 
-def _draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Blocks [R, N] of indices; which examples are drawn does not depend on the blocks."""
+def _resampled(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Sample indices in blocks [R, N]; they do not depend on the size of the blocks."""
     rng = np.random.default_rng(seed)
     rows = max(1, _AT_ONCE // n)
     for start in range(0, resamples, rows):
@@ -98,10 +98,10 @@ def _draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def mcnemar(first_N: np.ndarray, second_N: np.ndarray) -> McNemar:
-    """The exact test that two classifiers are right equally often, on the same examples.
+    """Test exactly whether two classifiers are right equally often, on the same examples.
 
-    Of the examples that only one of them has right, the first's share is binomial with p = 1/2
-    under the hypothesis: p_value = P(|X - n/2| >= |x - n/2|), X ~ Binomial(n, 1/2).
+    Of the examples that only one of them has right, the number x of the first is binomial with
+    p = 1/2 under the hypothesis: p_value = P(|X - n/2| >= |x - n/2|), X ~ Binomial(n, 1/2).
 
     Args:
       first_N, second_N: bool, whether each has example n right.
@@ -129,7 +129,7 @@ def mcnemar(first_N: np.ndarray, second_N: np.ndarray) -> McNemar:
 
 
 def paired(first_N: np.ndarray, second_N: np.ndarray, **settings: float | int) -> Paired:
-    """How much better the second run is on the same examples, and whether that may be chance.
+    """Compare two runs on the same examples: the difference, its interval and an exact test.
 
     Args:
       first_N, second_N: one number an example, in the same order: hits, or average precisions.

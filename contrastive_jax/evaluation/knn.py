@@ -1,4 +1,4 @@
-"""Nearest-neighbor classification: votes of the nearest training examples.
+"""Classify by the votes of the nearest training examples (kNN).
 
 The neighbors are found once; every protocol is then a few lines of NumPy on them.
 """
@@ -20,7 +20,7 @@ from contrastive_jax.evaluation.results import (
 
 
 class KnnProtocol(NamedTuple):
-    """How neighbours vote: the nearest `k`, equally, or by exp(similarity / temperature)."""
+    """How neighbors vote: the nearest `k`, equally, or by exp(similarity / temperature)."""
 
     k: int
     temperature: float | None = None
@@ -38,13 +38,13 @@ KNN_GRID = tuple(
 def knn_predict(
     similarity_NK: np.ndarray, label_NK: np.ndarray, protocol: KnnProtocol
 ) -> np.ndarray:
-    """The class with the most votes among each query's nearest neighbours; ties to the lowest.
+    """Find the class with the most votes among each query's neighbors; ties to the lowest.
 
     argmax_c sum_{j <= k} w_j [label_j = c], w = 1 or exp(similarity_j / temperature).
 
     Args:
       similarity_NK: from `knn_neighbors`, nearest first, K of them; K < k means all vote.
-      label_NK: the class of each neighbour, integer.
+      label_NK: the class of each neighbor, integer.
       protocol: how they vote.
 
     Returns:
@@ -56,7 +56,7 @@ def knn_predict(
     ...     similarity, labels, KnnProtocol(3, temperature=0.1))
     (array([1]), array([2]))
 
-    Wu et al. 2018 (arXiv:1805.01978), section 3.4.
+    Wu et al. 2018 (arXiv 1805.01978), section 3.4.
     """
     score_NK, label_NK = similarity_NK[:, : protocol.k], label_NK[:, : protocol.k]
     if protocol.temperature is None:
@@ -71,7 +71,7 @@ def knn_predict(
 
 
 def knn_rows(bank: LabeledFeatures, query: LabeledFeatures, **settings: Any) -> list[Row]:
-    """The rows of `knn_scores`, which has the arguments.
+    """Score as `knn_scores`, which documents the arguments, and keep the rows only.
 
     >>> bank = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1])
     >>> row = knn_rows(bank, bank, representation="one-hot", layer="features")[1]
@@ -92,7 +92,7 @@ def knn_scores(
     bank_name: str = "train",
     split: str = "test",
 ) -> list[Scored]:
-    """kNN accuracy under every protocol and metric, from one search for the largest k.
+    """Score kNN under every protocol and metric, from one search for the largest k.
 
     Ties: of equally near examples the lower bank index is nearer, of equal votes the lower class
     wins. Duplicates in the bank all vote.
@@ -102,7 +102,7 @@ def knn_scores(
       query: (features [N, F], labels [N]) of the examples to classify.
       representation: what made the features, such as "encoder" or "raw pixels".
       layer: which of its outputs they are, such as "features" or "embedding".
-      protocols: how the neighbours vote.
+      protocols: how the neighbors vote.
       metrics: any of "cosine" and "euclidean"; the similarity of the latter is minus the distance.
       bank_name: the split that votes, for the record.
       split: the split that is classified, for the record.
@@ -127,7 +127,7 @@ def knn_scores(
             "temperature": protocol.temperature,
             "metric": metric,
             "weights": "equal" if protocol.temperature is None else "exp(similarity / temperature)",
-            "normalised": metric == "cosine",
+            "normalized": metric == "cosine",
             "ties": "lower bank index, then lower class",
             "bank": bank_name,
             "bank_size": len(bank[0]),
@@ -166,10 +166,10 @@ def knn_chosen(
     seed: int = 0,
     split: str = "test",
 ) -> Scored:
-    """kNN with the protocol and metric that do best on a part of the bank that does not vote.
+    """Score kNN with the protocol and metric that do best on a part of the bank that does not vote.
 
-    The first of equals in the grid is kept; the whole bank then votes. The queries have no part in
-    the choice.
+    The first of equals in the grid is kept; the whole bank then votes. The queries do not
+    influence the choice.
 
     Args:
       bank, query, representation, layer, protocols, metrics, split: as `knn_scores`.

@@ -1,4 +1,4 @@
-"""L-BFGS with step halving: one evaluation a step, so that mapped fits share each of them."""
+"""Minimize by L-BFGS with step halving: one evaluation a step, so that mapped fits share it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +14,14 @@ _SHORTEST_STEP = 1e-6  # a line search that gets here has reached the precision 
 
 
 class Stop(NamedTuple):
-    """When to end."""
+    """When a search ends."""
 
     max_steps: jax.Array | np.int32  # evaluations
     tolerance: jax.Array | np.float32  # of the gradient's length, as a part of the value
 
 
 class Minimum(NamedTuple):
-    """Where a search ended, and how."""
+    """The end of a search: point, value, steps, and whether it converged."""
 
     point: jax.Array
     value: jax.Array  # []
@@ -40,24 +40,24 @@ class _Search(NamedTuple):
     memory: optax.OptState
 
 
-def minimise(
+def minimize(
     value_and_grad: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     start: jax.Array,
     stop: Stop,
 ) -> Minimum:
-    """The minimum of a smooth convex function that is not negative, such as a mean loss.
+    """Minimize a smooth convex function that is not negative, such as a mean loss.
 
     It ends where ||gradient|| <= tolerance (value + 1e-6), or where no step leads down. Under
-    `jax.vmap` the fits share every evaluation, and go on until the last has ended. `optax.lbfgs`
+    `jax.vmap` the fits share every evaluation, and continue until the last has ended. `optax.lbfgs`
     is not used whole: mapped, its line search evaluates every branch.
 
     Args:
       value_and_grad: x -> (f(x) [], gradient of the shape of x), float32.
-      start: where to begin, float32.
+      start: the first point, float32.
       stop: when to end.
 
     >>> bowl = lambda x: (0.5 * jnp.sum((x - 3.0) ** 2) + 1.0, x - 3.0)
-    >>> end = minimise(bowl, jnp.zeros(2), Stop(np.int32(50), np.float32(1e-5)))
+    >>> end = minimize(bowl, jnp.zeros(2), Stop(np.int32(50), np.float32(1e-5)))
     >>> [round(x, 3) for x in end.point.tolist()], bool(end.converged)
     ([3.0, 3.0], True)
 

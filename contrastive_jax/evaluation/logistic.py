@@ -1,6 +1,6 @@
-"""Multinomial logistic regression on cached features, fitted to its optimum on the device.
+"""Fit multinomial logistic regression on cached features to its optimum, on the device.
 
-The objective of one fit, on standardised features x, with the bias free and a start from zero:
+The objective of one fit, on standardized features x, with the bias free and a start from zero:
 
     mean_n -log softmax(W x_n + b)[y_n]  +  l2 / 2 ||W||^2
 
@@ -8,7 +8,7 @@ which is scikit-learn's LogisticRegression(C=1 / (N l2)). It is strictly convex 
 depends on the data and on l2, and not on a learning rate or a number of epochs.
 
 Many strengths are fitted as a path from the strongest down, a few at a time: those share each pass
-over the features, and begin where stronger ones ended. A pass visits the rows in tiles, so beside
+over the features, and start where stronger ones ended. A pass visits the rows in tiles, so beside
 three copies of the features only the logits of one tile are held.
 """
 
@@ -21,24 +21,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax._numerics import dot
-from contrastive_jax.evaluation.lbfgs import Stop, minimise
+from contrastive_jax.evaluation.lbfgs import Stop, minimize
 from contrastive_jax.evaluation.neighbors import check_finite
 from contrastive_jax.evaluation.results import check_labels
 
 _TOLERANCE = 3e-4
 _CONSTANT = 1e-30  # a feature that varies less does not vary
 _TILE_ROWS = 2048
-_LANES = 9  # strengths that share a pass: enough to fill a matmul, few enough to end together
-_TOGETHER = 2**24  # numbers in the features of the draws that are fitted at once
+_FITS_PER_PASS = 9  # enough to fill a matmul, few enough to end at about the same step
+_NUMBERS_AT_ONCE = 2**24  # in the features of the sets that are fitted at the same time
 
 Array = np.ndarray | jax.Array
 _Point = tuple[jax.Array, jax.Array]  # weight [C, F] along the principal axes, bias [C]
 
 
 class LinearProbe(NamedTuple):
-    """A fitted classifier, and how its fit ended."""
+    """A fitted classifier, and whether its fit converged."""
 
-    weight: Array  # [F, C], for standardised features
+    weight: Array  # [F, C], for standardized features
     bias: Array  # [C]
     mean: Array  # [F], of the data it was fitted on
     std: Array  # [F], 1 for a constant feature
@@ -56,13 +56,13 @@ def fit_logistic(
     max_steps: int = 500,
     tolerance: float = _TOLERANCE,
 ) -> LinearProbe:
-    """Multinomial logistic regression by L-BFGS; the module's head has the objective.
+    """Fit multinomial logistic regression by L-BFGS; the objective is in the module's docstring.
 
     The solver works in coordinates in which the Hessian at zero is the identity, so it takes some
     50 steps where classes overlap; hundreds where they are separable and l2 is below about 1e-4.
 
     Args:
-      x_NF: features, float32 or any dtype that converts to it, not yet standardised.
+      x_NF: features, float32 or any dtype that converts to it, not yet standardized.
       y_N: classes, integers in [0, n_classes).
       n_classes: C; a class may be absent from `y_N`.
       l2: weight of the penalty, positive.
@@ -79,11 +79,11 @@ def fit_logistic(
 
     Nocedal 1980 (Mathematics of Computation 35) for L-BFGS.
     """
-    return lane(fit_grid(x_NF, y_N, n_classes, (l2,), max_steps, tolerance), 0)
+    return select(fit_grid(x_NF, y_N, n_classes, (l2,), max_steps, tolerance), 0)
 
 
 def predict(probe: LinearProbe, x_NF: np.ndarray) -> np.ndarray:
-    """The most probable class of each row, [N] int64; ties go to the lowest class.
+    """Predict the most probable class of each row, [N] int64; ties go to the lowest class.
 
     argmax_c (W (x - mean) / std + b)_c
 
@@ -105,7 +105,7 @@ def fit_grid(
     max_steps: int,
     tolerance: float = _TOLERANCE,
 ) -> LinearProbe:
-    """One probe for each l2, stacked on a leading axis; all read the features together."""
+    """Fit a probe for each l2, stacked on a leading axis; all share each pass over the features."""
     check_set("train", x_NF, y_N, n_classes)
     stop = Stop(np.int32(max_steps), np.float32(tolerance))
     data = jax.device_put((x_NF, y_N.astype(np.int32), strengths(l2_grid), stop))
@@ -118,50 +118,50 @@ def _fit_strengths(
 ) -> LinearProbe:
     table = _tabulate(x_NF, y_N, n_classes)
     order_S = jnp.argsort(-l2_S)
-    lanes = min(_LANES, len(l2_S))
-    groups = -(-len(l2_S) // lanes)
+    fits = min(_FITS_PER_PASS, len(l2_S))
+    groups = -(-len(l2_S) // fits)
     # A last group that is not full repeats the weakest strength; the copies are dropped.
-    path = jnp.pad(l2_S[order_S], (0, groups * lanes - len(l2_S)), mode="edge")
-    # Only l2 is mapped, so each step reads the features once for all lanes together.
+    path = jnp.pad(l2_S[order_S], (0, groups * fits - len(l2_S)), mode="edge")
+    # Only l2 is mapped, so each step reads the features once for all fits of a group.
     fit = jax.vmap(partial(_fit, table), in_axes=(0, None, None))
 
     def advance(start: _Point, l2_L: jax.Array) -> tuple[_Point, _Fitted]:
         found = fit(l2_L, start, stop)
         return (found.weight_CF[-1], found.bias_C[-1]), found
 
-    _, found = jax.lax.scan(advance, _origin(table), path.reshape(groups, lanes))
+    _, found = jax.lax.scan(advance, _origin(table), path.reshape(groups, fits))
     place_S = jnp.argsort(order_S)
-    found = jax.tree.map(lambda x: x.reshape(groups * lanes, *x.shape[2:])[place_S], found)
+    found = jax.tree.map(lambda x: x.reshape(groups * fits, *x.shape[2:])[place_S], found)
     return jax.vmap(partial(_as_probe, table))(found)
 
 
-def fit_draws(
+def fit_each(
     x_RNF: np.ndarray, y_RN: np.ndarray, *, n_classes: int, l2: float, max_steps: int
 ) -> LinearProbe:
-    """One probe for each of R small training sets, stacked on a leading axis."""
+    """Fit a probe to each of R small training sets, stacked on a leading axis."""
     stop = Stop(np.int32(max_steps), np.float32(_TOLERANCE))
     data = jax.device_put((x_RNF, y_RN.astype(np.int32), strengths(l2), stop))
-    return jax.device_get(_fit_draws(*data, n_classes=n_classes))
+    return jax.device_get(_fit_each(*data, n_classes=n_classes))
 
 
 @partial(jax.jit, static_argnames="n_classes")
-def _fit_draws(
+def _fit_each(
     x_RNF: jax.Array, y_RN: jax.Array, l2: jax.Array, stop: Stop, *, n_classes: int
 ) -> LinearProbe:
-    def fit(draw: tuple[jax.Array, jax.Array]) -> LinearProbe:
-        table = _tabulate(*draw, n_classes)
+    def fit(one: tuple[jax.Array, jax.Array]) -> LinearProbe:
+        table = _tabulate(*one, n_classes)
         return _as_probe(table, _fit(table, l2, _origin(table), stop))
 
-    together = max(1, min(len(y_RN), _TOGETHER // x_RNF[0].size))
-    return jax.lax.map(fit, (x_RNF, y_RN), batch_size=together)
+    at_once = max(1, min(len(y_RN), _NUMBERS_AT_ONCE // x_RNF[0].size))
+    return jax.lax.map(fit, (x_RNF, y_RN), batch_size=at_once)
 
 
 class _Table(NamedTuple):
-    """Standardised features along their principal axes, in T tiles of R rows."""
+    """Standardized features along their principal axes, in T tiles of R rows."""
 
     x_TRF: jax.Array
     hit_TCR: jax.Array  # one-hot classes
-    share_TR: jax.Array  # of the mean over examples: 1 / N, and 0 for padding
+    weight_TR: jax.Array  # in the mean over examples: 1 / N, and 0 for padding
     variance_F: jax.Array  # along each axis
     axes_FF: jax.Array
     mean_F: jax.Array
@@ -178,7 +178,7 @@ class _Fitted(NamedTuple):
 
 def _tabulate(x_NF: jax.Array, y_N: jax.Array, n_classes: int) -> _Table:
     n, features = x_NF.shape
-    x_NF, mean_F, std_F = standardise(x_NF)
+    x_NF, mean_F, std_F = standardize(x_NF)
     variance_F, axes_FF = jnp.linalg.eigh(dot(x_NF.T, x_NF) / n)
     x_NF = dot(x_NF, axes_FF)  # a rotation leaves ||W|| as it is
     rows = min(_TILE_ROWS, n)
@@ -186,10 +186,10 @@ def _tabulate(x_NF: jax.Array, y_N: jax.Array, n_classes: int) -> _Table:
     missing = tiles * rows - n
     x_TRF = jnp.pad(x_NF, ((0, missing), (0, 0))).reshape(tiles, rows, features)
     y_TR = jnp.pad(y_N, (0, missing)).reshape(tiles, rows)
-    share_TR = jnp.pad(jnp.full(n, 1 / n, jnp.float32), (0, missing)).reshape(tiles, rows)
-    # Classes before examples: sums over the ten or so classes then vectorise.
+    weight_TR = jnp.pad(jnp.full(n, 1 / n, jnp.float32), (0, missing)).reshape(tiles, rows)
+    # Classes before examples: sums over the ten or so classes then vectorize.
     hit_TCR = jax.nn.one_hot(y_TR, n_classes, axis=1)
-    return _Table(x_TRF, hit_TCR, share_TR, variance_F, axes_FF, mean_F, std_F)
+    return _Table(x_TRF, hit_TCR, weight_TR, variance_F, axes_FF, mean_F, std_F)
 
 
 def _origin(table: _Table) -> _Point:
@@ -206,41 +206,41 @@ def _fit(table: _Table, l2: jax.Array, start: _Point, stop: Stop) -> _Fitted:
     def value_and_grad(scaled_CF1: jax.Array) -> tuple[jax.Array, jax.Array]:
         plain_CF1 = scaled_CF1 * unit_1F1
         loss, grad_CF1 = _loss_and_grad(table, plain_CF1)
-        penalised_CF1 = plain_CF1.at[:, -1].set(0.0)
-        value = loss + 0.5 * l2 * jnp.sum(penalised_CF1**2)
-        return value, (grad_CF1 + l2 * penalised_CF1) * unit_1F1
+        penalized_CF1 = plain_CF1.at[:, -1].set(0.0)
+        value = loss + 0.5 * l2 * jnp.sum(penalized_CF1**2)
+        return value, (grad_CF1 + l2 * penalized_CF1) * unit_1F1
 
     begin_CF1 = jnp.concatenate([start[0], start[1][:, None]], axis=1) / unit_1F1
-    end = minimise(value_and_grad, begin_CF1, stop)
+    end = minimize(value_and_grad, begin_CF1, stop)
     plain_CF1 = end.point * unit_1F1
     return _Fitted(plain_CF1[:, :-1], plain_CF1[:, -1], end.value, end.steps, end.converged)
 
 
 def _loss_and_grad(table: _Table, plain_CF1: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy and its gradient, in one pass over the tiles."""
+    """Compute the mean cross-entropy and its gradient, in one pass over the tiles."""
     weight_CF, bias_C = plain_CF1[:, :-1], plain_CF1[:, -1]
 
     def add(total: tuple[jax.Array, jax.Array], tile: tuple[jax.Array, ...]):
-        x_RF, hit_CR, share_R = tile
+        x_RF, hit_CR, weight_R = tile
         logits_CR = dot(weight_CF, x_RF.T) + bias_C[:, None]
         loss_R, residual_CR = _cross_entropy(logits_CR, hit_CR)
-        residual_CR = residual_CR * share_R[None, :]
+        residual_CR = residual_CR * weight_R[None, :]
         bias_grad_C1 = jnp.sum(residual_CR, axis=1, keepdims=True)
         grad_CF1 = jnp.concatenate([dot(residual_CR, x_RF), bias_grad_C1], axis=1)
-        return (total[0] + jnp.vdot(loss_R, share_R), total[1] + grad_CF1), None
+        return (total[0] + jnp.vdot(loss_R, weight_R), total[1] + grad_CF1), None
 
     nothing = jnp.zeros((), jnp.float32), jnp.zeros_like(plain_CF1)
-    return jax.lax.scan(add, nothing, (table.x_TRF, table.hit_TCR, table.share_TR))[0]
+    return jax.lax.scan(add, nothing, (table.x_TRF, table.hit_TCR, table.weight_TR))[0]
 
 
 def _cross_entropy(logits_CN: jax.Array, hit_CN: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Losses [N] and their gradients [C, N]: exact however small, as separable classes ask for."""
+    """Compute losses [N] and gradients [C, N], exact however small, for separable classes."""
     lead_CN = logits_CN - jnp.sum(logits_CN * hit_CN, axis=0, keepdims=True)
     top_N = jnp.max(lead_CN, axis=0)  # >= 0, the true class being at 0
     wrong_CN = (1 - hit_CN) * jnp.exp(lead_CN - top_N[None, :])
     wrong_N = jnp.sum(wrong_CN, axis=0)
-    share_CN = wrong_CN / (jnp.exp(-top_N) + wrong_N)[None, :]
-    gradient_CN = share_CN - hit_CN * jnp.sum(share_CN, axis=0, keepdims=True)
+    probability_CN = wrong_CN / (jnp.exp(-top_N) + wrong_N)[None, :]
+    gradient_CN = probability_CN - hit_CN * jnp.sum(probability_CN, axis=0, keepdims=True)
     return top_N + jnp.log1p(jnp.expm1(-top_N) + wrong_N), gradient_CN
 
 
@@ -250,8 +250,8 @@ def _as_probe(table: _Table, found: _Fitted) -> LinearProbe:
     return LinearProbe(weight_FC, found.bias_C, table.mean_F, table.std_F, *ending)
 
 
-def standardise(x_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Features of mean 0 and deviation 1, [N, F], and the mean and deviation [F] they had."""
+def standardize(x_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scale features to mean 0 and deviation 1, [N, F]; returns what they were, [F], too."""
     x_NF = x_NF.astype(jnp.float32)
     shifted_NF = x_NF - x_NF[:1]  # makes a constant feature exactly zero
     mean_1F = jnp.mean(shifted_NF, axis=0, keepdims=True)
@@ -263,13 +263,13 @@ def standardise(x_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return (shifted_NF - mean_1F) / std_1F, (x_NF[:1] + mean_1F)[0], std_1F[0]
 
 
-def lane(probes: LinearProbe, i: int) -> LinearProbe:
-    """One of several stacked probes."""
+def select(probes: LinearProbe, i: int) -> LinearProbe:
+    """Select one of several stacked probes."""
     return jax.tree.map(lambda array: array[i], probes)
 
 
 def strengths(l2: float | Sequence[float]) -> np.ndarray:
-    """`l2` as float32; raises ValueError unless all are positive and finite."""
+    """Convert `l2` to float32; ValueError unless all are positive and finite."""
     strength = np.asarray(l2, np.float32)
     if strength.size == 0 or not np.all((strength > 0) & np.isfinite(strength)):
         raise ValueError(f"l2 must be positive and finite, got {l2}; try 1e-6 for almost none")
@@ -277,7 +277,7 @@ def strengths(l2: float | Sequence[float]) -> np.ndarray:
 
 
 def check_set(name: str, x_NF: np.ndarray, y_N: np.ndarray, n_classes: int) -> None:
-    """Raises ValueError unless the features are finite and the labels in [0, n_classes)."""
+    """Raise ValueError unless the features are finite and the labels in [0, n_classes)."""
     check_finite(name, x_NF)
     check_labels(name, x_NF, y_N)
     if y_N.max() >= n_classes:

@@ -1,8 +1,8 @@
-"""Exact nearest neighbours by brute force in tiles, the way to kNN and to retrieval.
+"""Find exact nearest neighbors by brute force in tiles, for kNN and for retrieval.
 
-The rule for ties and duplicates: of equal similarities, as float32 has them, the lower bank index
-comes first, whatever the tiles. A row is told from its duplicates by its index alone, so under
-`leave_one_out` a duplicate is a neighbour like any other.
+The rule for ties and duplicates: of equal float32 similarities the lower bank index comes first,
+whatever the tiles. Only the index distinguishes a row from its duplicates, so under `leave_one_out`
+a duplicate is a neighbor like any other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ def knn_neighbors(
     leave_one_out: bool = False,
     block_size: int = 8192,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` most similar rows of a bank for each query, nearest first.
+    """Find the `k` most similar rows of a bank for each query, nearest first.
 
     Exact, by brute force in tiles: no more than 512 x block_size similarities exist at a time.
     Of equal similarities the lower bank index comes first.
@@ -37,9 +37,9 @@ def knn_neighbors(
     Args:
       bank_MD: rows to search, float32 or any dtype that converts to it, such as uint8 pixels.
       query_ND: rows to look up.
-      k: neighbours per query; clipped to the rows that there are.
+      k: neighbors per query; clipped to the rows that there are.
       metric: "cosine", or "euclidean", whose similarity is minus the distance.
-      leave_one_out: the queries are the bank itself, and no row is its own neighbour.
+      leave_one_out: the queries are the bank itself, and no row is a neighbor of itself.
       block_size: bank rows in a tile.
 
     Returns:
@@ -66,9 +66,9 @@ def blocks(
     leave_one_out: bool = False,
     block_size: int = 8192,
 ) -> Iterator[dict[str, Found]]:
-    """The search of `knn_neighbors` under several metrics in one pass, some queries at a time.
+    """Search as `knn_neighbors` under several metrics in one pass, some queries at a time.
 
-    For what is reduced block by block where [N, k] would be too large to keep.
+    For reductions block by block, where [N, k] would be too large to keep.
 
     Args:
       bank_MD, query_ND, k, leave_one_out, block_size: as `knn_neighbors`.
@@ -78,7 +78,7 @@ def blocks(
       For each block of queries, in order, {metric: (similarities, bank indices)}.
 
     Raises:
-      ValueError: as `knn_neighbors`, when the first block is asked for.
+      ValueError: as `knn_neighbors`, when the first block is requested.
 
     >>> bank = np.array([[1.0, 0.0], [0.0, 1.0], [9.0, 0.0]])
     >>> found = next(blocks(bank, np.array([[3.0, 0.0]]), k=1))
@@ -94,8 +94,8 @@ def blocks(
     pending = None
     for start in range(0, len(query_ND), rows):
         query_QD = pad_rows(query_ND[start : start + rows], rows)
-        own_Q = np.arange(rows) + start if leave_one_out else np.full(rows, -1)
-        sent = jax.device_put((query_QD, own_Q.astype(np.int32), np.int32(len(bank_MD))))
+        self_Q = np.arange(rows) + start if leave_one_out else np.full(rows, -1)
+        sent = jax.device_put((query_QD, self_Q.astype(np.int32), np.int32(len(bank_MD))))
         running = _nearest(bank_TSD, *sent, k=k, metrics=tuple(metrics))
         if pending is not None:  # fetch one block while the next is computed
             yield jax.device_get(pending)
@@ -106,7 +106,7 @@ def blocks(
 
 
 def join(parts: Iterator[dict[str, Found]]) -> dict[str, Found]:
-    """All blocks of queries as one."""
+    """Concatenate all blocks of queries."""
     kept = list(parts)
     return {
         metric: (
@@ -121,19 +121,19 @@ def join(parts: Iterator[dict[str, Found]]) -> dict[str, Found]:
 def _nearest(
     bank_TSD: jax.Array,
     query_QD: jax.Array,
-    own_Q: jax.Array,
+    self_Q: jax.Array,
     size: jax.Array,
     *,
     k: int,
     metrics: tuple[str, ...],
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """A running top-k over the tiles T of the bank; row `own_Q` of the bank is passed over."""
+    """Keep a running top-k over the tiles T of the bank; row `self_Q` of the bank is skipped."""
     block_size = bank_TSD.shape[1]
 
     def visit(best: dict[str, tuple[jax.Array, jax.Array]], tile: tuple[jax.Array, jax.Array]):
         bank_SD, start = tile
         row_S = start + jnp.arange(block_size)
-        hidden_QS = (row_S >= size)[None, :] | (row_S[None, :] == own_Q[:, None])
+        hidden_QS = (row_S >= size)[None, :] | (row_S[None, :] == self_Q[:, None])
         new = {}
         for metric, (best_QK, index_QK) in best.items():
             score_QS = jnp.where(hidden_QS, -jnp.inf, _similarity(query_QD, bank_SD, metric))
@@ -166,14 +166,14 @@ def _similarity(query_QD: jax.Array, bank_SD: jax.Array, metric: str) -> jax.Arr
 
 
 def _scale(x_ND: jax.Array) -> jax.Array:
-    """[N, 1] of 1, but the largest entry of a row whose squares would leave float32."""
+    """Scale rows by 1, or by the largest entry where squares would leave float32, [N, 1]."""
     peak_N1 = jnp.max(jnp.abs(x_ND), axis=1, keepdims=True)
     extreme = (peak_N1 > 1e15) | ((peak_N1 < 1e-15) & (peak_N1 > 1e-30))
     return jnp.where(extreme, peak_N1, 1.0)
 
 
 def check_finite(name: str, features_NF: np.ndarray) -> None:
-    """Raises ValueError unless the features are a matrix of finite numbers."""
+    """Raise ValueError unless the features are a matrix of finite numbers."""
     if features_NF.ndim != 2:
         raise ValueError(f"{name}: expected features [N, F], got {features_NF.shape}; flatten them")
     with np.errstate(over="ignore"):  # float32 is what is computed with
@@ -207,5 +207,5 @@ def _check_search(
 
 
 def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
-    """`array` with rows of zeros appended until there are `rows`."""
+    """Append rows of zeros to an array until there are `rows`."""
     return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))

@@ -1,4 +1,4 @@
-"""Linear probes: what a linear classifier can read from cached features, and by which protocol."""
+"""Score linear classifiers of cached features (linear probes) and record their protocols."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,16 +9,16 @@ import numpy as np
 from contrastive_jax.evaluation.logistic import (
     LinearProbe,
     check_set,
-    fit_draws,
+    fit_each,
     fit_grid,
-    lane,
     predict,
+    select,
 )
 from contrastive_jax.evaluation.results import Row, accuracy_row, stratified_split
 from contrastive_jax.evaluation.ridge import fit_ridge
 
 L2_GRID = tuple(10.0**power for power in range(-6, 3))
-# 45 log-spaced strengths, as in SimCLR (arXiv:2002.05709), section B.8.
+# 45 log-spaced strengths, as in SimCLR (arXiv 2002.05709), section B.8.
 FINE_L2_GRID = tuple(float(l2) for l2 in np.logspace(-6, 5, 45))
 _OBJECTIVES = {  # by solver; the bias is free
     "lbfgs": "mean cross-entropy + l2/2 |W|^2",
@@ -45,19 +45,19 @@ class ProbeResult(NamedTuple):
 
 
 class FewLabelResult(NamedTuple):
-    """Probes on several random draws of a few labels a class, all judged on one test set."""
+    """Probes on several random samples of a few labels a class, all scored on one test set."""
 
     mean: float
-    std: float  # over draws, with n - 1
+    std: float  # over samples, with n - 1
     accuracies: tuple[float, ...]
     per_class: int | None
     fraction: float | None
-    train_size: int  # examples in a draw
+    train_size: int  # examples in a sample
     l2: float
     seed: int
     test_size: int
     max_steps: int
-    converged: bool  # every draw
+    converged: bool  # every fit
 
 
 def linear_probe(
@@ -72,11 +72,11 @@ def linear_probe(
     max_steps: int = 500,
     seed: int = 0,
 ) -> ProbeResult:
-    """Test accuracy of a linear classifier on frozen features.
+    """Measure the test accuracy of a linear classifier on frozen features.
 
     A stratified part of the training set is held out, one probe for each l2 is fitted on the rest,
     the l2 that does best on the held-out part is kept (the larger of equals), and a probe with it
-    is fitted on all training examples. The test set has no part in the choice.
+    is fitted on all training examples. The test set does not influence the choice.
 
     Args:
       train_x: [N, F] features.
@@ -98,7 +98,7 @@ def linear_probe(
     >>> result.accuracy > 0.9, result.converged
     (True, True)
 
-    Chen et al. 2020 (SimCLR, arXiv:2002.05709), section B.8, whose solver and selection these are.
+    Chen et al. 2020 (SimCLR, arXiv 2002.05709), section B.8, whose solver and selection these are.
     """
     fit = partial(fit_grid, n_classes=n_classes, max_steps=max_steps)
     sets = (train_x, train_y, test_x, test_y)
@@ -117,7 +117,7 @@ def ridge_probe(
     validation_fraction: float = 0.1,
     seed: int = 0,
 ) -> ProbeResult:
-    """Test accuracy of ridge regression on one-hot classes; chosen and refitted as `linear_probe`.
+    """Measure the test accuracy of ridge regression on one-hot classes, chosen as `linear_probe`.
 
     Two eigendecompositions in all, one for the choice and one for the refit, whatever the number of
     strengths.
@@ -151,18 +151,18 @@ def _choose_and_refit(
     fraction: float,
     seed: int,
 ) -> ProbeResult:
-    """`fit(x, y, l2_grid=...)` on a part of train for the choice, on all of it for the result."""
+    """Fit on a part of train to choose the l2, and on all of it for the result."""
     train_x, train_y, test_x, test_y = sets
     check_set("train", train_x, train_y, n_classes)
     check_set("test", test_x, test_y, n_classes)
     fit_N, held_N = stratified_split(train_y, fraction, seed)
     probes = fit(train_x[fit_N], train_y[fit_N], l2_grid=l2_grid)
     accuracy = tuple(
-        float(np.mean(predict(lane(probes, i), train_x[held_N]) == train_y[held_N]))
+        float(np.mean(predict(select(probes, i), train_x[held_N]) == train_y[held_N]))
         for i in range(len(l2_grid))
     )
     _, l2 = max(zip(accuracy, l2_grid, strict=True))
-    final = lane(fit(train_x, train_y, l2_grid=(l2,)), 0)
+    final = select(fit(train_x, train_y, l2_grid=(l2,)), 0)
     predictions = predict(final, test_x)
     hits = predictions == test_y
     return ProbeResult(
@@ -182,7 +182,7 @@ def _choose_and_refit(
 
 
 def linear_row(result: ProbeResult, *, representation: str, layer: str, split: str = "test") -> Row:
-    """A linear or ridge probe as a result with its protocol; see `results.accuracy_row`."""
+    """Record a linear or ridge probe with its protocol; see `results.accuracy_row`."""
     held = f"held-out {100 * result.validation_fraction:g} % of train"
     protocol = {
         "name": "linear" if result.solver == "lbfgs" else "ridge",
@@ -193,7 +193,7 @@ def linear_row(result: ProbeResult, *, representation: str, layer: str, split: s
         "selection": f"{held}, stratified, seed {result.seed}, the larger of equals",
         "validation_accuracy": list(result.validation_accuracy),
         "refit": "on all of train",
-        "standardised": True,
+        "standardized": True,
         "train_size": result.train_size,
         "steps": result.steps,
         "max_steps": result.max_steps,
@@ -216,26 +216,26 @@ def few_label_probe(
     max_steps: int = 500,
     seed: int = 0,
 ) -> FewLabelResult:
-    """Test accuracy of linear probes on a few labelled examples a class, over random draws.
+    """Measure the test accuracy of linear probes on random samples of a few labels a class.
 
-    The l2 is fixed beforehand, since so few labels leave none to choose it by. Draw i depends on
+    The l2 is fixed beforehand, since so few labels leave none to choose it by. Sample i depends on
     (seed, i) only.
 
     Args:
-      train_x: [N, F] features to draw from.
+      train_x: [N, F] features to sample from.
       train_y: [N] classes, integers in [0, n_classes).
       test_x: [M, F] features.
       test_y: [M] classes.
       n_classes: C.
-      per_class: labelled examples of each class in a draw.
-      fraction: or this share of each class, rounded, at least one example; in (0, 1).
-      draws: at least 2.
+      per_class: labeled examples of each class in a sample.
+      fraction: or this fraction of each class, rounded, at least one example; in (0, 1).
+      draws: samples, at least 2.
       l2: weight of the penalty.
       max_steps: evaluations of the objective at most.
-      seed: of the draws.
+      seed: of the samples.
 
     Raises:
-      ValueError: as `fit_logistic`, or if a class has fewer examples than are asked for.
+      ValueError: as `fit_logistic`, or if a class has fewer than `per_class` examples.
 
     >>> x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     >>> y = (x[:, 0] > 0).astype(np.int32)
@@ -245,11 +245,13 @@ def few_label_probe(
     """
     check_set("train", train_x, train_y, n_classes)
     check_set("test", test_x, test_y, n_classes)
-    count_C = _labels_to_draw(train_y, n_classes, per_class, fraction, draws)
-    chosen_RN = np.stack([_draw(train_y, count_C, (seed, i)) for i in range(draws)])
-    drawn = train_x[chosen_RN], train_y[chosen_RN]
-    probes = fit_draws(*drawn, n_classes=n_classes, l2=l2, max_steps=max_steps)
-    accuracies = [float(np.mean(predict(lane(probes, i), test_x) == test_y)) for i in range(draws)]
+    count_C = _class_counts(train_y, n_classes, per_class, fraction, draws)
+    chosen_RN = np.stack([_sampled_rows(train_y, count_C, (seed, i)) for i in range(draws)])
+    sampled = train_x[chosen_RN], train_y[chosen_RN]
+    probes = fit_each(*sampled, n_classes=n_classes, l2=l2, max_steps=max_steps)
+    accuracies = [
+        float(np.mean(predict(select(probes, i), test_x) == test_y)) for i in range(draws)
+    ]
     return FewLabelResult(
         mean=float(np.mean(accuracies)),
         std=float(np.std(accuracies, ddof=1)),
@@ -268,7 +270,7 @@ def few_label_probe(
 def few_label_row(
     result: FewLabelResult, *, representation: str, layer: str, split: str = "test"
 ) -> Row:
-    """A few-label probe as a result; its interval is Student's t over draws, on one test set."""
+    """Record a few-label probe; its interval is Student's t over samples, on one test set."""
     from scipy.special import stdtrit  # Student's t by its quantile; scipy is slow to import
 
     draws = len(result.accuracies)
@@ -288,7 +290,7 @@ def few_label_row(
             "draw": "stratified, without replacement",
             "l2": result.l2,
             "selection": "fixed beforehand",
-            "standardised": True,
+            "standardized": True,
             "max_steps": result.max_steps,
             "converged": result.converged,
         },
@@ -303,23 +305,26 @@ def few_label_row(
     }
 
 
-def _labels_to_draw(
+def _class_counts(
     y_N: np.ndarray, n_classes: int, per_class: int, fraction: float | None, draws: int
 ) -> np.ndarray:
-    """How many examples of each class a draw has, [C]."""
+    """Count the examples of each class in a sample, [C]."""
     has_C = np.bincount(y_N, minlength=n_classes)
     if fraction is not None and draws >= 2 and 0 < fraction < 1:
         return np.where(has_C > 0, np.maximum(1, np.round(fraction * has_C)), 0).astype(int)
     if fraction is not None or has_C.min() < per_class or per_class < 1 or draws < 2:
-        wanted = f"{per_class} labels" if fraction is None else f"a share {fraction} of the labels"
+        wanted = (
+            f"{per_class} labels" if fraction is None else f"a fraction {fraction} of the labels"
+        )
         raise ValueError(
-            f"need draws >= 2 of at least 1 label a class, got {draws} of {wanted}; "
+            f"need draws >= 2 samples of at least 1 label a class, got {draws} of {wanted}; "
             f"the rarest class, {has_C.argmin()}, has {has_C.min()} examples"
         )
     return np.full(n_classes, per_class)
 
 
-def _draw(y_N: np.ndarray, count_C: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
+def _sampled_rows(y_N: np.ndarray, count_C: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
+    """Sample so many rows of each class without replacement, [P]."""
     rng = np.random.default_rng(seed)
     members = ((np.flatnonzero(y_N == label), count) for label, count in enumerate(count_C))
-    return np.concatenate([rng.choice(own, count, replace=False) for own, count in members])
+    return np.concatenate([rng.choice(rows, count, replace=False) for rows, count in members])

@@ -1,4 +1,4 @@
-"""Every protocol on cached features by name: what it needs of the data, its scores, its label."""
+"""Score cached features by named protocols: what each needs of the data, its scores, its label."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class Settings(NamedTuple):
     seed: int = 0
 
     def whole_grids(self) -> "Settings":
-        """The same with every member of every grid, as `experiments.evaluate` scores.
+        """Add every member of every grid, as `experiments.evaluate` scores.
 
         >>> len(Settings().whole_grids().l2_grid)
         45
@@ -52,7 +52,7 @@ class Sets(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """The labels alone: what decides, before any training, which protocols can score."""
+    """The labels, which decide before any training which protocols can score."""
 
     train: np.ndarray  # [N], of the labeled examples
     test: np.ndarray  # [M]
@@ -60,7 +60,7 @@ class Labels(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """A way to score: the results, and why a set cannot be scored so, by part of the protocol."""
+    """A way to score, and the reasons why a set cannot be scored so, by part of the protocol."""
 
     score: Callable[[Sets, Settings, Mapping[str, Any]], list[Scored]]
     problems: Callable[[Labels, Settings], dict[str, str]]
@@ -176,17 +176,17 @@ def _held_out_problem(label_N: np.ndarray, seed: int) -> str | None:
 
 
 def _few(sets: Sets, settings: Settings, record: Mapping[str, Any]) -> list[Scored]:
-    """One result for each number of labels that the rarest class has, and for each fraction."""
+    """Fit few-label probes: for each number of labels that every class has, and each fraction."""
     labels = Labels(sets.train[1], sets.test[1], sets.n_classes)
     impossible, probed = _few_problems(labels, settings), _probed(sets, settings)
-    asked: list[dict[str, Any]] = [
+    amounts: list[dict[str, Any]] = [
         {"per_class": n} for n in settings.labels_per_class if _few_name(n) not in impossible
     ]
-    asked += [{"fraction": fraction} for fraction in settings.label_fractions]
+    amounts += [{"fraction": fraction} for fraction in settings.label_fractions]
     common = {"n_classes": sets.n_classes, "draws": settings.draws, "seed": settings.seed}
     results = [
         probes.few_label_probe(*probed, *sets.test, max_steps=settings.probe_steps, **few, **common)
-        for few in asked
+        for few in amounts
     ]
     return [Scored(probes.few_label_row(result, **record), None) for result in results]
 
@@ -238,7 +238,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def label(protocol: Mapping[str, Any]) -> str:
-    """Name a protocol as it stands in tables, pictures and the names of predictions.
+    """Name a protocol for tables, pictures and files of predictions.
 
     Two runs whose protocols differ only in what was chosen on held-out data have the same label.
 
@@ -275,7 +275,7 @@ def _knn_label(protocol: Mapping[str, Any]) -> str:
 
 
 def is_quoted(protocol: Mapping[str, Any]) -> bool:
-    """Whether a table shows it: of the kNN grid what papers quote and what was chosen.
+    """Say whether a table shows it: of the kNN grid what papers quote and what was chosen.
 
     >>> is_quoted({"name": "knn", "k_requested": 5, "temperature": None, "metric": "cosine"})
     False

@@ -1,4 +1,4 @@
-"""A result with its protocol and interval, and the labels and splits that protocols share."""
+"""Record results with protocol and interval; split and check labels for all protocols."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ LabeledFeatures = tuple[np.ndarray, np.ndarray]  # features [N, F] and classes [
 
 
 class Scored(NamedTuple):
-    """A result and the predictions that it was counted from."""
+    """A result and the predictions that it was computed from."""
 
     row: Row
     predictions: np.ndarray | None  # [N], the class given to each example, where there is one

@@ -1,14 +1,14 @@
-"""Retrieval by label: does the neighbourhood of an example hold its class?
+"""Score retrieval by label: how much of an example's neighborhood is of its class.
 
 For a query whose class has R other examples among the references, ranked by similarity:
 
     P@1          the nearest is of the class
-    R-precision  share of the class among the nearest R
+    R-precision  fraction of the class among the nearest R
     MAP@R        1/R sum_{i <= R} P(i) [the i-th is of the class], P(i) the precision of the first i
     recall@k     at least one of the nearest k is of the class
 
-Musgrave, Belongie & Lim 2020 (A Metric Learning Reality Check, arXiv:2003.08505) for the first
-three; recall@k as in Oh Song et al. 2016 (arXiv:1511.06452). Queries without another example of
+Musgrave, Belongie & Lim 2020 (A Metric Learning Reality Check, arXiv 2003.08505) for the first
+three; recall@k as in Oh Song et al. 2016 (arXiv 1511.06452). Queries without another example of
 their class have no defined value: they are left out, and counted.
 """
 
@@ -41,19 +41,19 @@ def retrieve(
     recall_at: Sequence[int] = RECALL_AT,
     metric: str = "cosine",
 ) -> Retrieval:
-    """The measures of the module's head, from one tiled search for the largest R and k.
+    """Compute the measures of this module, from one tiled search for the largest R and k.
 
-    Neither the similarity matrix nor the neighbours of all queries are held at once. Of equal
+    Neither the similarity matrix nor the neighbors of all queries are held at once. Of equal
     similarities the lower reference comes first.
 
     Args:
       query: (features [N, F], labels [N] integer >= 0).
-      references: the same of the examples to look among; None: the queries, each without itself.
+      references: the same of the examples to search; None: the queries, each without itself.
       recall_at: the k of recall@k.
       metric: "cosine" or "euclidean".
 
     Raises:
-      ValueError: as `search.knn_neighbors`, labels missing, a k < 1, or no query with a value.
+      ValueError: as `neighbors.knn_neighbors`, labels missing, a k < 1, or no query with a value.
 
     >>> x, y = np.array([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]]), np.array([0, 0, 0, 1])
     >>> found = retrieve((x, y), recall_at=(1,))
@@ -87,7 +87,7 @@ def retrieve(
 def _measure(
     hit_QK: np.ndarray, relevant_Q: np.ndarray, recall_at: Sequence[int]
 ) -> dict[str, Any]:
-    """All measures of some queries, from whether each neighbour is of the class."""
+    """Compute all measures of some queries, from whether each neighbor is of the class."""
     rank_K = np.arange(1, hit_QK.shape[1] + 1)
     inside_QK = hit_QK & (rank_K[None, :] <= relevant_Q[:, None])
     precision_QK = np.cumsum(hit_QK, axis=1) / rank_K[None, :]
@@ -103,9 +103,9 @@ def _measure(
 def retrieval_rows(
     found: Retrieval, *, representation: str, layer: str, split: str = "test", seed: int = 0
 ) -> list[Row]:
-    """One result for each measure; see `results.accuracy_row`. `value` is the mean of its measure.
+    """Record a result for each measure, whose `value` is the mean; see `results.accuracy_row`.
 
-    Shares of hits have Wilson intervals, the others bootstrap ones.
+    Fractions of hits have Wilson intervals, the others bootstrap ones.
     """
     return [
         _row(found, measure, value_Q, representation, layer, split, seed)
@@ -126,7 +126,7 @@ def _row(
         "name": "retrieval",
         "measure": measure,
         "metric": found.metric,
-        "normalised": found.metric == "cosine",
+        "normalized": found.metric == "cosine",
         "ties": "lower reference index",
         "references": "the other queries" if found.leave_one_out else "train",
         "reference_size": found.references,

@@ -1,6 +1,6 @@
-"""Ridge regression on one-hot classes in closed form: every strength from one eigendecomposition.
+"""Fit ridge regression on one-hot classes in closed form, all strengths from one decomposition.
 
-The objective of one fit, on standardised features x and one-hot classes t, with the bias free:
+The objective of one fit, on standardized features x and one-hot classes t, with the bias free:
 
     1 / (2 N) sum_n ||W x_n + b - t_n||^2  +  l2 / 2 ||W||^2
 
@@ -17,16 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax._numerics import dot
-from contrastive_jax.evaluation.logistic import LinearProbe, check_set, standardise, strengths
+from contrastive_jax.evaluation.logistic import LinearProbe, check_set, standardize, strengths
 
 
 class Spectrum(NamedTuple):
-    """What all strengths need of a training set."""
+    """The quantities of a training set that all strengths need."""
 
     variance_F: jax.Array  # eigenvalues of the Gram matrix
     axes_FF: jax.Array  # its eigenvectors, in columns
     product_FC: jax.Array  # V' X'T / N
-    share_C: jax.Array  # of the examples that each class has: the bias
+    frequency_C: jax.Array  # the fraction of the examples in each class: the bias
     mean_F: jax.Array
     std_F: jax.Array
 
@@ -34,13 +34,13 @@ class Spectrum(NamedTuple):
 def fit_ridge(
     x_NF: np.ndarray, y_N: np.ndarray, *, n_classes: int, l2_grid: Sequence[float]
 ) -> LinearProbe:
-    """One ridge classifier for each l2, stacked on a leading axis; see the module's head.
+    """Fit a ridge classifier for each l2, stacked on a leading axis; see the module's docstring.
 
     Directions whose variance is below float32's rounding of the largest get no weight. The fits
-    are `logistic.LinearProbe`s: `logistic.predict` takes one `logistic.lane` of them.
+    are `logistic.LinearProbe`s: `logistic.predict` takes one of them, by `logistic.select`.
 
     Args:
-      x_NF: features, float32 or any dtype that converts to it, not yet standardised.
+      x_NF: features, float32 or any dtype that converts to it, not yet standardized.
       y_N: classes, integers in [0, n_classes).
       n_classes: C.
       l2_grid: S penalties, positive.
@@ -48,9 +48,9 @@ def fit_ridge(
     Raises:
       ValueError: for values that are not finite, labels out of range, or an l2 that is not > 0.
 
-    >>> from contrastive_jax.evaluation.logistic import lane, predict
+    >>> from contrastive_jax.evaluation.logistic import predict, select
     >>> x, y = np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
-    >>> predict(lane(fit_ridge(x, y, n_classes=2, l2_grid=(0.1, 1.0)), 1), x)
+    >>> predict(select(fit_ridge(x, y, n_classes=2, l2_grid=(0.1, 1.0)), 1), x)
     array([0, 0, 1, 1])
 
     Hoerl & Kennard 1970 (Technometrics 12).
@@ -67,7 +67,7 @@ def _fit_all(x_NF: jax.Array, y_N: jax.Array, l2_S: jax.Array, *, n_classes: int
 
 
 def _decompose(x_NF: jax.Array, hit_NC: jax.Array) -> Spectrum:
-    x_NF, mean_F, std_F = standardise(x_NF)
+    x_NF, mean_F, std_F = standardize(x_NF)
     variance_F, axes_FF = jnp.linalg.eigh(dot(x_NF.T, x_NF) / len(x_NF))
     product_FC = dot(axes_FF.T, dot(x_NF.T, hit_NC) / len(x_NF))
     return Spectrum(variance_F, axes_FF, product_FC, jnp.mean(hit_NC, axis=0), mean_F, std_F)
@@ -79,11 +79,11 @@ def _solve(spectrum: Spectrum, l2: jax.Array) -> LinearProbe:
     gain_F = jnp.where(variance_F > rounding, 1 / (jnp.maximum(variance_F, 0.0) + l2), 0.0)
     weight_FC = dot(spectrum.axes_FF, gain_F[:, None] * product_FC)
     # The objective at the optimum needs no other pass over the features.
-    spread = jnp.sum(spectrum.share_C * (1 - spectrum.share_C))
+    spread = jnp.sum(spectrum.frequency_C * (1 - spectrum.frequency_C))
     explained = jnp.sum(gain_F[:, None] * product_FC**2)
     return LinearProbe(
         weight=weight_FC,
-        bias=spectrum.share_C,
+        bias=spectrum.frequency_C,
         mean=spectrum.mean_F,
         std=spectrum.std_F,
         objective=0.5 * (spread - explained),

@@ -24,7 +24,7 @@ def adjusted_rand(a, b):
     return (both - chance) / ((in_a + in_b) / 2 - chance)
 
 
-def normalised_information(a, b):
+def normalized_information(a, b):
     def entropy(*parts):
         _, counts = np.unique(np.stack(parts), axis=1, return_counts=True)
         return -sum(c / len(a) * math.log(c / len(a)) for c in counts)
@@ -32,16 +32,16 @@ def normalised_information(a, b):
     return 2 * (entropy(a) + entropy(b) - entropy(a, b)) / (entropy(a) + entropy(b))
 
 
-@pytest.mark.parametrize("normalise", [True, False])
-def test_scores_equal_counts_by_hand(normalise):
+@pytest.mark.parametrize("normalize", [True, False])
+def test_scores_equal_counts_by_hand(normalize):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, size=60)
     x = (rng.normal(size=(3, 5))[y] + 0.8 * rng.normal(size=(60, 5))).astype(np.float32)
-    rows = x / np.linalg.norm(x, axis=1, keepdims=True) if normalise else x
+    rows = x / np.linalg.norm(x, axis=1, keepdims=True) if normalize else x
     assigned = KMeans(3, n_init=10, random_state=0).fit_predict(rows)
-    found = clustering.cluster(x, y, n_clusters=3, normalise=normalise)
+    found = clustering.cluster(x, y, n_clusters=3, normalize=normalize)
     np.testing.assert_allclose(found.ari, adjusted_rand(y, assigned), rtol=1e-9)
-    np.testing.assert_allclose(found.nmi, normalised_information(y, assigned), rtol=1e-9)
+    np.testing.assert_allclose(found.nmi, normalized_information(y, assigned), rtol=1e-9)
     assert 0.05 < found.ari < 1
     rows = clustering.cluster_rows(found, representation="blobs", layer="x")
     assert json.loads(json.dumps(rows)) == rows

@@ -1,4 +1,4 @@
-"""The gauges equal slow loops and closed forms, and stay finite where embeddings degenerate."""
+"""Diagnostics equal slow loops and closed forms, and stay finite where embeddings degenerate."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ def cross_polytope(dim: int) -> jax.Array:
     return jnp.concatenate([jnp.eye(dim), -jnp.eye(dim)])
 
 
-def slow_gauges(z_BVD: np.ndarray, temperature: float) -> dict[str, float]:
+def slow_diagnostics(z_BVD: np.ndarray, temperature: float) -> dict[str, float]:
     z = {(b, v): row for b, views in enumerate(unit(z_BVD)) for v, row in enumerate(views)}
     hits, entropy, aligned, potential = [], [], [], []
     for i, row in z.items():
@@ -55,13 +55,13 @@ def slow_gauges(z_BVD: np.ndarray, temperature: float) -> dict[str, float]:
 def test_summary_equals_the_slow_loops(z_BVD):
     z_BVD = z_BVD + 1.5 * z_BVD[:, :1]  # views that resemble one another, so accuracy is not 0
     fast = summary(z_BVD, 0.3)
-    slow = slow_gauges(z_BVD, 0.3)
+    slow = slow_diagnostics(z_BVD, 0.3)
     assert 0.1 < slow["contrastive_accuracy"] < 1.0
     for name, value in slow.items():
         np.testing.assert_allclose(fast[name], value, rtol=1e-5, err_msg=name)
 
 
-def test_summary_equals_each_gauge_alone(z_BVD):
+def test_summary_equals_each_diagnostic(z_BVD):
     fast = summary(z_BVD, 0.3)
     rows = z_BVD.reshape(-1, 5)
     alone = {
@@ -71,14 +71,16 @@ def test_summary_equals_each_gauge_alone(z_BVD):
         "embedding_std": lambda z, rows: diagnostics.embedding_std(rows),
         "effective_rank": lambda z, rows: diagnostics.effective_rank(rows, order=2),
     }
-    for name, gauge in alone.items():
-        value = jax.jit(gauge)(z_BVD, rows)
+    for name, function in alone.items():
+        value = jax.jit(function)(z_BVD, rows)
         np.testing.assert_allclose(fast[name], value, rtol=1e-5, err_msg=name)
 
 
 def test_summary_is_float32_scalars_for_bfloat16_embeddings(z_BVD):
-    gauges = summary(jnp.asarray(z_BVD, jnp.bfloat16), jnp.float32(0.3))
-    assert {(value.dtype, value.shape) for value in gauges.values()} == {(jnp.dtype("float32"), ())}
+    measured = summary(jnp.asarray(z_BVD, jnp.bfloat16), jnp.float32(0.3))
+    assert {(value.dtype, value.shape) for value in measured.values()} == {
+        (jnp.dtype("float32"), ())
+    }
 
 
 def test_uniformity_equals_the_slow_loop_when_rows_do_not_fill_a_block():
@@ -90,22 +92,22 @@ def test_uniformity_equals_the_slow_loop_when_rows_do_not_fill_a_block():
     )
 
 
-def test_a_collapsed_encoder_shows_in_every_gauge():
-    gauges = summary(jnp.tile(jnp.array([0.3, -0.4, 1.1]), (6, 2, 1)), 0.1)
-    np.testing.assert_allclose(gauges["contrastive_entropy"], math.log(11), rtol=1e-5)
-    assert gauges["contrastive_accuracy"] == 0.0
-    assert gauges["effective_rank"] == 0.0
+def test_a_collapsed_encoder_shows_in_every_diagnostic():
+    measured = summary(jnp.tile(jnp.array([0.3, -0.4, 1.1]), (6, 2, 1)), 0.1)
+    np.testing.assert_allclose(measured["contrastive_entropy"], math.log(11), rtol=1e-5)
+    assert measured["contrastive_accuracy"] == 0.0
+    assert measured["effective_rank"] == 0.0
     for name in ("alignment", "uniformity", "embedding_std"):
-        np.testing.assert_allclose(gauges[name], 0.0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(measured[name], 0.0, atol=1e-5, err_msg=name)
 
 
 def test_perfect_embeddings_have_accuracy_one_and_alignment_zero():
-    gauges = summary(jnp.repeat(cross_polytope(4)[:, None], 2, axis=1), 0.01)
-    assert gauges["contrastive_accuracy"] == 1.0
-    assert gauges["alignment"] == 0.0
-    np.testing.assert_allclose(gauges["contrastive_entropy"], 0.0, atol=1e-5)
-    np.testing.assert_allclose(gauges["embedding_std"], 0.5, rtol=1e-6)  # 1 / sqrt(4)
-    np.testing.assert_allclose(gauges["effective_rank"], 4.0, rtol=1e-5)
+    measured = summary(jnp.repeat(cross_polytope(4)[:, None], 2, axis=1), 0.01)
+    assert measured["contrastive_accuracy"] == 1.0
+    assert measured["alignment"] == 0.0
+    np.testing.assert_allclose(measured["contrastive_entropy"], 0.0, atol=1e-5)
+    np.testing.assert_allclose(measured["embedding_std"], 0.5, rtol=1e-6)  # 1 / sqrt(4)
+    np.testing.assert_allclose(measured["effective_rank"], 4.0, rtol=1e-5)
 
 
 def test_any_of_several_positives_makes_a_hit():
@@ -139,21 +141,21 @@ def test_rankme_is_the_rank_of_an_orthonormal_set_and_ignores_scale():
 
 def test_zero_vectors_are_harmless(z_BVD):
     for z in (z_BVD * 0, z_BVD * (np.arange(7) > 2)[:, None, None]):
-        gauges = summary(z, 0.3)
+        measured = summary(z, 0.3)
         rows = jnp.asarray(z.reshape(-1, 5))
         alone = [
             diagnostics.uniformity(rows),
             diagnostics.effective_rank(rows),
             diagnostics.rankme(rows),
         ]
-        assert all(np.isfinite(value) for value in [*gauges.values(), *alone])
+        assert all(np.isfinite(value) for value in [*measured.values(), *alone])
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 1, 3)])
 def test_a_batch_without_pairs_of_views_is_refused(shape):
-    for gauge in (diagnostics.contrastive_accuracy, diagnostics.alignment):
+    for function in (diagnostics.contrastive_accuracy, diagnostics.alignment):
         with pytest.raises(ValueError, match="V >= 2"):
-            gauge(jnp.zeros(shape))
+            function(jnp.zeros(shape))
 
 
 def test_values_out_of_range_are_refused(z_BVD):
@@ -171,8 +173,8 @@ def test_values_out_of_range_are_refused(z_BVD):
 
 def test_the_spectrum_equals_singular_values_and_vanishes_with_the_spread():
     z = np.random.default_rng(1).normal(size=(50, 6)) * np.arange(1, 7) + 1
-    centred = unit(z) - unit(z).mean(axis=0)
-    variance = np.linalg.svd(centred, compute_uv=False) ** 2
+    centered = unit(z) - unit(z).mean(axis=0)
+    variance = np.linalg.svd(centered, compute_uv=False) ** 2
     spectrum = np.asarray(diagnostics.dimension_spectrum(z.astype(np.float32)))
     np.testing.assert_allclose(spectrum, variance / variance.sum(), rtol=1e-4)
     np.testing.assert_array_equal(diagnostics.dimension_spectrum(jnp.ones((5, 3))), np.zeros(3))

@@ -1,4 +1,4 @@
-"""Fuzzing: miners choose what they may; neighbours, probes, gauges are finite, else ValueError."""
+"""Fuzzing: miners choose what they may; neighbors, probes, diagnostics are finite, else ValueError."""
 
 import functools
 
@@ -107,7 +107,7 @@ def test_negatives_of_a_corpus_are_others_and_once_each(examples):
 
 
 @of_each
-def gauges(z_BVD, temperature):
+def diagnosed(z_BVD, temperature):
     z_ND = z_BVD.reshape(-1, D)
     alone = {
         "rankme": diagnostics.rankme(z_ND),
@@ -119,18 +119,18 @@ def gauges(z_BVD, temperature):
     return diagnostics.summary(z_BVD, temperature) | alone
 
 
-def check_gauges(recipes):
+def check_diagnosed(recipes):
     def build(recipe):
         return sampled.rows(recipe, N, D).reshape(N // 2, 2, D), sampled.temperature(recipe)
 
-    for name, values in jax.device_get(gauges(*stack(build, recipes))).items():
-        lanes = np.flatnonzero(~np.isfinite(values.reshape(len(recipes), -1)).all(axis=1))
-        assert len(lanes) == 0, f"{name} is not finite for {recipes[lanes[0]]}"
+    for name, values in jax.device_get(diagnosed(*stack(build, recipes))).items():
+        bad = np.flatnonzero(~np.isfinite(values.reshape(len(recipes), -1)).all(axis=1))
+        assert len(bad) == 0, f"{name} is not finite for {recipes[bad[0]]}"
 
 
 @pytest.mark.slow
-def test_gauges_are_finite_numbers():
-    sampled.each_of(sampled.recipes, check_gauges, sampled.EXAMPLES)
+def test_diagnosed_are_finite_numbers():
+    sampled.each_of(sampled.recipes, check_diagnosed, sampled.EXAMPLES)
 
 
 def unit(x):
@@ -139,7 +139,7 @@ def unit(x):
     return x / np.where(norm > 0, norm, 1.0)
 
 
-def check_neighbours(draw):
+def check_neighbors(draw):
     recipe = draw(sampled.recipes)
     x = sampled.rows(recipe, Q + M, D)
     x[np.abs(x).max(axis=1) < 1e-28] = 0.0  # where a direction begins to be none
@@ -156,8 +156,8 @@ def check_neighbours(draw):
 
 
 @examples(40, 2000)
-def test_neighbours_are_finite_distinct_and_in_order_at_any_scale(examples):
-    sampled.each(check_neighbours, examples)
+def test_neighbors_are_finite_distinct_and_in_order_at_any_scale(examples):
+    sampled.each(check_neighbors, examples)
 
 
 def check_probes(draw):
@@ -166,7 +166,7 @@ def check_probes(draw):
     x = sampled.rows(recipe, len(y), D)
     fitted = {
         "logistic": logistic.fit_logistic(x, y, n_classes=CLASSES, l2=l2, max_steps=60),
-        "ridge": logistic.lane(ridge.fit_ridge(x, y, n_classes=CLASSES, l2_grid=(l2,)), 0),
+        "ridge": logistic.select(ridge.fit_ridge(x, y, n_classes=CLASSES, l2_grid=(l2,)), 0),
     }
     for name, found in fitted.items():
         numbers = (found.weight, found.bias, found.mean, found.std, found.objective)
@@ -245,7 +245,7 @@ BAD_INPUT = {
     "an empty bank": lambda: neighbors.knn_neighbors(x[:0], x, k=1),
     "a query of NaN": lambda: neighbors.knn_neighbors(x, x * np.nan, k=1),
     "beyond float32": lambda: neighbors.knn_neighbors(x, x * np.float64(1e300), k=1),
-    "no neighbours": lambda: neighbors.knn_neighbors(x, x, k=0),
+    "no neighbors": lambda: neighbors.knn_neighbors(x, x, k=0),
     "unknown metric": lambda: neighbors.knn_neighbors(x, x, k=1, metric="dot"),
     "float classes": lambda: fit(x, y.astype(np.float32)),
     "a class below zero": lambda: fit(x, y - 1),

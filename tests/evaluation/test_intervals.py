@@ -56,7 +56,7 @@ def test_a_paired_interval_is_narrower_than_two_unpaired_ones():
     assert test.mcnemar is not None
     assert test.mcnemar.p_value < 0.05
     alone = intervals.bootstrap(first), intervals.bootstrap(second)
-    assert alone[1].low < alone[0].high  # unpaired, the two could not be told apart
+    assert alone[1].low < alone[0].high  # unpaired, the two do not differ significantly
     assert intervals.paired(first, first).difference == 0.0
     assert intervals.paired(first * 0.5, second * 0.5).mcnemar is None
 

@@ -1,4 +1,4 @@
-"""Features come out whole and in order; neighbours and votes equal slow NumPy loops, with ties."""
+"""Features come out whole and in order; neighbors and votes equal slow NumPy loops, with ties."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ def unit(x):
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30)
 
 
-def slow_neighbours(similarity, k):
+def slow_neighbors(similarity, k):
     """Sorts every row by (similarity descending, index ascending)."""
     index = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(similarity, index, axis=1), index
@@ -44,8 +44,8 @@ def slow_vote(similarity, labels, protocol):
 def blobs():
     rng = np.random.default_rng(0)
     label = rng.integers(0, 5, size=330)
-    centre = rng.normal(size=(5, 8))
-    return (centre[label] + 1.3 * rng.normal(size=(330, 8))).astype(np.float32), label
+    center = rng.normal(size=(5, 8))
+    return (center[label] + 1.3 * rng.normal(size=(330, 8))).astype(np.float32), label
 
 
 def embed(params, model_state, batch):
@@ -105,7 +105,7 @@ def test_extract_refuses_an_empty_set(encoder):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("leave_one_out", [False, True])
-def test_neighbours_equal_a_full_sort(blobs, metric, leave_one_out, monkeypatch):
+def test_neighbors_equal_a_full_sort(blobs, metric, leave_one_out, monkeypatch):
     monkeypatch.setattr(
         neighbors, "_QUERY_ROWS", 64
     )  # neither tiles nor query blocks come out even
@@ -116,7 +116,7 @@ def test_neighbours_equal_a_full_sort(blobs, metric, leave_one_out, monkeypatch)
             bank, query, k=20, metric=metric, leave_one_out=leave_one_out, block_size=48
         )
     every = slow_similarity(bank, query, metric, leave_one_out)
-    best = slow_neighbours(every, 20)[0]
+    best = slow_neighbors(every, 20)[0]
     np.testing.assert_allclose(found, best, rtol=1e-4, atol=1e-5)
     # By similarity, as float32 may swap two that differ in the eighth digit.
     np.testing.assert_allclose(np.take_along_axis(every, index, axis=1), best, rtol=1e-5, atol=1e-6)
@@ -131,7 +131,7 @@ def test_equal_similarities_go_to_the_lower_index_across_tiles(block_size, leave
     bank[5] = 0.0
     query = bank if leave_one_out else np.eye(4, dtype=np.float32)
     found = knn_neighbors(bank, query, k=7, leave_one_out=leave_one_out, block_size=block_size)
-    expected = slow_neighbours(slow_similarity(bank, query, leave_one_out=leave_one_out), 7)
+    expected = slow_neighbors(slow_similarity(bank, query, leave_one_out=leave_one_out), 7)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
 
@@ -146,13 +146,13 @@ def test_cosine_ignores_lengths_and_a_uint8_bank_needs_no_conversion(blobs):
     pixels = images(20).reshape(20, -1)
     np.testing.assert_array_equal(
         knn_neighbors(pixels, pixels[:4], k=5)[1],
-        slow_neighbours(slow_similarity(pixels, pixels[:4]), 5)[1],
+        slow_neighbors(slow_similarity(pixels, pixels[:4]), 5)[1],
     )
 
 
 @pytest.mark.parametrize("protocol", [KnnProtocol(1), *KNN_PROTOCOLS, KnnProtocol(20, 1e-4)])
 def test_votes_equal_a_slow_count(blobs, protocol):
-    similarity, index = slow_neighbours(slow_similarity(blobs[0][:250], blobs[0][250:]), 200)
+    similarity, index = slow_neighbors(slow_similarity(blobs[0][:250], blobs[0][250:]), 200)
     labels = blobs[1][index]
     shifted = similarity - similarity[:, :1]  # so that the slow loop survives a tiny temperature
     slow = [slow_vote(s, label, protocol) for s, label in zip(shifted, labels, strict=True)]
@@ -180,7 +180,7 @@ def test_three_protocols_come_from_one_search(blobs, monkeypatch):
         (200, 0.1),
     ]
     for row, protocol in zip(rows, KNN_PROTOCOLS, strict=True):
-        similarity, index = slow_neighbours(slow_similarity(bank[0], query[0]), protocol.k)
+        similarity, index = slow_neighbors(slow_similarity(bank[0], query[0]), protocol.k)
         pairs = zip(similarity, bank[1][index], strict=True)
         slow = np.mean(
             [slow_vote(*pair, protocol) == y for pair, y in zip(pairs, query[1], strict=True)]
@@ -198,7 +198,7 @@ def test_duplicates_go_to_the_lower_index_under_both_metrics_of_one_pass(block_s
     parts = neighbors.blocks(bank, bank, 6, leave_one_out=True, block_size=block_size)
     _, index = neighbors.join(parts)["euclidean"]
     every = slow_similarity(bank, bank, "euclidean", leave_one_out=True)
-    np.testing.assert_array_equal(index, slow_neighbours(every, 6)[1])
+    np.testing.assert_array_equal(index, slow_neighbors(every, 6)[1])
     assert index[0].tolist()[:3] == [3, 7, 10]  # its duplicates, itself passed over
 
 
@@ -275,7 +275,7 @@ def test_what_cannot_be_searched_is_refused(blobs):
         "manhattan": lambda: knn_neighbors(x, x, k=1, metric="manhattan"),
         "k >= 1": lambda: knn_neighbors(x, x, k=0),
         "bank itself": lambda: knn_neighbors(x, x[:3], k=1, leave_one_out=True),
-        "unlabelled": lambda: knn.knn_rows((x, y - 1), (x, y), representation="", layer=""),
+        "unlabeled": lambda: knn.knn_rows((x, y - 1), (x, y), representation="", layer=""),
         "integer label": lambda: knn.knn_rows((x, y), (x, y[:9]), representation="", layer=""),
     }.items():
         with pytest.raises(ValueError, match=match):

@@ -1,4 +1,4 @@
-"""Probes reach scikit-learn's optimum, and nothing about the test set reaches the probe."""
+"""Probes reach scikit-learn's optimum, and nothing about the test set influences the probe."""
 
 import json
 import warnings
@@ -71,29 +71,29 @@ def test_the_penalty_spares_the_bias(digits):
     np.testing.assert_allclose(p.mean(axis=0), np.bincount(rare, minlength=10) / 600, atol=1e-3)
 
 
-def test_fitting_strengths_together_is_fitting_each_alone(digits, result):
+def test_fitting_strengths_jointly_is_fitting_each_alone(digits, result):
     x, y = digits[:2]
     alone = logistic.fit_logistic(x, y, n_classes=10, l2=result.l2)
     np.testing.assert_array_equal(logistic.predict(alone, digits[2]), result.predictions)
-    together = logistic.fit_grid(x, y, 10, GRID, 500)
+    jointly = logistic.fit_grid(x, y, 10, GRID, 500)
     for i, l2 in enumerate(GRID):
         one = logistic.fit_logistic(x, y, n_classes=10, l2=l2)
-        np.testing.assert_allclose(together.objective[i], one.objective, rtol=1e-4)
+        np.testing.assert_allclose(jointly.objective[i], one.objective, rtol=1e-4)
 
 
 def test_a_path_in_any_order_and_in_any_tiles_reaches_the_same_optima(digits, monkeypatch):
     x, y = digits[:2]
     grid = tuple(np.logspace(-3, 2, 11)[[4, 0, 9, 2, 10, 1, 3, 8, 5, 7, 6]])
-    path = logistic.fit_grid(x, y, 10, grid, 500)  # two groups of lanes, the second not full
+    path = logistic.fit_grid(x, y, 10, grid, 500)  # two groups of fits, the second not full
     assert path.converged.all()
     monkeypatch.setattr(logistic, "_TILE_ROWS", 256)  # 600 rows do not fill the last tile
-    monkeypatch.setattr(logistic, "_LANES", 1)
+    monkeypatch.setattr(logistic, "_FITS_PER_PASS", 1)
     one = logistic.fit_grid(x[:, ::-1], y, 10, grid[2:5], 500)
     np.testing.assert_allclose(one.objective, path.objective[2:5], rtol=1e-4)
     np.testing.assert_allclose(one.weight[:, ::-1], path.weight[2:5], atol=2e-3)
     for i, l2 in enumerate(grid):
         np.testing.assert_allclose(
-            path.objective[i], objective(logistic.lane(path, i), x, y, l2), rtol=1e-4
+            path.objective[i], objective(logistic.select(path, i), x, y, l2), rtol=1e-4
         )
 
 
@@ -122,7 +122,7 @@ def test_constant_features_get_no_weight_and_scale_and_shift_change_nothing(digi
     np.testing.assert_allclose(fitted.objective, moved.objective, rtol=1e-4)
 
 
-def test_the_test_set_has_no_part_in_the_choice(digits, result):
+def test_the_test_set_does_not_influence_the_choice(digits, result):
     x, y, test_x, test_y = digits
     shuffled = np.random.default_rng(1).permutation(test_y)
     other = probes.linear_probe(x, y, test_x[::-1], shuffled, n_classes=10, l2_grid=GRID)
@@ -166,10 +166,10 @@ def test_a_fit_that_runs_out_of_steps_says_so(digits):
     assert fitted.steps == 3
 
 
-def test_few_label_draws_equal_separate_fits_on_ten_labels_a_class(digits, few):
+def test_few_label_probes_equal_separate_fits_on_ten_labels_a_class(digits, few):
     x, y, test_x, test_y = digits
     for i, accuracy in enumerate(few.accuracies):
-        chosen = probes._draw(y, np.full(10, 10), (0, i))
+        chosen = probes._sampled_rows(y, np.full(10, 10), (0, i))
         assert len(set(chosen)) == 100
         np.testing.assert_array_equal(np.bincount(y[chosen]), 10)
         scaler, model = sklearn_fit(x[chosen], y[chosen], few.l2)
@@ -182,16 +182,16 @@ def test_few_label_draws_equal_separate_fits_on_ten_labels_a_class(digits, few):
 
 def test_a_fraction_of_the_labels_is_stratified_and_has_every_class(digits):
     x, y, test_x, test_y = digits
-    assert set(probes._labels_to_draw(y, 10, 10, 0.001, 2)) == {1}
+    assert set(probes._class_counts(y, 10, 10, 0.001, 2)) == {1}
     fraction, settings = 0.1, {"n_classes": 10, "draws": 2, "max_steps": 50}
-    share = probes.few_label_probe(*digits, fraction=fraction, **settings)
+    tenth = probes.few_label_probe(*digits, fraction=fraction, **settings)
     counts = np.maximum(1, np.round(fraction * np.bincount(y))).astype(int)
-    assert share.train_size == counts.sum()
-    chosen = probes._draw(y, counts, (0, 1))
+    assert tenth.train_size == counts.sum()
+    chosen = probes._sampled_rows(y, counts, (0, 1))
     np.testing.assert_array_equal(np.bincount(y[chosen]), counts)
-    scaler, model = sklearn_fit(x[chosen], y[chosen], share.l2)
-    assert abs(model.score(scaler.transform(test_x), test_y) - share.accuracies[1]) <= 2e-3
-    protocol = probes.few_label_row(share, representation="pixels", layer="raw")["protocol"]
+    scaler, model = sklearn_fit(x[chosen], y[chosen], tenth.l2)
+    assert abs(model.score(scaler.transform(test_x), test_y) - tenth.accuracies[1]) <= 2e-3
+    protocol = probes.few_label_row(tenth, representation="pixels", layer="raw")["protocol"]
     assert (protocol["fraction"], protocol["labels_per_class"]) == (fraction, None)
 
 
@@ -217,14 +217,16 @@ def test_what_cannot_be_fitted_is_refused(digits):
         warnings.simplefilter("error")
         for match, call in {
             "row 8": lambda: logistic.fit_logistic(holes, y, n_classes=10, l2=1.0),
-            "unlabelled": lambda: logistic.fit_logistic(x, y - 1, n_classes=10, l2=1.0),
+            "unlabeled": lambda: logistic.fit_logistic(x, y - 1, n_classes=10, l2=1.0),
             "label 9": lambda: logistic.fit_logistic(x, y, n_classes=9, l2=1.0),
             "positive": lambda: logistic.fit_logistic(x, y, n_classes=10, l2=0.0),
             "test: 1 rows": lambda: probes.linear_probe(x, y, holes, y, n_classes=10),
             "holds out 0": lambda: probes.linear_probe(
                 x[:9], y[:9], x, y, n_classes=10, validation_fraction=0.01
             ),
-            "a share 1.5": lambda: probes.few_label_probe(x, y, x, y, n_classes=10, fraction=1.5),
+            "a fraction 1.5": lambda: probes.few_label_probe(
+                x, y, x, y, n_classes=10, fraction=1.5
+            ),
             "rarest class": lambda: probes.few_label_probe(x, y, x, y, n_classes=10, per_class=99),
         }.items():
             with pytest.raises(ValueError, match=match):

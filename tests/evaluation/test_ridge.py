@@ -30,7 +30,7 @@ def fits(blobs):
 @pytest.mark.parametrize("i", range(len(GRID)))
 def test_every_strength_reaches_the_optimum_that_sklearn_finds(blobs, fits, i):
     x, y = blobs
-    fitted = logistic.lane(fits, i)
+    fitted = logistic.select(fits, i)
     scaled = StandardScaler().fit_transform(x.astype(np.float64))
     model = Ridge(alpha=GRID[i] * len(y)).fit(scaled, np.eye(4)[y])
     np.testing.assert_allclose(fitted.weight.T, model.coef_, atol=2e-5)
@@ -57,7 +57,7 @@ def test_the_probe_chooses_on_held_out_examples_and_names_its_solver(blobs):
     fit, held = probes.stratified_split(halves[1], 0.1, 0)
     fitted = ridge.fit_ridge(x[fit], y[fit], n_classes=4, l2_grid=GRID)
     slow = [
-        np.mean(logistic.predict(logistic.lane(fitted, i), x[held]) == y[held]) for i in range(4)
+        np.mean(logistic.predict(logistic.select(fitted, i), x[held]) == y[held]) for i in range(4)
     ]
     assert result.validation_accuracy == tuple(slow)
     protocol = probes.linear_row(result, representation="blobs", layer="x")["protocol"]

@@ -93,9 +93,9 @@ def score(
     >>> rng = np.random.default_rng(0)
     >>> both = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 2
     >>> sets = Sets(both, both, 2)
-    >>> scored = score(["linear"], sets, Settings(), representation="noise", layer="x")
+    >>> scored = score(["ridge"], sets, Settings(), representation="noise", layer="x")
     >>> [label(row["protocol"]) for row, predictions in scored]
-    ['linear, L-BFGS']
+    ['ridge']
     """
     labels = Labels(sets.train[1], sets.test[1], sets.n_classes)
     for name in names:

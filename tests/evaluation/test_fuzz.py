@@ -1,4 +1,4 @@
-"""Fuzzing: miners choose what they may; neighbors, probes, diagnostics are finite, else ValueError."""
+"""Fuzzing: miners choose what they may; all that measures is finite, else ValueError."""
 
 import functools
 
@@ -119,7 +119,7 @@ def diagnosed(z_BVD, temperature):
     return diagnostics.summary(z_BVD, temperature) | alone
 
 
-def check_diagnosed(recipes):
+def check_diagnostics(recipes):
     def build(recipe):
         return sampled.rows(recipe, N, D).reshape(N // 2, 2, D), sampled.temperature(recipe)
 
@@ -129,8 +129,8 @@ def check_diagnosed(recipes):
 
 
 @pytest.mark.slow
-def test_diagnosed_are_finite_numbers():
-    sampled.each_of(sampled.recipes, check_diagnosed, sampled.EXAMPLES)
+def test_diagnostics_are_finite_numbers():
+    sampled.each_of(sampled.recipes, check_diagnostics, sampled.EXAMPLES)
 
 
 def unit(x):

@@ -34,6 +34,13 @@ def test_equal_seeds_give_equal_intervals_however_many_fit_at_once(values, monke
     assert intervals.bootstrap(values, resamples=50, seed=4) != whole
 
 
+@pytest.mark.parametrize(("hits", "n"), [(0, 7), (7, 7), (913, 1000), (1, 2)])
+def test_wilson_bounds_are_where_the_score_test_turns(hits, n):
+    for bound in intervals.wilson_interval(hits, n):
+        error = abs(hits / n - bound) - 1.959963984540054 * np.sqrt(bound * (1 - bound) / n)
+        assert min(bound, 1 - bound) < 1e-12 or abs(error) < 1e-9
+
+
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (3, 3), (1, 8), (20, 5)])
 def test_mcnemar_sums_the_binomial_by_hand(only_first, only_second):
     n = only_first + only_second

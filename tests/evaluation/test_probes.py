@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from contrastive_jax.evaluation import logistic, probes
+from contrastive_jax.evaluation import logistic, probes, results
 
 GRID = (1e-4, 1e-2, 1.0)
 
@@ -144,11 +144,11 @@ def test_equal_validation_accuracies_go_to_the_larger_penalty(digits):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_split_is_stratified_seeded_and_spares_single_examples(seed):
     y = np.array([0] * 40 + [1] * 20 + [2])
-    fit, held = probes.stratified_split(y, 0.1, seed)
+    fit, held = results.stratified_split(y, 0.1, seed)
     assert sorted([*fit, *held]) == list(range(61))
     np.testing.assert_array_equal(np.bincount(y[held], minlength=3), [4, 2, 0])
-    np.testing.assert_array_equal(held, probes.stratified_split(y, 0.1, seed)[1])
-    assert set(held) != set(probes.stratified_split(y, 0.1, seed + 1)[1])
+    np.testing.assert_array_equal(held, results.stratified_split(y, 0.1, seed)[1])
+    assert set(held) != set(results.stratified_split(y, 0.1, seed + 1)[1])
 
 
 def test_an_absent_class_is_never_predicted_and_one_class_always(digits):
@@ -200,7 +200,7 @@ def test_rows_hold_their_whole_protocol_as_json(digits, result, few):
     scarce = probes.few_label_row(few, representation="pixels", layer="raw")
     for row in (linear, scarce):
         assert json.loads(json.dumps(row)) == row
-        assert row["ci95"][0] < row["accuracy"] < row["ci95"][1]
+        assert row["ci95"][0] < row["value"] < row["ci95"][1]
         assert row["n"] == len(digits[3])
     assert linear["protocol"]["selection"] == (
         "held-out 10 % of train, stratified, seed 0, the larger of equals"

@@ -77,7 +77,7 @@ def test_rows_name_measure_and_protocol(points):
     assert [row["protocol"]["measure"] for row in rows[:3]] == ["P@1", "R-precision", "MAP@R"]
     for row in rows:
         assert json.loads(json.dumps(row)) == row
-        assert row["ci95"][0] <= row["accuracy"] <= row["ci95"][1]
+        assert row["ci95"][0] <= row["value"] <= row["ci95"][1]
         assert row["protocol"]["metric"] == "euclidean"
         assert (row["n"], row["protocol"]["queries_left_out"]) == (39, 1)
     assert rows[0]["ci95_method"] == "wilson"

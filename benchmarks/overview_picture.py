@@ -46,7 +46,7 @@ def draw(exported: export.Exported, path: Path) -> None:
 
 
 def show_images(figure: Any, image_BHWC: np.ndarray, view_BVHWC: np.ndarray) -> None:
-    """A row of images and a row for each of their views."""
+    """Show a row of images and a row for each of their views."""
     rows = ("image", image_BHWC), ("view 1", view_BVHWC[:, 0]), ("view 2", view_BVHWC[:, 1])
     for i, (name, pictures) in enumerate(rows):
         bottom = 0.63 - 0.295 * i
@@ -64,7 +64,7 @@ def title(figure: Any, x: float, text: str) -> None:
 
 
 def tsne(features_NF: np.ndarray) -> np.ndarray:
-    """A map in two dimensions that keeps near what has a small cosine distance."""
+    """Map features to two dimensions by t-SNE on their cosine distances."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contrastive_jax.evaluation import clustering, knn, probes, retrieval
+from contrastive_jax.evaluation import clustering, few_labels, knn, probes, retrieval
 from contrastive_jax.evaluation.knn import KnnProtocol
 from contrastive_jax.evaluation.results import LabeledFeatures, Scored, stratified_split
 
@@ -185,10 +185,12 @@ def _few(sets: Sets, settings: Settings, record: Mapping[str, Any]) -> list[Scor
     amounts += [{"fraction": fraction} for fraction in settings.label_fractions]
     common = {"n_classes": sets.n_classes, "draws": settings.draws, "seed": settings.seed}
     results = [
-        probes.few_label_probe(*probed, *sets.test, max_steps=settings.probe_steps, **few, **common)
+        few_labels.few_label_probe(
+            *probed, *sets.test, max_steps=settings.probe_steps, **few, **common
+        )
         for few in amounts
     ]
-    return [Scored(probes.few_label_row(result, **record), None) for result in results]
+    return [Scored(few_labels.few_label_row(result, **record), None) for result in results]
 
 
 def _few_problems(labels: Labels, settings: Settings) -> dict[str, str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from contrastive_jax import mining
 from contrastive_jax.evaluation import (
     diagnostics,
+    few_labels,
     intervals,
     logistic,
     neighbors,
@@ -188,7 +189,7 @@ def check_protocols(draw):
     linear = probes.linear_probe(
         x, y, x, y, l2_grid=(1e-3, 1.0), validation_fraction=0.25, **settings
     )
-    few = probes.few_label_probe(x, y, x, y, per_class=2, draws=2, **settings)
+    few = few_labels.few_label_probe(x, y, x, y, per_class=2, draws=2, **settings)
     assert 0 <= linear.accuracy <= 1
     assert 0 <= few.mean <= 1
     assert few.std >= 0

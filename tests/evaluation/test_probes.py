@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from contrastive_jax.evaluation import logistic, probes, results
+from contrastive_jax.evaluation import few_labels, logistic, probes, results
 
 GRID = (1e-4, 1e-2, 1.0)
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
@@ -31,7 +31,7 @@ def result(digits):
 
 @pytest.fixture(scope="module")
 def few(digits):
-    return probes.few_label_probe(*digits, n_classes=10, per_class=10, draws=3)
+    return few_labels.few_label_probe(*digits, n_classes=10, per_class=10, draws=3)
 
 
 def objective(fitted, x, y, l2):
@@ -170,7 +170,7 @@ def test_a_fit_that_runs_out_of_steps_says_so(digits):
 def test_few_label_probes_equal_separate_fits_on_ten_labels_a_class(digits, few):
     x, y, test_x, test_y = digits
     for i, accuracy in enumerate(few.accuracies):
-        chosen = probes._sampled_rows(y, np.full(10, 10), (0, i))
+        chosen = few_labels._sampled_rows(y, np.full(10, 10), (0, i))
         assert len(set(chosen)) == 100
         np.testing.assert_array_equal(np.bincount(y[chosen]), 10)
         scaler, model = sklearn_fit(x[chosen], y[chosen], few.l2)
@@ -183,22 +183,22 @@ def test_few_label_probes_equal_separate_fits_on_ten_labels_a_class(digits, few)
 
 def test_a_fraction_of_the_labels_is_stratified_and_has_every_class(digits):
     x, y, test_x, test_y = digits
-    assert set(probes._class_counts(y, 10, 10, 0.001, 2)) == {1}
+    assert set(few_labels._class_counts(y, 10, 10, 0.001, 2)) == {1}
     fraction, settings = 0.1, {"n_classes": 10, "draws": 2, "max_steps": 50}
-    tenth = probes.few_label_probe(*digits, fraction=fraction, **settings)
+    tenth = few_labels.few_label_probe(*digits, fraction=fraction, **settings)
     counts = np.maximum(1, np.round(fraction * np.bincount(y))).astype(int)
     assert tenth.train_size == counts.sum()
-    chosen = probes._sampled_rows(y, counts, (0, 1))
+    chosen = few_labels._sampled_rows(y, counts, (0, 1))
     np.testing.assert_array_equal(np.bincount(y[chosen]), counts)
     scaler, model = sklearn_fit(x[chosen], y[chosen], tenth.l2)
     assert abs(model.score(scaler.transform(test_x), test_y) - tenth.accuracies[1]) <= 2e-3
-    protocol = probes.few_label_row(tenth, representation="pixels", layer="raw")["protocol"]
+    protocol = few_labels.few_label_row(tenth, representation="pixels", layer="raw")["protocol"]
     assert (protocol["fraction"], protocol["labels_per_class"]) == (fraction, None)
 
 
 def test_rows_hold_their_whole_protocol_as_json(digits, result, few):
     linear = probes.linear_row(result, representation="pixels", layer="raw")
-    scarce = probes.few_label_row(few, representation="pixels", layer="raw")
+    scarce = few_labels.few_label_row(few, representation="pixels", layer="raw")
     for row in (linear, scarce):
         assert json.loads(json.dumps(row)) == row
         assert row["ci95"][0] < row["value"] < row["ci95"][1]
@@ -225,10 +225,12 @@ def test_what_cannot_be_fitted_is_refused(digits):
             "holds out 0": lambda: probes.linear_probe(
                 x[:9], y[:9], x, y, n_classes=10, validation_fraction=0.01
             ),
-            "a fraction 1.5": lambda: probes.few_label_probe(
+            "a fraction 1.5": lambda: few_labels.few_label_probe(
                 x, y, x, y, n_classes=10, fraction=1.5
             ),
-            "rarest class": lambda: probes.few_label_probe(x, y, x, y, n_classes=10, per_class=99),
+            "rarest class": lambda: few_labels.few_label_probe(
+                x, y, x, y, n_classes=10, per_class=99
+            ),
         }.items():
             with pytest.raises(ValueError, match=match):
                 call()

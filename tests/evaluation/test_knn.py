@@ -73,7 +73,7 @@ def test_neighbors_equal_a_full_sort(blobs, metric, leave_one_out, monkeypatch):
     assert all(len(set(row)) == 20 for row in index.tolist())
 
 
-@pytest.mark.parametrize("block_size", [2, 3, 4, 100])
+@pytest.mark.parametrize("block_size", [3, 100])  # tiles that do not come out even, and one
 @pytest.mark.parametrize("leave_one_out", [False, True])
 def test_equal_similarities_go_to_the_lower_index_across_tiles(block_size, leave_one_out):
     rng = np.random.default_rng(3)
@@ -141,7 +141,7 @@ def test_three_protocols_come_from_one_search(blobs, monkeypatch):
     assert json.loads(json.dumps(rows)) == rows
 
 
-@pytest.mark.parametrize("block_size", [2, 4, 100])
+@pytest.mark.parametrize("block_size", [4, 100])
 def test_duplicates_go_to_the_lower_index_under_both_metrics_of_one_pass(block_size):
     bank = np.random.default_rng(3).integers(-3, 4, size=(5, 4)).astype(np.float32)
     bank = bank[[0, 1, 2, 0, 3, 1, 4, 0, 2, 4, 0]]  # small integers: distances are exact

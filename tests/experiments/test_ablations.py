@@ -127,7 +127,7 @@ def test_a_bad_grid_is_refused_before_anything_runs(changes, says, page, run, pr
     assert says in err
     assert len(err.strip().splitlines()) <= 3
     assert pretend == []
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    assert {path.name for path in tmp_path.glob("out/*")} <= {".lock"}
 
 
 def test_only_that_means_no_cell_is_refused(page, run, pretend, tmp_path):

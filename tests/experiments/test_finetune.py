@@ -116,7 +116,7 @@ def test_one_pass_of_the_encoder_serves_all_rates_and_leaves_it_frozen(run, stat
 
     def counting(params, model_state, batch):
         passes.append(batch["image"].shape)
-        return run.objective.embed(params, model_state, batch)
+        return run.objective.embed["image"](params, model_state, batch)
 
     train_heads(run, state, RATES, counting)
     training = [shape for shape in passes if shape[0] == 32]
@@ -188,7 +188,7 @@ def test_cross_entropy_equals_the_formula_and_skips_the_unlabelled(run, state):
     batch = {"image": image, "label": label, "index": np.arange(8)}
     key = jax.random.key(1)
     value_and_grad = jax.jit(jax.value_and_grad(run.objective.loss, has_aux=True))
-    (loss, out), gradient = value_and_grad(params, state.model_state, batch, key)
+    (loss, out), gradient = value_and_grad(params, state.model_state, batch, key, 0)
     x = make_views(key, image, batch["index"])[:, 0]
     variables = {"params": params["encoder"], "batch_stats": state.model_state["encoder"]}
     h, updated = Encoder().apply(variables, x, train=True, mutable=["batch_stats"])
@@ -202,7 +202,7 @@ def test_cross_entropy_equals_the_formula_and_skips_the_unlabelled(run, state):
         out.model_state["encoder"]["BatchNorm_0"]["mean"],
         updated["batch_stats"]["BatchNorm_0"]["mean"],
     )
-    embedded = run.objective.embed(params, state.model_state, batch)
+    embedded = run.objective.embed["image"](params, state.model_state, batch)
     np.testing.assert_allclose(
         embedded["embedding"], embedded["features"].sum(axis=1)[:, None] * jnp.arange(3.0)[None],
         rtol=1e-5,

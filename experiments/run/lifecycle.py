@@ -91,6 +91,7 @@ def _build(experiment: Experiment, command: Command) -> tuple[Run, dict[str, Any
     assert command.config is not None
     with multihost.agreed() as shared, command_line.bad_values():
         build.check_batch(command.config.data.batch_size, build.make_mesh())
+        writers.settings(**as_kwargs(command.config, "log"))
         run = build.build(experiment, command.config)
         identity = data.identity(run.dataset)
         shared["data"] = identity["sha256"]

@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
 
 def row(*numbers: int, broken: str) -> Callable[[Test], Test]:
-    """Mark a test as a proof of these rows, which fails when the house is `broken` this way.
+    """Mark a test as a proof of these rows, which fails when the code is `broken` this way.
 
     >>> @row(5, broken="a second signal leaves with 1")
     ... def test_that_it_leaves(): ...
@@ -197,7 +197,7 @@ ROWS = {
         "metrics.jsonl is complete",
     ),
     31: Row(
-        "an error in the run's own code right after a save began",
+        "an error in the code of the run right after a save began",
         "1, with its traceback",
         "the error, not hidden by closing",
         f"the save is completed; {RESUMES}",

@@ -1,4 +1,4 @@
-"""The house broken on purpose, one way for each row: its tests have to fail then.
+"""Break the code on purpose, one way for each row: its tests have to fail then.
 
 python -m pytest tests/faults --sabotaged
 """
@@ -20,13 +20,13 @@ from contrastive_jax.data import digits_and_npz, records, tfds
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import jsonl, tensorboard, workdir
 from contrastive_jax.training import checkpoint, checksums, loop, manifest, orbax_store
-from experiments.run import lifecycle, multihost, resume, signals
+from experiments.run import build, failures, multihost, resume, signals
 
 _undo: list[Callable[[], None]] = []
 
 
 def apply(name: str) -> None:
-    """Break the house in this process; the empty name does nothing."""
+    """Break the code in this process; the empty name does nothing."""
     if name:
         BREAKS[name]()
 
@@ -201,7 +201,7 @@ BREAKS: dict[str, Callable[[], None]] = {
     "the workdir is not locked": _replace(workdir, "lock", contextlib.nullcontext),
     "a killed run leaves its lock": _lock_by_existence,
     "--strict_resume is not heeded": _never_strict,
-    "configs are not compared": _replace(resume, "_changes", lambda *args: ([], [])),
+    "configs are not compared": _replace(resume, "differences", lambda *args: ([], [])),
     "shapes are not compared": _replace(checkpoint, "require_same_architecture"),
     "another machine is not mentioned": _replace(resume, "_machine_notes", lambda *args: []),
     "metrics may be NaN": _replace(loop, "require_finite"),
@@ -212,20 +212,20 @@ BREAKS: dict[str, Callable[[], None]] = {
     "missing data is an error like others": _wrong_error(tfds, "DataError"),
     "config errors exit with 1": _replace(ConfigError, "exit_code", 1),
     "norms are not safe at zero": _bare_norms,
-    "batches are not checked": _replace(lifecycle, "check_batch"),
+    "batches are not checked": _replace(build, "check_batch"),
     "pickles are loaded": _pickles,
     "archive members need not be files": _replace(tarfile.TarInfo, "isreg", lambda self: True),
     "the newest step is the youngest folder": _newest_by_time,
     "a broken sink stops the run": _sink_that_stops_the_run,
     "nothing waits for the last save": _replace(checkpoint.Checkpointer, "__exit__"),
     "memory errors are passed on as they are": _replace(
-        lifecycle, "memory_explained", lambda *args: contextlib.nullcontext()
+        failures, "memory_explained", lambda *args: contextlib.nullcontext()
     ),
     "processes do not hear of each other's signals": _replace(
         parallel, "any_process", lambda mesh, local: digits_and_npz
     ),
     "a dead process is not missed": _replace(multihost, "HEARTBEAT_SECONDS", 86400),
     "the start is not watched": _replace(multihost, "_give_up"),
-    "no address is told": _replace(multihost, "_place", lambda wanted: "A process"),
+    "no address is named": _replace(multihost, "_place", lambda wanted: "A process"),
     "processes need not agree": _replace(multihost, "_compare"),
 }

@@ -75,7 +75,7 @@ def test_damaged_checkpoint_is_skipped_and_kept(lab, what):
 def test_training_resumes_before_a_damaged_checkpoint(lab):
     workdir = lab.copy()
     DAMAGE["data cut"](workdir / "checkpoints" / "9")
-    lab.finishes_like_the_straight_run(workdir, 6)
+    lab.finishes_like_the_uninterrupted_run(workdir, 6)
     assert (workdir / "checkpoints" / "bad-9").is_dir()
 
 

@@ -22,7 +22,7 @@ def test_disk_full_during_a_save(lab):
     # Step 6 is written in the background: on a slow machine the disk fills before it is done.
     good, lost = {(3, 6): (6, 9), (3,): (3, 6)}[tuple(committed(workdir))]
     assert_short_error(ended, 4, f"step {lost} was not saved in {workdir}", "free some space")
-    lab.finishes_like_the_straight_run(workdir, good)
+    lab.finishes_like_the_uninterrupted_run(workdir, good)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_disk_full_for_everything(lab, small_disk):
     assert "Traceback" not in ended.err
     (small_disk / "ballast").unlink()
     assert committed(workdir)[-1] in (3, 6)
-    lab.finishes_like_the_straight_run(workdir, committed(workdir)[-1])
+    lab.finishes_like_the_uninterrupted_run(workdir, committed(workdir)[-1])
 
 
 @row(7, broken="the workdir is not tried")
@@ -70,7 +70,7 @@ def test_relative_workdir(lab):
 def test_stray_folder_named_like_a_step(lab):
     workdir = lab.copy()
     (workdir / "checkpoints" / "999").mkdir()
-    lab.finishes_like_the_straight_run(workdir, 9)
+    lab.finishes_like_the_uninterrupted_run(workdir, 9)
     assert (workdir / "checkpoints" / "999").is_dir()
 
 
@@ -79,7 +79,7 @@ def test_remains_of_a_save_that_was_cut_off(lab):
     workdir = lab.copy()
     remains = shutil.copytree(workdir / "checkpoints" / "9", workdir / "checkpoints" / "11")
     (remains / "commit_success.txt").unlink()
-    lab.finishes_like_the_straight_run(workdir, 9)
+    lab.finishes_like_the_uninterrupted_run(workdir, 9)
     assert not remains.exists()
 
 
@@ -92,7 +92,9 @@ def test_two_runs_in_one_workdir(lab):
     assert_short_error(second, 6, f"pid {first.pid} on ", "or pass another --workdir")
     go.touch()
     assert first.end().code == 0
-    assert (workdir / "metrics.jsonl").read_text() == (lab.straight / "metrics.jsonl").read_text()
+    assert (workdir / "metrics.jsonl").read_text() == (
+        lab.uninterrupted / "metrics.jsonl"
+    ).read_text()
 
 
 @row(13, broken="a killed run leaves its lock")
@@ -136,8 +138,8 @@ def test_resume_on_four_devices(lab):
     assert ended.code == 0, ended
     assert "note: devices: 1 x cpu -> 4 x cpu" in ended.err
     assert "equal to rounding, not bit for bit" in ended.err
-    assert rows(workdir) == rows(lab.straight)
-    for mine, other in zip(losses(workdir), losses(lab.straight), strict=True):
+    assert rows(workdir) == rows(lab.uninterrupted)
+    for mine, other in zip(losses(workdir), losses(lab.uninterrupted), strict=True):
         assert abs(mine - other) < 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Training that cannot go on says why, and what is no reason to stop does not stop it."""
+"""Training that cannot continue says why; what is no reason to stop does not stop it."""
 
 import importlib.util
 import json
@@ -56,7 +56,7 @@ def test_clock_that_jumps_and_file_times_in_the_wrong_order(lab):
     workdir = lab.copy()
     for step, age in ((3, 1), (6, 2), (9, 3)):
         os.utime(workdir / "checkpoints" / str(step), (1e9 - age, 1e9 - age))
-    ended = lab.finishes_like_the_straight_run(workdir, 9, "clock_backwards")
+    ended = lab.finishes_like_the_uninterrupted_run(workdir, 9, "clock_backwards")
     assert "warning" not in ended.err
 
 
@@ -66,7 +66,7 @@ def test_broken_metrics_sink(lab):
     workdir = lab.place / "run"
     workdir.mkdir()
     (workdir / "tensorboard").write_text("in its place")
-    ended = lab.finishes_like_the_straight_run(workdir, None)
+    ended = lab.finishes_like_the_uninterrupted_run(workdir, None)
     assert ended.err.count("TensorBoard events stop here") == 1
 
 

@@ -90,7 +90,7 @@ def _broken_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, str]]:
-    """Map the name of a kind to (its uninterrupted run, the digest of its last state), made once."""
+    """Map the name of a kind to its uninterrupted run, made once, and the digest of its state."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
 

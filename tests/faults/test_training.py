@@ -75,7 +75,7 @@ def test_out_of_memory(lab):
     workdir = lab.place / "run"
     ended = lab.run(workdir, faults=("out_of_memory:5", "unscored"))
     batch = lab.kind.batch
-    says = f"Out of memory with {batch} images a batch, {batch} a device"
+    says = f"Out of memory with {batch} examples a batch, {batch} a device"
     assert_short_error(ended, 5, says, "data.batch_size", "The last checkpoint stands")
     assert committed(workdir) == [3]
     assert rows(workdir)[-1] == 4

@@ -269,7 +269,7 @@ def undrawable() -> None:
     """A picture cannot be drawn."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
-        raise LookupError("no such font")
+        raise LookupError("no font")
 
     figures.embedding_map = fail
 

@@ -208,4 +208,28 @@ ROWS = {
         "the batch a device holds, and what to make smaller",
         "the last checkpoint stands",
     ),
+    33: Row(
+        "other data in the same workdir, while the run trains or when it is complete",
+        "2; 0 where the same data has moved",
+        "'was trained on other data', and what differs",
+        "nothing is changed; config.json may be lost: the checkpoint knows its data too",
+    ),
+    34: Row(
+        "fewer steps asked for than the checkpoint has",
+        "2",
+        "both numbers",
+        "nothing is changed",
+    ),
+    35: Row(
+        "a picture that cannot be drawn",
+        "0",
+        "warning: which picture and why",
+        "the scores and the other pictures are there",
+    ),
+    36: Row(
+        "`kill -9` while pictures are drawn",
+        "-9",
+        "(nothing)",
+        "the scores are there; the same command says that the run is complete",
+    ),
 }

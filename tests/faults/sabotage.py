@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import jsonl, tensorboard, workdir
 from contrastive_jax.training import checkpoint, checksums, loop, manifest, orbax_store
 from experiments.run import build, failures, multihost, resume, signals
+from experiments.scoring import pictures
 
 _undo: list[Callable[[], None]] = []
 
@@ -182,6 +184,34 @@ def _swallow_save_errors() -> None:
     logging.disable()
 
 
+def _any_length() -> None:
+    state = resume.state
+
+    def lenient(run: Any, *args: Any) -> Any:
+        return state(run._replace(plan=run.plan._replace(steps=sys.maxsize)), *args)
+
+    patch(resume, "state", lenient)
+
+
+def _fatal_pictures() -> None:
+    """`except Exception` finds this name in its module first, and it catches nothing."""
+    pictures.Exception = ()  # type: ignore
+    _undo.append(lambda: delattr(pictures, "Exception"))
+
+
+def _pictures_first() -> None:
+    draw = pictures.draw
+
+    def first(run: Any, state: Any, folder: Path, *args: Any) -> None:
+        path = folder / "results" / "summary.json"
+        scores = path.read_text()
+        path.unlink()
+        draw(run, state, folder, *args)
+        path.write_text(scores)
+
+    patch(pictures, "draw", first)
+
+
 BREAKS: dict[str, Callable[[], None]] = {
     "metrics.jsonl is not rewound": _replace(jsonl, "_rewind", lambda path, step: -1),
     "the optimizer's state is not restored": _forget_optimizer,
@@ -227,5 +257,9 @@ BREAKS: dict[str, Callable[[], None]] = {
     "a dead process is not missed": _replace(multihost, "HEARTBEAT_SECONDS", 86400),
     "the start is not watched": _replace(multihost, "_give_up"),
     "no address is named": _replace(multihost, "_place", lambda wanted: "A process"),
+    "data is not compared": _replace(resume, "_refuse_data"),
+    "the length is not compared": _any_length,
+    "a picture that fails ends the run": _fatal_pictures,
+    "pictures come before scores": _pictures_first,
     "processes need not agree": _replace(multihost, "_compare"),
 }

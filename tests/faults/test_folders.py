@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 
+import numpy as np
 import pytest
 
 from tests.faults.commands import ROOT, assert_short_error, committed, rows
@@ -50,7 +51,7 @@ def test_disk_full_for_everything(lab, small_disk):
 
 
 @row(7, broken="the workdir is not tried")
-@pytest.mark.parametrize("under", ["file", "file/run", "/proc/self/run"])
+@pytest.mark.parametrize("under", ["file/run", "/proc/self/run"])
 def test_workdir_that_cannot_be(lab, under):
     (lab.place / "file").touch()
     ended = lab.run(lab.place / under)
@@ -79,8 +80,10 @@ def test_remains_of_a_save_that_was_cut_off(lab):
     workdir = lab.copy()
     remains = shutil.copytree(workdir / "checkpoints" / "9", workdir / "checkpoints" / "11")
     (remains / "commit_success.txt").unlink()
+    (workdir / "checkpoints" / "notes").mkdir()
     lab.finishes_like_the_uninterrupted_run(workdir, 9)
     assert not remains.exists()
+    assert (workdir / "checkpoints" / "notes").is_dir()
 
 
 @row(13, broken="the workdir is not locked")
@@ -120,6 +123,40 @@ def test_resume_with_what_may_change(lab):
     ended = lab.run(lab.copy(), "--config.train.steps=13", faults=START)
     assert ended.code == 75, ended
     assert "note: train.steps: 12 -> 13" in ended.err
+
+
+@row(34, broken="the length is not compared")
+def test_fewer_steps_than_were_trained(lab):
+    workdir = lab.copy()
+    before = (workdir / "config.json").read_text()
+    ended = lab.run(workdir, "--config.train.steps=4", faults=START)
+    assert_short_error(ended, 2, "a checkpoint of step 9, and the config trains 4 steps")
+    assert committed(workdir) == [3, 6, 9]
+    assert (workdir / "config.json").read_text() == before
+
+
+@row(33, broken="data is not compared")
+@pytest.mark.parametrize("state", ["stopped", "config.json is lost", "complete"])
+def test_other_data_in_the_workdir(toy, state):
+    """Sets differ by their content; where they are does not matter."""
+    workdir, place = toy.place / "run", "--config.data.data_dir="
+    for name, seed in (("first", 0), ("moved", 0), ("other", 1)):
+        images = np.random.default_rng(seed).integers(0, 256, (96, 8, 8, 1), np.uint8)
+        label = np.arange(96) % 4
+        parts = {"image": images, "label": label, "test_image": images[:32]}
+        np.savez(toy.place / f"{name}.npz", **parts, test_label=label[:32])
+    faults = {"complete": ()}.get(state, ("terminate:4",))
+    arguments = ("--config.data.source=arrays", "--config.train.steps=6")
+    trained = toy.run(workdir, *arguments, f"{place}{toy.place}/first.npz", faults=faults)
+    assert trained.code == (0 if state == "complete" else 75), trained
+    if state == "config.json is lost":
+        (workdir / "config.json").unlink()
+    before = {p: p.read_bytes() for p in workdir.rglob("*.json*")}
+    other = toy.run(workdir, *arguments, f"{place}{toy.place}/other.npz")
+    assert_short_error(other, 2, "was trained on other data: name: first -> other")
+    assert {p: p.read_bytes() for p in workdir.rglob("*.json*")} == before
+    moved = toy.run(workdir, *arguments, f"{place}{toy.place}/moved.npz", faults=START)
+    assert moved.code == 75, moved
 
 
 @row(15, broken="shapes are not compared")

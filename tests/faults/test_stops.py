@@ -10,7 +10,7 @@ from tests.faults.rows import row
 
 
 @row(1, broken="metrics.jsonl is not rewound")
-@pytest.mark.parametrize("step", [2, 7, 11])
+@pytest.mark.parametrize("step", [2, 11])
 def test_kill_9_at_a_step(lab, step):
     workdir = lab.place / "run"
     assert lab.run(workdir, faults=(f"kill:{step}", "unscored")).code == -signal.SIGKILL
@@ -19,7 +19,7 @@ def test_kill_9_at_a_step(lab, step):
 
 
 @row(1, broken="the optimizer's state is not restored")
-@pytest.mark.parametrize("milliseconds", [0, 10, 40, 160])
+@pytest.mark.parametrize("milliseconds", [0, 40])
 def test_kill_9_during_a_save(lab, milliseconds):
     workdir = lab.place / "run"
     ended = lab.run(workdir, faults=(f"kill_in_save:6+{milliseconds}", "unscored"))

@@ -26,9 +26,10 @@ def test_training_that_is_not_finite(lab, fault):
     epoch, batch = divmod(int(step) - 1, per_epoch)
     order = np.random.default_rng((0, epoch)).permutation(lab.kind.examples)
     assert kept["index"] == [order[batch * lab.kind.batch :][: lab.kind.batch].tolist()]
-    again = lab.run(workdir, faults=("unscored",))  # another program: not bit for bit
-    assert again.code == 0, again
-    assert "resumed from step 6" in again.out
+    if what == "nan_loss":
+        again = lab.run(workdir, faults=("unscored",))  # another program: not bit for bit
+        assert again.code == 0, again
+        assert "resumed from step 6" in again.out
 
 
 @row(19, broken="only the loss has to be finite")

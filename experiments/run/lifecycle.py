@@ -51,11 +51,13 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
                     command=provenance.command_text(argv),
                     strict_resume=command.switches["strict_resume"],
                 )
+            return STOPPED if summary is None else _say_scored(folder, summary)
     except StopRequested as stop:
         print(f"{stop}: stopped; run the same command again to resume.", file=sys.stderr)
         return STOPPED
-    if summary is None:
-        return STOPPED
+
+
+def _say_scored(folder: Path, summary: Mapping[str, Any]) -> int:
     print(console.table(summary["evaluations"]))
     print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
     return 0

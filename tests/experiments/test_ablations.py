@@ -78,7 +78,7 @@ def pretend(monkeypatch):
     """Runs that take no time: their scores are a function of the config. The list of those done."""
     done: list[str] = []
 
-    def train_and_score(run, folder, signals, *, identity, name, command):
+    def train_and_score(run, folder, signals, *, name, command):
         del signals, command
         config = run.config
         done.append(f"{name}, seed {config.train.seed}")
@@ -86,7 +86,7 @@ def pretend(monkeypatch):
         evaluation = {"representation": "trained", "layer": "features", "value": value}
         evaluation |= {"split": "test", "n": 500, "protocol": {"name": "linear"}}
         seconds = {"compile": 2.0, "training": 6.0, "evaluation": 1.0, "resumed_from_step": 0}
-        description = provenance.describe(run, "pretend") | {"data": identity}
+        description = provenance.describe(run, "pretend")
         workdir.write_json(folder / "config.json", description)
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "knn_validation": 0.5}) + "\n")
         (folder / "results").mkdir(exist_ok=True)

@@ -1,11 +1,12 @@
-"""Kill a run of the digits again and again: it has to end as if nothing had happened.
+"""Kill a run of the digits again and again: it has to end like an uninterrupted one.
 
     python -m benchmarks.kill_test --kills 50
+    python -m benchmarks.kill_test --smoke    # a try
 
-A straight run of the config, then the same command killed by SIGKILL at random moments, half of
-them while a checkpoint is being written, until the kills are used up; then it may finish. Its last
-state has to be bit-equal to the straight run's, and metrics.jsonl must hold each step once, with
-the same numbers. Writes benchmarks/results/kill_test.json.
+First an uninterrupted run of the config, then the same command killed by SIGKILL at random moments,
+half of them while a checkpoint is being written, until the kills are used up; then it may finish.
+Its last state has to be bit-equal to that of the uninterrupted run, and metrics.jsonl must hold
+each step once, with the same numbers. Writes benchmarks/results/kill_test.json.
 """
 
 import argparse
@@ -39,10 +40,10 @@ class Run(NamedTuple):
     """A folder and what is trained in it."""
 
     folder: Path
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
     def start(self) -> subprocess.Popen:
-        command = [sys.executable, "-m", "experiments.simclr", *COMMAND, *self.words]
+        command = [sys.executable, "-m", "experiments.simclr", *COMMAND, *self.arguments]
         with open(self.folder.with_suffix(".log"), "a") as log:
             return subprocess.Popen(
                 [*command, f"--workdir={self.folder}"], cwd=ROOT, stdout=log, stderr=log
@@ -77,7 +78,7 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> bool:
-    """Wait until something is so; False when the process ended before."""
+    """Wait until a condition holds; False when the process ended before."""
     while not condition():
         if process.poll() is not None:
             return False
@@ -86,7 +87,7 @@ def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> bool:
 
 
 def kill(run: Run, rng: random.Random, steps: int) -> dict[str, Any]:
-    """Start, let it make some progress, kill it; where it stood."""
+    """Start a run, let it make some progress, kill it; returns where it stood."""
     target = min(run.steps() + rng.randint(1, 7), steps - 1)
     left_over = run.uncommitted()
 
@@ -108,49 +109,50 @@ def kill(run: Run, rng: random.Random, steps: int) -> dict[str, Any]:
     return {"step": run.steps(), "during_a_save": in_flight, "killed": code != 0}
 
 
-def compare(straight: Run, struck: Run) -> dict[str, bool]:
-    """What has to hold of the two when both are over."""
-    steps = [row["step"] for row in struck.rows()]
+def compare(uninterrupted: Run, killed: Run) -> dict[str, bool]:
+    """Compare two finished runs: all of it has to hold."""
+    steps = [row["step"] for row in killed.rows()]
     return {
-        "state_is_bit_equal": struck.outcome() == straight.outcome(),
+        "state_is_bit_equal": killed.outcome() == uninterrupted.outcome(),
         "each_step_once": steps == list(range(1, len(steps) + 1)),
-        "metrics_are_equal": struck.rows() == straight.rows(),
+        "metrics_are_equal": killed.rows() == uninterrupted.rows(),
     }
 
 
 def main() -> None:
-    """Run both, compare, write the figures."""
+    """Run both, compare, write what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=400, help="of training")
     parser.add_argument("--out", type=Path, default=RESULTS / "kill_test.json")
-    arguments = parser.parse_args()
+    arguments = harness.parse(parser, kills=2, steps=30)
     place, rng = Path(tempfile.mkdtemp()), random.Random(arguments.seed)
-    words = (f"--config.train.steps={arguments.steps}",)
-    straight, struck = Run(place / "straight", words), Run(place / "struck", words)
-    finish(straight.start())
+    length = (f"--config.train.steps={arguments.steps}",)
+    uninterrupted, killed = Run(place / "uninterrupted", length), Run(place / "killed", length)
+    finish(uninterrupted.start())
     kills: list[dict[str, Any]] = []
     while len(kills) < arguments.kills:
-        kills.append(kill(struck, rng, arguments.steps))
+        kills.append(kill(killed, rng, arguments.steps))
         print(f"kill {len(kills)} of {arguments.kills}: {kills[-1]}", flush=True)
-        if not kills[-1]["killed"]:  # it came to its end first: begin another run
-            shutil.rmtree(struck.folder)
+        if not kills[-1]["killed"]:  # it came to its end first: start another run
+            shutil.rmtree(killed.folder)
             kills.pop()
-    finish(struck.start())
+    finish(killed.start())
+    equal = compare(uninterrupted, killed)
     result = {
         "kills": len(kills),
-        "during_a_save": sum(strike["during_a_save"] for strike in kills),
+        "during_a_save": sum(at["during_a_save"] for at in kills),
         "steps": arguments.steps,
         "seed": arguments.seed,
-        **compare(straight, struck),
+        **equal,
         **harness.circumstances(VERSIONS),
         "at": kills,
     }
     harness.write(arguments.out, result)
     print({name: value for name, value in result.items() if name != "at"})
-    if not all(compare(straight, struck).values()):
-        raise SystemExit(f"not as the straight run: {place}")
+    if not all(equal.values()):
+        raise SystemExit(f"not like the uninterrupted run: {place}")
     shutil.rmtree(place)
 
 

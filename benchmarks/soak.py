@@ -1,11 +1,12 @@
-"""Strike runs of the digits with a random fault every 20 seconds, for half an hour.
+"""Inject a random fault into runs of the digits every 20 seconds, for half an hour.
 
     python -m benchmarks.soak --minutes 30
+    python -m benchmarks.soak --smoke    # a try
 
 The faults: SIGKILL, SIGTERM, Ctrl-C, twice Ctrl-C; and, while the run is down, a flipped byte, a
 cut or an emptied file in its newest checkpoint, a stray folder; and a second run beside it. After
-each, the same command again. A run that ends is compared with the straight run of its seed, bit by
-bit, and the next begins. Writes benchmarks/results/soak.json.
+each, the same command again. A run that ends is compared with the uninterrupted run, bit by bit,
+and the next starts. Writes benchmarks/results/soak.json.
 """
 
 import argparse
@@ -35,8 +36,8 @@ ENDS = {
 }
 
 
-def strike(process: subprocess.Popen, fault: str) -> int:
-    """Send the signals of a fault; the exit code."""
+def inject(process: subprocess.Popen, fault: str) -> int:
+    """Send the signals of a fault; returns the exit code."""
     name, *twice = fault.split()
     for _ in range(1 + len(twice)):
         process.send_signal(signal.Signals[name])
@@ -86,57 +87,57 @@ def intrude(run: Run) -> int:
 
 
 def soak(run: Run, until: float, every: float, rng: random.Random) -> list[dict[str, Any]]:
-    """Run to the end with a fault every so often; what struck it."""
-    struck: list[dict[str, Any]] = []
+    """Run to the end with a fault every so often; returns the faults."""
+    injected: list[dict[str, Any]] = []
     while True:
         process = run.start()
         pause = every if time.monotonic() < until else None
         try:
             if rng.random() < 0.2 and pause:
                 time.sleep(every / 2)
-                struck.append({"fault": "a second run", "code": intrude(run)})
+                injected.append({"fault": "a second run", "code": intrude(run)})
             code = process.wait(pause)
         except subprocess.TimeoutExpired:
             fault = rng.choice([*ENDS])
-            code = strike(process, fault)
+            code = inject(process, fault)
             if code not in ENDS[fault]:
                 raise SystemExit(f"{fault} led to exit code {code}; see {run.folder}.log") from None
-            struck.append({"fault": fault, "code": code, "at_row": run.steps()})
+            injected.append({"fault": fault, "code": code, "at_row": run.steps()})
             if code and rng.random() < 0.4:
-                struck.append({"fault": damage(run, rng)})
-            print(struck[-1], flush=True)
+                injected.append({"fault": damage(run, rng)})
+            print(injected[-1], flush=True)
             continue
         if code != 0:
             raise SystemExit(f"a run ended with exit code {code}; see {run.folder}.log")
-        return struck
+        return injected
 
 
 def main() -> None:
-    """Soak, compare, write the figures."""
+    """Soak, compare, write what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--every", type=float, default=20, help="seconds between faults")
     parser.add_argument("--steps", type=int, default=1000, help="of training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "soak.json")
-    arguments = parser.parse_args()
+    arguments = harness.parse(parser, minutes=0.5, every=8, steps=60)
     place, rng = Path(tempfile.mkdtemp()), random.Random(arguments.seed)
-    words = (f"--config.train.steps={arguments.steps}",)
-    straight = Run(place / "straight", words)
-    finish(straight.start())
-    began = time.monotonic()
+    length = (f"--config.train.steps={arguments.steps}",)
+    uninterrupted = Run(place / "uninterrupted", length)
+    finish(uninterrupted.start())
+    started = time.monotonic()
     runs = []
-    while not runs or time.monotonic() < began + 60 * arguments.minutes:
-        run = Run(place / f"run{len(runs)}", words)
-        struck = soak(run, began + 60 * arguments.minutes, arguments.every, rng)
-        runs.append({**compare(straight, run), "struck": struck})
+    while not runs or time.monotonic() < started + 60 * arguments.minutes:
+        run = Run(place / f"run{len(runs)}", length)
+        injected = soak(run, started + 60 * arguments.minutes, arguments.every, rng)
+        runs.append({**compare(uninterrupted, run), "injected": injected})
         shutil.rmtree(run.folder)
-    faults = collections.Counter(strike["fault"] for run in runs for strike in run["struck"])
+    faults = collections.Counter(each["fault"] for run in runs for each in run["injected"])
     right = sum(all(run[name] for name in HOLDS) for run in runs)
     result = {
-        "minutes": (time.monotonic() - began) / 60,
+        "minutes": (time.monotonic() - started) / 60,
         "runs": len(runs),
-        "runs_as_the_straight_one": right,
+        "runs_like_the_uninterrupted_one": right,
         "faults": dict(faults),
         "steps": arguments.steps,
         "seed": arguments.seed,
@@ -146,7 +147,7 @@ def main() -> None:
     harness.write(arguments.out, result)
     print({name: value for name, value in result.items() if name != "each"})
     if right != len(runs):
-        raise SystemExit(f"not as the straight run: {place}")
+        raise SystemExit(f"not like the uninterrupted run: {place}")
     shutil.rmtree(place)
 
 

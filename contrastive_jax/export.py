@@ -123,6 +123,8 @@ def save(
     Raises:
       ValueError: an encoder other than a ResNet, or settings that it does not have.
       OSError: the folder cannot be written.
+
+    For an example see `load`.
     """
     settings = encoders.resolved(**encoder)  # a later default must not change this encoder
     if settings["name"] != "resnet":
@@ -133,10 +135,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = to_torch(variables, steps)
-    temporary = folder / f".{TENSORS}.{os.getpid()}.tmp"
-    # `save_file` makes the file readable by its owner alone, whatever the umask.
-    temporary.write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
-    digest = _sha256(temporary)
+    digest = _write_tensors(folder / TENSORS, tensors)
     card = {
         "format": FORMAT,
         "encoder": settings,
@@ -150,7 +149,6 @@ def save(
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
         },
     }
-    os.replace(temporary, folder / TENSORS)
     workdir.write_text(folder / SUMS, f"{digest}  {TENSORS}\n")
     workdir.write_json(folder / CARD, card)
     return card
@@ -258,6 +256,15 @@ def _read_card(folder: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise CheckpointError(f"{folder / CARD} is not of the format {FORMAT!r}.")
     return card
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
+    """Write or replace the file as a whole; return its SHA-256."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not `save_file`: it makes the file readable by its owner alone, whatever the umask.
+    temporary.write_bytes(safetensors.numpy.save(dict(tensors), metadata={"format": "pt"}))
+    os.replace(temporary, path)
+    return _sha256(path)
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, np.ndarray]:

@@ -135,15 +135,16 @@ def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -
     if "axis_name" not in inspect.signature(loss).parameters:
         return loss
 
-    def island(args: tuple[Any, ...], named: dict[str, Any]) -> jax.Array:
-        return loss(*args, **named, axis_name=AXIS)
-
     def sharded(*args: Any, **named: Any) -> jax.Array:
         split = tuple(P(AXIS) if i < n_sharded else P() for i in range(len(args)))
-        on_devices = functools.partial(jax.shard_map, mesh=mesh, in_specs=(split, P(AXIS)))
-        # A scalar cannot be split over the devices; its rank is known after a trace.
-        stacked = on_devices(lambda *inputs: island(*inputs)[None], out_specs=P(AXIS))
-        per_anchor = jax.eval_shape(stacked, args, named).ndim > 1
-        return on_devices(island, out_specs=P(AXIS) if per_anchor else P())(args, named)
+        scalar = jax.eval_shape(loss, *args, **named).ndim == 0
+        on_devices = functools.partial(
+            jax.shard_map, mesh=mesh, out_specs=P() if scalar else P(AXIS)
+        )
+        island = functools.partial(loss, axis_name=AXIS)
+        if not named:
+            return on_devices(island, in_specs=split)(*args)
+        with_keywords = lambda args, named: island(*args, **named)  # noqa: E731
+        return on_devices(with_keywords, in_specs=(split, P(AXIS)))(args, named)
 
     return sharded

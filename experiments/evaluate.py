@@ -111,8 +111,8 @@ def _target(command: Command, argv: Sequence[str]) -> tuple[data.Dataset | None,
     path = command.strings["data"]
     if path is None:
         return None, "evaluation"
-    page = command_line.read(path)
-    section = ConfigDict({"data": page.data} if "data" in page else {})
+    file = command_line.read(path)
+    section = ConfigDict({"data": file.data} if "data" in file else {})
     sections = {"data": IMAGES.sections["data"]}
     texts = command_line.override_texts(argv, "data")
     config = command_line.override(section, texts, sections)

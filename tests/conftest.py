@@ -1,14 +1,25 @@
 """Stricter than production: 8 simulated devices, no implicit rank promotion."""
 
+import atexit
+import os
+import shutil
 import signal
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+if CACHE not in os.environ:  # workers and commands inherit it: what one compiles serves all
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="contrastive_jax-tests-")
+    atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
 
+import jax  # noqa: E402  reads the environment
+
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

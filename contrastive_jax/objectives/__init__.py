@@ -1,1 +1,1 @@
-"""Methods, one page each: `make(...)` returns an `Objective` for `contrastive_jax.train`."""
+"""Methods, one file each: `make(...)` returns an `Objective` for `contrastive_jax.training`."""

@@ -2,7 +2,7 @@
 
     image -> views x_1, x_2 -> h_v = f(x_v) -> z_v = g(h_v) -> pair loss of z_1 and z_2
 
-With a loss that reads the labels, the same page is supervised contrastive learning (Khosla et al.
+With a loss that reads the labels, this is supervised contrastive learning (Khosla et al.
 2020, arXiv 2004.11362). A linear probe learns beside the encoder, behind a stop-gradient, and
 says in every step what the features are worth.
 """

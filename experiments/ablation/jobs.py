@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from contrastive_jax import data
 from contrastive_jax.errors import RunError
 from contrastive_jax.storage import jsonl, workdir
 from experiments.ablation import grid, results
@@ -105,7 +104,6 @@ def _run(plan: Plan, job: Job, signals: StopSignal) -> bool:
             job.run,
             job.folder,
             signals,
-            identity=data.identity(job.run.dataset),
             name=f"{plan.title}: {job.cell.name}",
             command=plan.command,
         )

@@ -37,25 +37,26 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
             folder, finished = _claim_folder(experiment, command, stack)
             if finished is not None and resume.same_place(folder, command.config):
                 return _say_complete(folder, finished)
-            run, identity = _build(experiment, command)
-            resume.check_data(folder, identity)
+            run = _build(experiment, command)
             if finished is not None:
+                resume.check_data(folder, data.identity(run.dataset))
                 return _say_complete(folder, finished)
             with failures.memory_explained(run.dataset.batch_size, run.mesh.devices.size):
                 summary = train_and_score(
                     run,
                     folder,
                     signals,
-                    identity=identity,
                     name=command.name,
                     command=provenance.command_text(argv),
                     strict_resume=command.switches["strict_resume"],
                 )
+            return STOPPED if summary is None else _say_scored(folder, summary)
     except StopRequested as stop:
         print(f"{stop}: stopped; run the same command again to resume.", file=sys.stderr)
         return STOPPED
-    if summary is None:
-        return STOPPED
+
+
+def _say_scored(folder: Path, summary: Mapping[str, Any]) -> int:
     print(console.table(summary["evaluations"]))
     print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
     return 0
@@ -86,17 +87,17 @@ def _claim_folder(
         return folder, resume.finished_summary(folder, experiment, command.config)
 
 
-def _build(experiment: Experiment, command: Command) -> tuple[Run, dict[str, Any]]:
+def _build(experiment: Experiment, command: Command) -> Run:
     """Build the run, and ask before the first step all that scoring and drawing will need."""
     assert command.config is not None
     with multihost.agreed() as shared, command_line.bad_values():
         build.check_batch(command.config.data.batch_size, build.make_mesh())
+        writers.settings(**as_kwargs(command.config, "log"))
         run = build.build(experiment, command.config)
-        identity = data.identity(run.dataset)
-        shared["data"] = identity["sha256"]
+        shared["data"] = lambda: data.identity(run.dataset)["sha256"]
         for line in experiment.kind.check(run):
             print(f"note: {line}", file=sys.stderr)
-    return run, identity
+    return run
 
 
 def train_and_score(
@@ -104,7 +105,6 @@ def train_and_score(
     folder: Path,
     signals: StopSignal,
     *,
-    identity: Mapping[str, Any],
     name: str,
     command: str,
     strict_resume: bool = False,
@@ -115,7 +115,6 @@ def train_and_score(
       run: what `build` made of the config.
       folder: an existing folder that this process holds.
       signals: asked after each step.
-      identity: of the data, see `data.identity`.
       name: of the run, for its banner.
       command: what a person typed.
       strict_resume: a damaged newest checkpoint is an error.
@@ -124,6 +123,8 @@ def train_and_score(
       The summary that was written, or None if the run was stopped on request and saved.
     """
     description = provenance.describe(run, command)
+    identity = description["data"]
+    resume.check_data(folder, identity)
     with ExitStack() as stack:
         checkpointer, restored = _restore(run, folder, identity, strict_resume, stack)
         state = restored.state if restored else run.fresh_state()

@@ -25,7 +25,7 @@ from experiments.run.signals import STOPPED, StopRequested
 
 FLAGS = {
     "coordinator": "HOST:PORT of process 0",
-    "num_processes": "how many processes the run has; 1 looks for no others",
+    "num_processes": "how many processes the run has; 1 searches for no others",
     "process_id": "which of them this is, from 0",
     "start_timeout": "seconds to wait for all to start",
 }
@@ -127,7 +127,7 @@ def _join(flags: Mapping[str, str | None]) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     timer = threading.Timer(seconds, _give_up, [wanted, seconds])
     timer.daemon = True
-    timer.start()  # JAX's own time-out is a page from C++
+    timer.start()  # JAX's own time-out prints a long trace from C++
     try:
         jax.distributed.initialize(
             **wanted,
@@ -145,7 +145,7 @@ def _join(flags: Mapping[str, str | None]) -> None:
 
 
 def _wanted(flags: Mapping[str, str | None]) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` is told; nothing where it finds out itself, None: alone."""
+    """Arguments of `jax.distributed.initialize`: none where it finds out itself, None for alone."""
     names = ("coordinator", "num_processes", "process_id")
     given = [name for name in names if flags.get(name) is not None]
     count = _number(flags, "num_processes", 1, 1)

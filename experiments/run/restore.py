@@ -44,7 +44,7 @@ class OpenedRun(NamedTuple):
         return LoadedRun(run, restored.step, restored.state)
 
     def load_without_data(self, step: str = "latest") -> "LoadedRun":
-        """Read the checkpoint alone, where config.json says what the data looks like.
+        """Read the checkpoint alone, where config.json describes the data.
 
         Raises: as `load`.
         """
@@ -79,7 +79,7 @@ def description(folder: Path) -> dict[str, Any]:
 
 
 def method_of(description: Mapping[str, Any]) -> str:
-    """Read the method of a run; older ones, which do not name it, are told by their sections.
+    """Read the method of a run; an older one, which does not name it, is known by its sections.
 
     >>> method_of({"config": {"moco": {}}})
     'moco'

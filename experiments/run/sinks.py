@@ -1,7 +1,8 @@
 """Where the metrics of a run go: metrics.jsonl, TensorBoard, Weights & Biases, the terminal."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,13 @@ def settings(tensorboard: bool = True, wandb: str | None = None) -> Settings:
 
     Args:
       tensorboard: write events where tensorboardX is installed.
-      wandb: the Weights & Biases project to log to, None for none; needs `pip install wandb`.
+      wandb: the Weights & Biases project to log to, None for none.
+
+    Raises:
+      ValueError: W&B is asked for and not installed.
     """
+    if wandb is not None and importlib.util.find_spec("wandb") is None:
+        raise ValueError(f"log.wandb is {wandb!r}, but wandb is not installed: pip install wandb")
     return Settings(tensorboard, wandb)
 
 
@@ -48,13 +54,14 @@ def open_writers(
     Returns:
       A function (step, row) that writes a row to all of them.
     """
-    writers: list[Any] = [JsonlWriter(folder / "metrics.jsonl", resume_step)]
+    path = folder / "metrics.jsonl"
+    writers: list[Any] = [stack.enter_context(closing(JsonlWriter(path, resume_step)))]
     if chosen.tensorboard:
-        writers.append(TensorBoardWriter(folder / "tensorboard", resume_step))
+        events = TensorBoardWriter(folder / "tensorboard", resume_step)
+        writers.append(stack.enter_context(closing(events)))
     if chosen.wandb is not None:
-        writers.append(WandbWriter(folder, name, config, chosen.wandb))
-    for writer in writers:
-        stack.callback(writer.close)
+        online = WandbWriter(folder, name, config, chosen.wandb)
+        writers.append(stack.enter_context(closing(online)))
 
     def write(step: int, row: Mapping[str, float]) -> None:
         for writer in writers:

@@ -12,7 +12,6 @@ from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
 from experiments import export
 from experiments.run import lifecycle, restore
-from experiments.simclr import EXPERIMENT
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,10 +29,9 @@ def exported(finished_run, tmp_path_factory):
 
 
 def test_a_loaded_export_gives_the_features_of_the_run_bit_for_bit(finished_run, exported):
-    built, config = restore.rebuild(EXPERIMENT, finished_run)
-    state = restore.checkpoint(built, config, finished_run, "latest").state
-    image = built.dataset.test["image"][:64]
-    embed = jax.jit(built.objective.embed)
+    run, _, state = restore.open_run(finished_run).load()
+    image = run.dataset.test["image"][:64]
+    embed = jax.jit(run.objective.embed["image"])
     wanted = embed(state.params, state.model_state, {"image": image})["features"]
     features = np.asarray(exports.load(exported).embed(image))
     np.testing.assert_array_equal(features, np.asarray(wanted))
@@ -47,7 +45,7 @@ def test_the_card_says_what_was_trained_and_how_it_scored(finished_run, exported
     assert card["scores"]["evaluations"] == summary["evaluations"]
     assert card["config"]["loss"]["temperature"] == 0.2
     assert "data_dir" not in card["config"]["data"]
-    assert card["data"]["train_images"] == 1297
+    assert card["data"]["train"] == 1297
     assert card["preprocessing"]["size"] == 16
     assert {"jax", "flax"} <= set(card["versions"]["trained"])
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from contrastive_jax.errors import ConfigError
@@ -252,9 +253,8 @@ def opened(n_train=20, n_test=8, channels=1, n_classes=2, labels=True):
 
     names = tuple(f"class {i}" for i in range(n_classes))
     dataset = SimpleNamespace(train=examples(n_train), test=examples(n_test), class_names=names)
-    run = SimpleNamespace(
-        dataset=dataset, plan=SimpleNamespace(seed=0), eval=SimpleNamespace(probe_steps=5)
-    )
+    config = ConfigDict({"eval": {"probe_steps": 5}})
+    run = SimpleNamespace(dataset=dataset, plan=SimpleNamespace(seed=0), config=config)
     return (
         run,
         3,

@@ -1,7 +1,8 @@
-"""The real command on the real digits: stop it, go on, compare; look at what it leaves."""
+"""The real command on the real digits: interrupt it, resume it, compare; look at what it leaves."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.run import lifecycle
+from contrastive_jax import data
+from contrastive_jax.errors import ConfigError
+from experiments import evaluate, linear_probe
+from experiments.run import lifecycle, provenance
+from experiments.simclr import EXPERIMENT
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -26,11 +31,11 @@ SETTINGS = (
 QUICK = ("--config.eval.figures=False", "--config.eval.labels_per_class=0")
 
 
-def start(workdir: Path, *words: str, module: str = "simclr") -> subprocess.Popen:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default"}
-    command = [sys.executable, "-m", f"experiments.{module}", *words, f"--workdir={workdir}"]
+def start(workdir: Path, *arguments: str) -> subprocess.Popen:
+    chosen = {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default", "MPLBACKEND": "nonsense"}
+    command = [sys.executable, "-m", "experiments.simclr", *arguments, f"--workdir={workdir}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **chosen}, **pipes)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
@@ -39,38 +44,58 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """An uninterrupted run, with everything it draws."""
-    workdir = tmp_path_factory.mktemp("straight")
+def uninterrupted(tmp_path_factory):
+    """The folder of an uninterrupted run with all its pictures, and what it printed."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     code, out, err = finish(start(workdir, *SETTINGS))
     assert code == 0, err
+    assert "warning: the picture" not in err
     return workdir, out
 
 
-def test_a_run_leaves_what_the_readme_promises(straight):
-    workdir, out = straight
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_metrics_scores_and_pictures(uninterrupted):
+    workdir, out = uninterrupted
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert {"loss", "contrastive_accuracy", "grad_norm", "effective_rank"} <= set(rows[0])
-    summary = json.loads((workdir / "results" / "summary.json").read_text())
+    summary = read(workdir / "results" / "summary.json")
     names = {(row["representation"], row["layer"]) for row in summary["evaluations"]}
     assert {("trained", "features"), ("trained", "embedding"), ("pixels", "pixels")} <= names
     assert ("untrained", "features") in names
     for row in summary["evaluations"]:
-        assert 0 <= row["accuracy"] <= 1
+        assert row["measure"] == "accuracy"
+        assert 0 <= row["value"] <= 1
         assert row["split"] == "test"
         assert row["protocol"]["name"] in ("knn", "linear", "few-label")
     assert {"compile", "training", "evaluation"} <= set(summary["seconds"])
     figures = {path.name for path in (workdir / "figures").glob("*.png")}
-    wanted = {"views", "curves", "scores", "neighbours", "cosines", "map_features"}
+    wanted = {"views", "curves", "scores", "neighbors", "cosines", "map_features"}
     assert {f"{name}.png" for name in wanted} <= figures
     assert "trained         features   linear, L-BFGS" in out
-    config = json.loads((workdir / "config.json").read_text())
-    assert config["config"]["train"]["steps"] == STEPS
-    assert "jax" in config["versions"]
 
 
-def test_ctrl_c_saves_and_the_same_command_ends_like_the_straight_run(straight, tmp_path):
+def test_a_run_says_by_what_it_was_made(uninterrupted):
+    """Method, config, code, data and versions: in config.json and beside the scores."""
+    described = read(uninterrupted[0] / "config.json")
+    assert described["schema"] == 2
+    assert described["method"] == "simclr"
+    assert described["config"]["train"]["steps"] == STEPS
+    assert described["command"].startswith("python -m experiments.simclr --config=configs/digits")
+    assert described["code"] == provenance.code()
+    assert set(described["code"]) == {"commit", "dirty", "sha256"}
+    assert described["data"] == data.identity(data.load("digits", batch_size=256))
+    assert described["versions"]["jax"] == jax.__version__
+    summary = read(uninterrupted[0] / "results" / "summary.json")
+    for name in ("schema", "method", "code", "data", "config", "versions"):
+        assert summary[name] == described[name], name
+    assert summary["step"] == STEPS
+
+
+def test_ctrl_c_saves_and_the_same_command_ends_like_the_uninterrupted_run(uninterrupted, tmp_path):
     process = start(tmp_path, *SETTINGS, *QUICK)
     metrics = tmp_path / "metrics.jsonl"
     deadline = time.monotonic() + 200
@@ -82,26 +107,30 @@ def test_ctrl_c_saves_and_the_same_command_ends_like_the_straight_run(straight, 
     code, out, err = finish(process)
     assert code == 75, err
     assert "run the same command again" in out
-    stopped_at = metrics.read_text().count("\n")
-    assert stopped_at < STEPS
+    assert metrics.read_text().count("\n") < STEPS
 
     code, out, err = finish(start(tmp_path, *SETTINGS, *QUICK))
     assert code == 0, err
     assert "resumed from step" in out
-    assert metrics.read_text() == (straight[0] / "metrics.jsonl").read_text()
-    assert _accuracies(tmp_path) == {
-        key: value for key, value in _accuracies(straight[0]).items() if "few-label" not in key
+    assert metrics.read_text() == (uninterrupted[0] / "metrics.jsonl").read_text()
+    assert _values(tmp_path) == {
+        key: value for key, value in _values(uninterrupted[0]).items() if "few-label" not in key
     }
 
-    code, out, _ = finish(start(tmp_path, *SETTINGS, *QUICK))
-    assert code == 0
-    assert "is complete" in out
 
-
-def _accuracies(workdir: Path) -> dict[tuple, float]:
-    rows = json.loads((workdir / "results" / "summary.json").read_text())["evaluations"]
+def _values(workdir: Path) -> dict[tuple, float]:
+    rows = read(workdir / "results" / "summary.json")["evaluations"]
     key = lambda row: (row["representation"], row["layer"], row["protocol"]["name"])  # noqa: E731
-    return {(*key(row), row["protocol"].get("k")): row["accuracy"] for row in rows}
+    return {(*key(row), row["protocol"].get("k")): row["value"] for row in rows}
+
+
+@pytest.mark.usefixtures("in_the_repository")
+def test_a_finished_run_is_complete(uninterrupted, capsys):
+    workdir = uninterrupted[0]
+    before = {path: path.read_bytes() for path in workdir.rglob("*.*") if path.suffix}
+    assert lifecycle.main(EXPERIMENT, ["simclr.py", *SETTINGS, f"--workdir={workdir}"]) == 0
+    assert f"{workdir} is complete" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in workdir.rglob("*.*") if path.suffix} == before
 
 
 @pytest.mark.parametrize("chosen", [None, "/chosen/by/the/user"])
@@ -121,50 +150,47 @@ def test_compiled_programs_are_kept_in_the_users_cache_folder(chosen, monkeypatc
     assert seconds == (1.0 if chosen else 0.2)  # whoever chose a folder has chosen the rest
 
 
-def test_another_config_in_the_same_workdir_is_refused(straight):
-    words = (*SETTINGS, "--config.loss.temperature=0.9")
-    code, _, err = finish(start(straight[0], *words))
-    assert code == 2
-    assert "loss.temperature: 0.2 -> 0.9" in err
+@pytest.fixture
+def run(finished_run, tmp_path, monkeypatch):
+    """A copy of a finished run, for commands that write into it."""
+    monkeypatch.setattr(lifecycle, "set_up_jax", lambda: None)
+    return shutil.copytree(finished_run, tmp_path / "run")
 
 
-def test_linear_probe_scores_a_finished_run_again(straight):
-    code, out, err = finish(start(straight[0], *SETTINGS, *QUICK, module="linear_probe"))
-    assert code == 0, err
-    again = json.loads((straight[0] / "results" / "linear_probe.json").read_text())
-    summary = json.loads((straight[0] / "results" / "summary.json").read_text())
-    pick = lambda s: [r["accuracy"] for r in s["evaluations"] if r["protocol"]["name"] == "linear"]  # noqa: E731
-    np.testing.assert_allclose(pick(again), pick(summary), atol=1e-9)
+def test_linear_probe_scores_a_finished_run_again(run):
+    pictures = {path: path.read_bytes() for path in (run / "figures").iterdir()}
+    assert linear_probe.main(["linear_probe.py", str(run)]) == 0
+    again, summary = (read(run / "results" / f"{n}.json") for n in ("linear_probe", "summary"))
+    assert again["evaluations"] == summary["evaluations"]
+    assert again["code"] == summary["code"]
+    assert {path: path.read_bytes() for path in (run / "figures").iterdir()} == pictures
 
 
-def test_linear_probe_names_a_folder_that_holds_no_run(tmp_path):
-    code, _, err = finish(start(tmp_path, *SETTINGS, module="linear_probe"))
-    assert code == 4
-    assert "holds no run" in err
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds no run"):
+        linear_probe.main(["linear_probe.py", str(tmp_path)])
 
 
-def test_evaluate_scores_by_every_protocol_and_transfers(straight):
-    words = (*SETTINGS, *QUICK, "--epochs=1")
+@pytest.mark.usefixtures("in_the_repository")
+def test_evaluate_scores_by_every_protocol_and_transfers(run, capsys):
     names = "knn,linear,ridge,retrieval,clusters,sgd,finetune"
-    code, out, err = finish(start(straight[0], *words, f"--protocols={names}", module="evaluate"))
-    assert code == 0, err
-    result = json.loads((straight[0] / "results" / "evaluation.json").read_text())
+    argv = ["evaluate.py", str(run), "--epochs=1"]
+    assert evaluate.main([*argv, f"--protocols={names}"]) == 0
+    result = read(run / "results" / "evaluation.json")
     rows = result["evaluations"]
     assert {row["protocol"]["name"] for row in rows} == set(names.split(","))
     assert {row["representation"] for row in rows} == {"trained", "untrained", "pixels"}
     assert {row["dataset"] for row in rows} == {"digits"}
-    gauges = result["health"]["trained/features"]
-    assert len(gauges["dimension_spectrum"]) > 1
-    assert 0 < gauges["alignment"] < 2
-    with np.load(straight[0] / "results" / "evaluation.npz") as kept:
+    diagnosed = result["diagnostics"]["trained/features"]
+    assert len(diagnosed["dimension_spectrum"]) > 1
+    assert 0 < diagnosed["alignment"] < 2
+    with np.load(run / "results" / "evaluation.npz") as kept:
         for row in rows:
             if "predictions" in row:
-                assert row["accuracy"] == np.mean(kept[row["predictions"]] == kept["label"])
+                assert row["value"] == np.mean(kept[row["predictions"]] == kept["label"])
         assert len(kept.files) == 1 + sum("predictions" in row for row in rows)
-    assert "kNN k=20 T=0.07" in out
+    assert "kNN k=20 T=0.07" in capsys.readouterr().out
 
-    words = (*words, "--protocols=ridge", "--data=configs/digits.py:smoke")
-    code, _, err = finish(start(straight[0], *words, module="evaluate"))
-    assert code == 0, err
-    moved = json.loads((straight[0] / "results" / "evaluation-digits.json").read_text())
-    assert moved["evaluations"] == [row for row in rows if row["protocol"]["name"] == "ridge"]
+    assert evaluate.main([*argv, "--protocols=ridge", "--data=configs/digits.py:smoke"]) == 0
+    transferred = read(run / "results" / "evaluation-digits.json")["evaluations"]
+    assert transferred == [row for row in rows if row["protocol"]["name"] == "ridge"]

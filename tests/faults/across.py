@@ -1,4 +1,4 @@
-"""What processes compute together: a loss around the ring, its gradient, a shared stop.
+"""Compute with several processes: a loss around the ring, its gradient, a shared stop.
 
 python -m tests.faults.across --coordinator=HOST:PORT --num_processes=2 --process_id=0
 """
@@ -19,7 +19,7 @@ RING = functools.partial(losses.nt_xent, temperature=0.5, block_size=4)
 
 
 def check() -> None:
-    """Each process compares what all computed with what it computes alone."""
+    """Compare what all processes computed with what this one computes alone."""
     mesh = parallel.make_mesh()
     x_BVF = np.random.default_rng(0).normal(size=(B, V, D)).astype(np.float32)
     weights = np.random.default_rng(1).normal(size=(D, D)).astype(np.float32)
@@ -30,9 +30,9 @@ def check() -> None:
     w = parallel.put_replicated(weights, mesh)
     local = parallel.local_copy({"w": w})["w"]
     assert local.is_fully_addressable
-    together = jax.jit(_value_and_grad(parallel.shard_loss(RING, mesh)))(w, x)
+    jointly = jax.jit(_value_and_grad(parallel.shard_loss(RING, mesh)))(w, x)
     alone = jax.jit(_value_and_grad(DENSE))(weights, x_BVF)
-    for got, want in zip(jax.device_get(together), jax.device_get(alone), strict=True):
+    for got, want in zip(jax.device_get(jointly), jax.device_get(alone), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
     _check_stop(mesh)
 
@@ -45,7 +45,7 @@ def _value_and_grad(loss):
 
 
 def _check_stop(mesh) -> None:
-    """All hear at the same call that one process wants to stop: at the call after it did."""
+    """Let all stop at the same call, the one after a process wanted to."""
     calls: list[int] = []
 
     def last_wants() -> bool:

@@ -1,4 +1,4 @@
-"""Real commands in processes of their own: start, strike, wait, compare.
+"""Run real commands in separate processes: start, inject, wait, compare.
 
 The toy's processes are forked from one that has imported everything, because importing costs more
 than training it; `experiments.simclr` is started as a person does.
@@ -26,10 +26,10 @@ FORKS.set_forkserver_preload(["tests.faults.toy", "experiments.prepare", "sklear
 
 
 class Kind(NamedTuple):
-    """A command to strike: its module, its words, and whether a process is forked for it."""
+    """A command to inject faults into: its module and arguments; whether a process is forked."""
 
     module: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     forked: bool
     wider: str = ""  # a change of its architecture
     examples: int = 0  # in its training set
@@ -109,7 +109,7 @@ class Running(NamedTuple):
 def start(
     kind: Kind,
     workdir: Path | str | None,
-    *words: str,
+    *arguments: str,
     faults: tuple[str, ...] = (),
     log: Path,
     env: Mapping[str, str] | None = None,
@@ -119,25 +119,29 @@ def start(
     Args:
       kind: which one.
       workdir: the run's folder; None for a command that has none.
-      words: further words of the command line.
+      arguments: further ones of the command line.
       faults: what goes wrong in it, as `inject.apply` reads it.
       log: file for its stdout; stderr goes beside it.
       env: further environment variables.
     """
-    words = (*kind.words, *([] if workdir is None else [f"--workdir={workdir}"]), *words)
+    arguments = (
+        *kind.arguments,
+        *([] if workdir is None else [f"--workdir={workdir}"]),
+        *arguments,
+    )
     log.touch()  # the process has it once it runs; who waits for a word in it may be earlier
     broken = os.environ.get("FAULTS_SABOTAGE", "")
     cache = str(log.parents[1] / "cache")
     env = {"XDG_CACHE_HOME": cache, "FAULTS_SABOTAGE": broken, **(env or {})}
     if kind.forked:
-        arguments = (kind.module, words, faults, log, env)
-        process = FORKS.Process(target=_run, args=arguments)
+        passed = (kind.module, arguments, faults, log, env)
+        process = FORKS.Process(target=_run, args=passed)
         process.start()
         return Running(process, log)
     armed = ("tests.faults.inject", ",".join(faults)) if faults or broken else ()
     with log.open("w") as out, log.with_suffix(".err").open("w") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", *armed, kind.module, *words],
+            [sys.executable, "-m", *armed, kind.module, *arguments],
             cwd=ROOT,
             env={**os.environ, "JAX_PLATFORMS": "cpu", **env},
             stdout=out,
@@ -147,13 +151,17 @@ def start(
 
 
 def _run(
-    module: str, words: tuple[str, ...], faults: tuple[str, ...], log: Path, env: Mapping[str, str]
+    module: str,
+    arguments: tuple[str, ...],
+    faults: tuple[str, ...],
+    log: Path,
+    env: Mapping[str, str],
 ) -> None:
     os.environ.update(env)
     os.chdir(ROOT)
     for path, descriptor in ((log, 1), (log.with_suffix(".err"), 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    sys.argv = [module, *words]
+    sys.argv = [module, *arguments]
     sys.modules.pop(module, None)  # it is run anew, as __main__
     jax.config.update("jax_platforms", "cpu")
     inject.apply(faults)

@@ -1,4 +1,4 @@
-"""One run that nothing happens to, shared by all; the same tests on a broken house."""
+"""Share one uninterrupted run between all tests; run the same tests on broken code."""
 
 import fcntl
 import itertools
@@ -20,33 +20,33 @@ OUTCOMES: dict[int, list[bool]] = {}
 
 
 class Lab(NamedTuple):
-    """A command, the run of it that nothing happened to, and a place for the others."""
+    """A command, an uninterrupted run of it, and a place for others."""
 
     kind: Kind
-    straight: Path
+    uninterrupted: Path
     digest: str
     place: Path
     logs: Iterator[int]
     started: list[Running]
 
-    def start(self, workdir: Path | str | None, *words: str, **settings: Any) -> Running:
+    def start(self, workdir: Path | str | None, *arguments: str, **settings: Any) -> Running:
         log = self.place / f"log{next(self.logs)}"
         settings = {"kind": self.kind, **settings}
-        running = commands.start(settings.pop("kind"), workdir, *words, log=log, **settings)
+        running = commands.start(settings.pop("kind"), workdir, *arguments, log=log, **settings)
         self.started.append(running)
         return running
 
-    def run(self, workdir: Path | str | None, *words: str, **settings: Any) -> Ended:
-        return self.start(workdir, *words, **settings).end()
+    def run(self, workdir: Path | str | None, *arguments: str, **settings: Any) -> Ended:
+        return self.start(workdir, *arguments, **settings).end()
 
     def copy(self, name: str = "copy") -> Path:
-        """The straight run as it was after training step 9, which it has a checkpoint of."""
-        folder = shutil.copytree(self.straight, self.place / name)
+        """Copy the uninterrupted run as it was after step 9, of which it has a checkpoint."""
+        folder = shutil.copytree(self.uninterrupted, self.place / name)
         shutil.rmtree(folder / "checkpoints" / "12")
         shutil.rmtree(folder / "results", ignore_errors=True)
         return folder
 
-    def finishes_like_the_straight_run(
+    def finishes_like_the_uninterrupted_run(
         self, workdir: Path, resumed_from: int | None, *faults: str
     ) -> Ended:
         """Start the same command again; it has to end as if nothing had happened."""
@@ -56,12 +56,12 @@ class Lab(NamedTuple):
             assert f"resumed from step {resumed_from}" in ended.out, ended.out
         assert commands.digest_of(ended) == self.digest
         rows = (workdir / "metrics.jsonl").read_text()
-        assert rows == (self.straight / "metrics.jsonl").read_text()
+        assert rows == (self.uninterrupted / "metrics.jsonl").read_text()
         return ended
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--sabotaged", action="store_true", help="break the house: all must fail")
+    parser.addoption("--sabotaged", action="store_true", help="break the code: all must fail")
     parser.addoption("--record", help="write which rows went as wanted to this JSON file")
 
 
@@ -75,13 +75,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _broken_house(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+def _broken_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator:
     mark = request.node.get_closest_marker("fault")
     if mark is None or not request.config.getoption("sabotaged", False):
         yield
         return
     if "lab" in request.fixturenames:
-        request.getfixturevalue("lab")  # the straight run is made in a whole house
+        request.getfixturevalue("lab")  # the uninterrupted run is made by the code as it is
     monkeypatch.setenv("FAULTS_SABOTAGE", mark.kwargs["broken"])
     sabotage.apply(mark.kwargs["broken"])
     yield
@@ -89,13 +89,13 @@ def _broken_house(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(scope="session")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, str]]:
-    """The name of a kind to (its straight run, the digest of its last state); made once."""
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, str]]:
+    """Map the name of a kind to its uninterrupted run, made once, and the digest of its state."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
 
     def make(name: str) -> tuple[Path, str]:
-        place = shared / f"straight-{name}"
+        place = shared / f"uninterrupted-{name}"
         with open(shared / f"{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (place / "digest").exists():
@@ -110,9 +110,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
 
 
 @pytest.fixture(params=["toy", pytest.param("simclr", marks=pytest.mark.slow)])
-def lab(request: pytest.FixtureRequest, straight: Callable, tmp_path: Path) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, uninterrupted: Callable, tmp_path: Path) -> Iterator[Lab]:
     """The toy, and before a release the real command too."""
-    run, digest = straight(request.param)
+    run, digest = uninterrupted(request.param)
     yield from _lab(Lab(KINDS[request.param], run, digest, tmp_path, itertools.count(), []))
 
 

@@ -1,9 +1,9 @@
-"""Faults that are struck from within a command.
+"""Inject faults from within a command.
 
 python -m tests.faults.inject FAULT,FAULT experiments.simclr --config ...
 
-A fault is `name` or `name:argument`: a function of this module. What strikes at a step uses the
-progress line of the launcher, which is called after each step.
+A fault is `name` or `name:argument`: a function of this module. What happens at a step happens in
+the callback of the launcher that is called after each step, in every process.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from contrastive_jax import training
+from contrastive_jax import figures
 from contrastive_jax.errors import DataError
 from contrastive_jax.training import checkpoint, loop, optim
-from experiments.run import console, lifecycle, multihost, signals
-from experiments.scoring import summary
+from experiments.run import build, console, lifecycle, multihost, signals
+from experiments.run.build import Experiment, Run
 from tests.faults import sabotage
 
 
@@ -38,22 +38,37 @@ def apply(faults: Sequence[str]) -> None:
     sabotage.apply(os.environ.get("FAULTS_SABOTAGE", ""))
 
 
+def _in_kind(**functions: Any) -> None:
+    """Replace functions of the kind of data that the command works on."""
+    make = build.build
+
+    def replaced(experiment: Experiment, *args: Any) -> Run:
+        kind = experiment.kind._replace(**functions)
+        return make(experiment._replace(kind=kind), *args)
+
+    build.build = replaced
+
+
 def unscored() -> None:
     """The command ends where training ends."""
-    summary.score = lambda *args, **kwargs: {"evaluations": []}
+    _in_kind(score=lambda *args, **kwargs: {"evaluations": []})
 
 
-def at_step(step: str, strike: Callable[[], None]) -> None:
-    on_step = console.Progress.on_step
+def at_step(step: str, inject: Callable[[], None]) -> None:
+    """Inject right after a step was dispatched."""
+    writers = lifecycle._writers
 
-    def struck(self: Any, now: int) -> None:
-        on_step(self, now)
-        if now == int(step):
-            strike()
+    def with_fault(*args: Any) -> Any:
+        write, on_step = writers(*args)
 
-    console.Progress.on_step = struck
-    silent = lifecycle._NOWHERE
-    lifecycle._NOWHERE = (silent[0], lambda now: strike() if now == int(step) else None)
+        def then_inject(now: int) -> None:
+            on_step(now)
+            if now == int(step):
+                inject()
+
+        return write, then_inject
+
+    lifecycle._writers = with_fault
 
 
 def kill(step: str) -> None:
@@ -61,36 +76,36 @@ def kill(step: str) -> None:
     at_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def after_save(step: int, strike: Callable[[], None]) -> None:
-    """Strike once the save of a step was handed to Orbax, which goes on in the background."""
+def after_save(step: int, inject: Callable[[], None]) -> None:
+    """Inject once the save of a step was handed to Orbax, which continues in the background."""
     save = checkpoint.Checkpointer.save
 
-    def struck(self: Any, now: int, *args: Any, **kwargs: Any) -> None:
+    def then_inject(self: Any, now: int, *args: Any, **kwargs: Any) -> None:
         save(self, now, *args, **kwargs)
         if now == step:
-            strike()
+            inject()
 
-    checkpoint.Checkpointer.save = struck
+    checkpoint.Checkpointer.save = then_inject
 
 
 def kill_in_save(step_and_ms: str) -> None:
     """SIGKILL so many milliseconds after the save of a step began."""
     step, milliseconds = step_and_ms.split("+")
 
-    def strike() -> None:
+    def kill_later() -> None:
         time.sleep(int(milliseconds) / 1000)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    after_save(int(step), strike)
+    after_save(int(step), kill_later)
 
 
 def raises(step: str) -> None:
-    """An error in the run's own code, right after a save began."""
+    """An error in the code of the run, right after a save began."""
 
-    def strike() -> None:
-        raise ZeroDivisionError("struck")
+    def fail() -> None:
+        raise ZeroDivisionError("injected")
 
-    after_save(int(step), strike)
+    after_save(int(step), fail)
 
 
 def terminate(step: str) -> None:
@@ -125,23 +140,23 @@ def pause(step_and_file: str) -> None:
     """After a step, wait until a file exists."""
     step, file = step_and_file.split("+")
 
-    def strike() -> None:
+    def wait() -> None:
         print("paused", flush=True)
         while not os.path.exists(file):
             time.sleep(0.01)
 
-    at_step(step, strike)
+    at_step(step, wait)
 
 
 def leave_before_training() -> None:
     """SIGTERM as soon as the banner is printed: what a start says, without the cost of a step."""
     banner = console.banner
 
-    def struck(facts: Any) -> None:
-        banner(facts)
+    def then_terminate(summary: Any) -> None:
+        banner(summary)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    console.banner = struck
+    console.banner = then_terminate
 
 
 def full_disk_after(step: str) -> None:
@@ -154,12 +169,12 @@ def fill(step_and_file: str) -> None:
     """After a step, fill the disk to its last byte."""
     step, file = step_and_file.split("+")
 
-    def strike() -> None:
+    def write() -> None:
         with contextlib.suppress(OSError), open(file, "wb", buffering=0) as ballast:
             while ballast.write(bytes(512)):
                 pass
 
-    at_step(step, strike)
+    at_step(step, write)
 
 
 def nan_update(step: str) -> None:
@@ -190,38 +205,35 @@ def nan_gradient(step: str) -> None:
     _poison(int(step), lambda w: jnp.sqrt(0 * w.sum()))
 
 
-def _poison(step: int, term: Callable[[jax.Array], jax.Array]) -> None:
-    build = lifecycle.build
+def _poison(injected: int, term: Callable[[jax.Array], jax.Array]) -> None:
+    make = build.build
 
-    def poisoned(*args: Any) -> lifecycle.Run:
-        run = build(*args)
-        root = training.stream_key(run.plan.seed, training.AUGMENT_STREAM)
-        struck = jax.random.key_data(jax.random.fold_in(root, step - 1))
+    def poisoned(*args: Any) -> Run:
+        run = make(*args)
 
-        def loss(params: Any, model_state: Any, batch: Any, key: jax.Array) -> Any:
-            value, out = run.objective.loss(params, model_state, batch, key)
-            hit = (jax.random.key_data(key) == struck).all()
+        def loss(params: Any, model_state: Any, batch: Any, key: jax.Array, step: jax.Array) -> Any:
+            value, out = run.objective.loss(params, model_state, batch, key, step)
             w = jax.tree.leaves(params)[0]
-            return value + jax.lax.cond(hit, term, lambda w: (0 * w).sum(), w), out
+            return value + jax.lax.cond(step == injected - 1, term, lambda w: (0 * w).sum(), w), out
 
         return run._replace(objective=run.objective._replace(loss=loss))
 
-    lifecycle.build = poisoned
+    build.build = poisoned
 
 
 def clock_backwards() -> None:
-    """Each look at the clock is a day earlier than the one before."""
-    looks, now = iter(range(10**9)), time.time
-    time.time = lambda: now() - 86400 * next(looks)
+    """Each reading of the clock is a day earlier than the one before."""
+    readings, now = iter(range(10**9)), time.time
+    time.time = lambda: now() - 86400 * next(readings)
 
 
 def out_of_memory(step: str) -> None:
     """What XLA raises when an allocation fails."""
 
-    def strike() -> None:
+    def fail() -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
 
-    at_step(step, strike)
+    at_step(step, fail)
 
 
 def offline() -> None:
@@ -247,10 +259,24 @@ def patient() -> None:
 def no_data() -> None:
     """The data set cannot be read."""
 
-    def load(**kwargs: Any) -> Any:
-        raise DataError("struck")
+    def load(config: Any) -> Any:
+        raise DataError("injected")
 
-    lifecycle.build.__defaults__ = (load,)
+    _in_kind(load=load)
+
+
+def undrawable() -> None:
+    """A picture cannot be drawn."""
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise LookupError("no font")
+
+    figures.embedding_map = fail
+
+
+def kill_in_pictures() -> None:
+    """SIGKILL as soon as the first picture is drawn."""
+    figures.views_grid = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

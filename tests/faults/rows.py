@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
 
 def row(*numbers: int, broken: str) -> Callable[[Test], Test]:
-    """Mark a test as a proof of these rows, which fails when the house is `broken` this way.
+    """Mark a test as a proof of these rows, which fails when the code is `broken` this way.
 
     >>> @row(5, broken="a second signal leaves with 1")
     ... def test_that_it_leaves(): ...
@@ -197,7 +197,7 @@ ROWS = {
         "metrics.jsonl is complete",
     ),
     31: Row(
-        "an error in the run's own code right after a save began",
+        "an error in the code of the run right after a save began",
         "1, with its traceback",
         "the error, not hidden by closing",
         f"the save is completed; {RESUMES}",
@@ -207,5 +207,29 @@ ROWS = {
         "5",
         "the batch a device holds, and what to make smaller",
         "the last checkpoint stands",
+    ),
+    33: Row(
+        "other data in the same workdir, while the run trains or when it is complete",
+        "2; 0 where the same data has moved",
+        "'was trained on other data', and what differs",
+        "nothing is changed; config.json may be lost: the checkpoint knows its data too",
+    ),
+    34: Row(
+        "fewer steps asked for than the checkpoint has",
+        "2",
+        "both numbers",
+        "nothing is changed",
+    ),
+    35: Row(
+        "a picture that cannot be drawn",
+        "0",
+        "warning: which picture and why",
+        "the scores and the other pictures are there",
+    ),
+    36: Row(
+        "`kill -9` while pictures are drawn",
+        "-9",
+        "(nothing)",
+        "the scores are there; the same command says that the run is complete",
     ),
 }

@@ -1,4 +1,4 @@
-"""The house broken on purpose, one way for each row: its tests have to fail then.
+"""Break the code on purpose, one way for each row: its tests have to fail then.
 
 python -m pytest tests/faults --sabotaged
 """
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +21,14 @@ from contrastive_jax.data import digits_and_npz, records, tfds
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import jsonl, tensorboard, workdir
 from contrastive_jax.training import checkpoint, checksums, loop, manifest, orbax_store
-from experiments.run import lifecycle, multihost, resume, signals
+from experiments.run import build, failures, multihost, resume, signals
+from experiments.scoring import pictures
 
 _undo: list[Callable[[], None]] = []
 
 
 def apply(name: str) -> None:
-    """Break the house in this process; the empty name does nothing."""
+    """Break the code in this process; the empty name does nothing."""
     if name:
         BREAKS[name]()
 
@@ -182,6 +184,34 @@ def _swallow_save_errors() -> None:
     logging.disable()
 
 
+def _any_length() -> None:
+    state = resume.state
+
+    def lenient(run: Any, *args: Any) -> Any:
+        return state(run._replace(plan=run.plan._replace(steps=sys.maxsize)), *args)
+
+    patch(resume, "state", lenient)
+
+
+def _fatal_pictures() -> None:
+    """`except Exception` finds this name in its module first, and it catches nothing."""
+    pictures.Exception = ()  # type: ignore
+    _undo.append(lambda: delattr(pictures, "Exception"))
+
+
+def _pictures_first() -> None:
+    draw = pictures.draw
+
+    def first(run: Any, state: Any, folder: Path, *args: Any) -> None:
+        path = folder / "results" / "summary.json"
+        scores = path.read_text()
+        path.unlink()
+        draw(run, state, folder, *args)
+        path.write_text(scores)
+
+    patch(pictures, "draw", first)
+
+
 BREAKS: dict[str, Callable[[], None]] = {
     "metrics.jsonl is not rewound": _replace(jsonl, "_rewind", lambda path, step: -1),
     "the optimizer's state is not restored": _forget_optimizer,
@@ -201,7 +231,7 @@ BREAKS: dict[str, Callable[[], None]] = {
     "the workdir is not locked": _replace(workdir, "lock", contextlib.nullcontext),
     "a killed run leaves its lock": _lock_by_existence,
     "--strict_resume is not heeded": _never_strict,
-    "configs are not compared": _replace(resume, "_changes", lambda *args: ([], [])),
+    "configs are not compared": _replace(resume, "differences", lambda *args: ([], [])),
     "shapes are not compared": _replace(checkpoint, "require_same_architecture"),
     "another machine is not mentioned": _replace(resume, "_machine_notes", lambda *args: []),
     "metrics may be NaN": _replace(loop, "require_finite"),
@@ -212,20 +242,24 @@ BREAKS: dict[str, Callable[[], None]] = {
     "missing data is an error like others": _wrong_error(tfds, "DataError"),
     "config errors exit with 1": _replace(ConfigError, "exit_code", 1),
     "norms are not safe at zero": _bare_norms,
-    "batches are not checked": _replace(lifecycle, "check_batch"),
+    "batches are not checked": _replace(build, "check_batch"),
     "pickles are loaded": _pickles,
     "archive members need not be files": _replace(tarfile.TarInfo, "isreg", lambda self: True),
     "the newest step is the youngest folder": _newest_by_time,
     "a broken sink stops the run": _sink_that_stops_the_run,
     "nothing waits for the last save": _replace(checkpoint.Checkpointer, "__exit__"),
     "memory errors are passed on as they are": _replace(
-        lifecycle, "memory_explained", lambda *args: contextlib.nullcontext()
+        failures, "memory_explained", lambda *args: contextlib.nullcontext()
     ),
     "processes do not hear of each other's signals": _replace(
         parallel, "any_process", lambda mesh, local: digits_and_npz
     ),
     "a dead process is not missed": _replace(multihost, "HEARTBEAT_SECONDS", 86400),
     "the start is not watched": _replace(multihost, "_give_up"),
-    "no address is told": _replace(multihost, "_place", lambda wanted: "A process"),
+    "no address is named": _replace(multihost, "_place", lambda wanted: "A process"),
+    "data is not compared": _replace(resume, "_refuse_data"),
+    "the length is not compared": _any_length,
+    "a picture that fails ends the run": _fatal_pictures,
+    "pictures come before scores": _pictures_first,
     "processes need not agree": _replace(multihost, "_compare"),
 }

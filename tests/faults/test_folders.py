@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 
+import numpy as np
 import pytest
 
 from tests.faults.commands import ROOT, assert_short_error, committed, rows
@@ -22,7 +23,7 @@ def test_disk_full_during_a_save(lab):
     # Step 6 is written in the background: on a slow machine the disk fills before it is done.
     good, lost = {(3, 6): (6, 9), (3,): (3, 6)}[tuple(committed(workdir))]
     assert_short_error(ended, 4, f"step {lost} was not saved in {workdir}", "free some space")
-    lab.finishes_like_the_straight_run(workdir, good)
+    lab.finishes_like_the_uninterrupted_run(workdir, good)
 
 
 @pytest.fixture
@@ -46,11 +47,11 @@ def test_disk_full_for_everything(lab, small_disk):
     assert "Traceback" not in ended.err
     (small_disk / "ballast").unlink()
     assert committed(workdir)[-1] in (3, 6)
-    lab.finishes_like_the_straight_run(workdir, committed(workdir)[-1])
+    lab.finishes_like_the_uninterrupted_run(workdir, committed(workdir)[-1])
 
 
 @row(7, broken="the workdir is not tried")
-@pytest.mark.parametrize("under", ["file", "file/run", "/proc/self/run"])
+@pytest.mark.parametrize("under", ["file/run", "/proc/self/run"])
 def test_workdir_that_cannot_be(lab, under):
     (lab.place / "file").touch()
     ended = lab.run(lab.place / under)
@@ -70,7 +71,7 @@ def test_relative_workdir(lab):
 def test_stray_folder_named_like_a_step(lab):
     workdir = lab.copy()
     (workdir / "checkpoints" / "999").mkdir()
-    lab.finishes_like_the_straight_run(workdir, 9)
+    lab.finishes_like_the_uninterrupted_run(workdir, 9)
     assert (workdir / "checkpoints" / "999").is_dir()
 
 
@@ -79,8 +80,10 @@ def test_remains_of_a_save_that_was_cut_off(lab):
     workdir = lab.copy()
     remains = shutil.copytree(workdir / "checkpoints" / "9", workdir / "checkpoints" / "11")
     (remains / "commit_success.txt").unlink()
-    lab.finishes_like_the_straight_run(workdir, 9)
+    (workdir / "checkpoints" / "notes").mkdir()
+    lab.finishes_like_the_uninterrupted_run(workdir, 9)
     assert not remains.exists()
+    assert (workdir / "checkpoints" / "notes").is_dir()
 
 
 @row(13, broken="the workdir is not locked")
@@ -92,7 +95,9 @@ def test_two_runs_in_one_workdir(lab):
     assert_short_error(second, 6, f"pid {first.pid} on ", "or pass another --workdir")
     go.touch()
     assert first.end().code == 0
-    assert (workdir / "metrics.jsonl").read_text() == (lab.straight / "metrics.jsonl").read_text()
+    assert (workdir / "metrics.jsonl").read_text() == (
+        lab.uninterrupted / "metrics.jsonl"
+    ).read_text()
 
 
 @row(13, broken="a killed run leaves its lock")
@@ -120,6 +125,40 @@ def test_resume_with_what_may_change(lab):
     assert "note: train.steps: 12 -> 13" in ended.err
 
 
+@row(34, broken="the length is not compared")
+def test_fewer_steps_than_were_trained(lab):
+    workdir = lab.copy()
+    before = (workdir / "config.json").read_text()
+    ended = lab.run(workdir, "--config.train.steps=4", faults=START)
+    assert_short_error(ended, 2, "a checkpoint of step 9, and the config trains 4 steps")
+    assert committed(workdir) == [3, 6, 9]
+    assert (workdir / "config.json").read_text() == before
+
+
+@row(33, broken="data is not compared")
+@pytest.mark.parametrize("state", ["stopped", "config.json is lost", "complete"])
+def test_other_data_in_the_workdir(toy, state):
+    """Sets differ by their content; where they are does not matter."""
+    workdir, place = toy.place / "run", "--config.data.data_dir="
+    for name, seed in (("first", 0), ("moved", 0), ("other", 1)):
+        images = np.random.default_rng(seed).integers(0, 256, (96, 8, 8, 1), np.uint8)
+        label = np.arange(96) % 4
+        parts = {"image": images, "label": label, "test_image": images[:32]}
+        np.savez(toy.place / f"{name}.npz", **parts, test_label=label[:32])
+    faults = {"complete": ()}.get(state, ("terminate:4",))
+    arguments = ("--config.data.source=arrays", "--config.train.steps=6")
+    trained = toy.run(workdir, *arguments, f"{place}{toy.place}/first.npz", faults=faults)
+    assert trained.code == (0 if state == "complete" else 75), trained
+    if state == "config.json is lost":
+        (workdir / "config.json").unlink()
+    before = {p: p.read_bytes() for p in workdir.rglob("*.json*")}
+    other = toy.run(workdir, *arguments, f"{place}{toy.place}/other.npz")
+    assert_short_error(other, 2, "was trained on other data: name: first -> other")
+    assert {p: p.read_bytes() for p in workdir.rglob("*.json*")} == before
+    moved = toy.run(workdir, *arguments, f"{place}{toy.place}/moved.npz", faults=START)
+    assert moved.code == 75, moved
+
+
 @row(15, broken="shapes are not compared")
 def test_checkpoint_of_another_architecture(lab):
     workdir = lab.copy()
@@ -136,8 +175,8 @@ def test_resume_on_four_devices(lab):
     assert ended.code == 0, ended
     assert "note: devices: 1 x cpu -> 4 x cpu" in ended.err
     assert "equal to rounding, not bit for bit" in ended.err
-    assert rows(workdir) == rows(lab.straight)
-    for mine, other in zip(losses(workdir), losses(lab.straight), strict=True):
+    assert rows(workdir) == rows(lab.uninterrupted)
+    for mine, other in zip(losses(workdir), losses(lab.uninterrupted), strict=True):
         assert abs(mine - other) < 1e-3
 
 

@@ -18,7 +18,7 @@ from tests.faults.commands import KINDS, Ended, Kind, Running, committed, rows
 from tests.faults.rows import row
 
 ACROSS = Kind("tests.faults.across", (), True)
-PEER_DIED = (134, -signal.SIGABRT)  # by this house, or by JAX's runtime
+PEER_DIED = (134, -signal.SIGABRT)  # by this project, or by JAX's runtime
 NAMES = ("loss", "grad_norm")
 
 
@@ -32,28 +32,28 @@ class Team(NamedTuple):
     def start(
         self,
         workdir: Path | None,
-        *words: str,
+        *arguments: str,
         count: int = 2,
         devices: int = 4,
         each: Sequence[dict[str, Any]] = ({}, {}, {}, {}),
         kind: Kind | None = None,
     ) -> list[Running]:
-        """`each` may name further `words`, `faults` and another `workdir` of a process."""
+        """`each` may name further `arguments`, `faults` and another `workdir` of a process."""
         port = free_port()
         team = []
         for i in range(count):
-            own = each[i]
+            special = each[i]
             joining = (f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}")
             place = (*joining, f"--process_id={i}") if count > 1 else ()
             env = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // count}"}
             team.append(
                 commands.start(
                     kind or self.kind,
-                    own.get("workdir", workdir),
+                    special.get("workdir", workdir),
                     *place,
-                    *words,
-                    *own.get("words", ()),
-                    faults=own.get("faults", ("patient",)),
+                    *arguments,
+                    *special.get("arguments", ()),
+                    faults=special.get("faults", ("patient",)),
                     log=self.place / f"log{len(self.started)}",
                     env=env,
                 )
@@ -61,8 +61,8 @@ class Team(NamedTuple):
             self.started.append(team[-1])
         return team
 
-    def run(self, workdir: Path | None, *words: str, **settings: Any) -> list[Ended]:
-        return [running.end() for running in self.start(workdir, *words, **settings)]
+    def run(self, workdir: Path | None, *arguments: str, **settings: Any) -> list[Ended]:
+        return [running.end() for running in self.start(workdir, *arguments, **settings)]
 
 
 def free_port() -> int:
@@ -86,8 +86,8 @@ def team(tmp_path: Path) -> Iterator[Team]:
     yield from make_team("toy", tmp_path)
 
 
-class Straight(NamedTuple):
-    """A run of two processes with two devices each that nothing happened to."""
+class Uninterrupted(NamedTuple):
+    """An uninterrupted run of two processes with two devices each."""
 
     kind: str
     workdir: Path
@@ -99,18 +99,18 @@ class Straight(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=["toy", pytest.param("simclr", marks=pytest.mark.slow)])
-def straight(request, tmp_path_factory) -> Iterator[Straight]:
-    place = tmp_path_factory.mktemp(f"together-{request.param}")
+def uninterrupted(request, tmp_path_factory) -> Iterator[Uninterrupted]:
+    place = tmp_path_factory.mktemp(f"processes-{request.param}")
     for team in make_team(request.param, place):
         ended = team.run(place / "run")
         assert [e.code for e in ended] == [0, 0], ended
-        yield Straight(request.param, place / "run", ended)
+        yield Uninterrupted(request.param, place / "run", ended)
 
 
 @pytest.fixture
-def struck(straight: Straight, tmp_path: Path) -> Iterator[Team]:
-    """Of the straight run's kind."""
-    yield from make_team(straight.kind, tmp_path)
+def same_kind(uninterrupted: Uninterrupted, tmp_path: Path) -> Iterator[Team]:
+    """Make a team for the command of the uninterrupted run."""
+    yield from make_team(uninterrupted.kind, tmp_path)
 
 
 def curve(workdir: Path, name: str) -> list[float]:
@@ -124,30 +124,30 @@ def scores(workdir: Path) -> dict[tuple, float]:
     found = {}
     for score in summary["evaluations"]:
         how = score["protocol"]["name"], score["protocol"].get("k")
-        found[score["representation"], score["layer"], *how] = score["accuracy"]
+        found[score["representation"], score["layer"], *how] = score["value"]
     return found
 
 
-def assert_goes_on_like(straight: Straight, team: Team, workdir: Path, step: int) -> None:
-    """The same command again ends bit-equal to the run that nothing happened to."""
+def assert_resumes_like(uninterrupted: Uninterrupted, team: Team, workdir: Path, step: int) -> None:
+    """The same command again ends bit-equal to the uninterrupted run."""
     ended = team.run(workdir, each=[{"faults": ("patient", "unscored")}] * 2)
     assert [e.code for e in ended] == [0, 0], ended
     assert f"resumed from step {step}" in ended[0].out
-    assert commands.digest_of(ended[0]) == straight.digest
+    assert commands.digest_of(ended[0]) == uninterrupted.digest
     written = (workdir / "metrics.jsonl").read_text()
-    assert written == (straight.workdir / "metrics.jsonl").read_text()
+    assert written == (uninterrupted.workdir / "metrics.jsonl").read_text()
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_any_number_of_processes_trains_and_scores_alike(straight, struck, tmp_path, count):
-    ended = struck.run(tmp_path / "run", count=count)
+def test_any_number_of_processes_trains_and_scores_alike(uninterrupted, same_kind, tmp_path, count):
+    ended = same_kind.run(tmp_path / "run", count=count)
     assert [e.code for e in ended] == [0] * count, ended
     for name in NAMES:
-        want = curve(straight.workdir, name)
+        want = curve(uninterrupted.workdir, name)
         np.testing.assert_allclose(curve(tmp_path / "run", name), want, rtol=1e-3)
-    first = curve(straight.workdir, "loss")[0]  # before rounding has grown
+    first = curve(uninterrupted.workdir, "loss")[0]  # before rounding has grown
     np.testing.assert_allclose(curve(tmp_path / "run", "loss")[0], first, rtol=1e-5)
-    got, want = scores(tmp_path / "run"), scores(straight.workdir)
+    got, want = scores(tmp_path / "run"), scores(uninterrupted.workdir)
     assert got.keys() == want.keys()
     np.testing.assert_allclose(list(got.values()), [want[key] for key in got], atol=0.1)
 
@@ -158,8 +158,8 @@ _GLOO = re.compile(
 )
 
 
-def test_only_the_first_process_speaks(straight):
-    first, second = (ended.out for ended in straight.ended)
+def test_only_the_first_process_speaks(uninterrupted):
+    first, second = (ended.out for ended in uninterrupted.ended)
     assert any("4 x cpu" in line for line in first.splitlines())
     assert any(line.split()[:1] == ["processes"] for line in first.splitlines())
     assert _GLOO.sub("", second).split() == []
@@ -175,32 +175,38 @@ def test_the_ring_and_its_gradient_across_processes_are_those_of_one(team):
 @pytest.mark.slow
 @row(3, broken="processes do not hear of each other's signals")
 @pytest.mark.parametrize("process", [1, 0])
-def test_sigterm_to_one_process_stops_all_at_the_same_step(straight, struck, tmp_path, process):
+def test_sigterm_to_one_process_stops_all_at_the_same_step(
+    uninterrupted, same_kind, tmp_path, process
+):
     workdir = tmp_path / "run"
     each: list[dict] = [{}, {}]
     each[process] = {"faults": ("patient", "terminate:4")}
-    team = struck.start(workdir, each=each)
+    team = same_kind.start(workdir, each=each)
     ended = [running.end(300) for running in team]
     assert [e.code for e in ended] == [75, 75], ended
     assert "SIGTERM: finishing this step and saving" in ended[process].err
     assert "stopped after step 5, saved" in ended[0].out
     assert max(committed(workdir)) == 5
-    assert_goes_on_like(straight, struck, workdir, 5)
+    assert_resumes_like(uninterrupted, same_kind, workdir, 5)
 
 
 @pytest.mark.slow
 @row(22, broken="a dead process is not missed")
-def test_a_killed_worker_ends_the_others_and_nothing_saved_is_lost(straight, struck, tmp_path):
-    kills_one(straight, struck, tmp_path / "run", 1)
+def test_a_killed_worker_ends_the_others_and_nothing_saved_is_lost(
+    uninterrupted, same_kind, tmp_path
+):
+    kills_one(uninterrupted, same_kind, tmp_path / "run", 1)
 
 
 @pytest.mark.slow
 @row(23, broken="metrics.jsonl is not rewound")
-def test_a_killed_coordinator_ends_the_others_and_nothing_saved_is_lost(straight, struck, tmp_path):
-    kills_one(straight, struck, tmp_path / "run", 0)
+def test_a_killed_coordinator_ends_the_others_and_nothing_saved_is_lost(
+    uninterrupted, same_kind, tmp_path
+):
+    kills_one(uninterrupted, same_kind, tmp_path / "run", 0)
 
 
-def kills_one(straight: Straight, team: Team, workdir: Path, victim: int) -> None:
+def kills_one(uninterrupted: Uninterrupted, team: Team, workdir: Path, victim: int) -> None:
     each: list[dict] = [{}, {}]
     each[victim] = {"faults": ("kill:8",)}
     each[1 - victim] = {"faults": ()}
@@ -210,29 +216,29 @@ def kills_one(straight: Straight, team: Team, workdir: Path, victim: int) -> Non
     assert other.code in PEER_DIED, other
     assert "another" in other.err, other.err
     assert max(committed(workdir)) in (3, 6)
-    assert_goes_on_like(straight, team, workdir, max(committed(workdir)))
+    assert_resumes_like(uninterrupted, team, workdir, max(committed(workdir)))
 
 
 @row(24, broken="the start is not watched")
 @pytest.mark.parametrize("process", [0, 1])
 def test_a_peer_that_never_starts_is_waited_for_so_long_and_named(team, tmp_path, process):
-    words = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", "--start_timeout=2")
+    arguments = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", "--start_timeout=2")
     log = team.place / "alone"
-    words = (*words, f"--process_id={process}")
-    running = commands.start(team.kind, tmp_path / "run", *words, log=log)
+    arguments = (*arguments, f"--process_id={process}")
+    running = commands.start(team.kind, tmp_path / "run", *arguments, log=log)
     team.started.append(running)
     commands.assert_short_error(running.end(120), 134, f"Process {process} of 2", "waited 2 s")
     assert not (tmp_path / "run").exists()
 
 
-@row(24, broken="no address is told")
+@row(24, broken="no address is named")
 def test_a_taken_port_is_named(team, tmp_path):
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         where = f"127.0.0.1:{taken.getsockname()[1]}"
-        words = (f"--coordinator={where}", "--num_processes=2", "--process_id=0")
-        running = commands.start(team.kind, tmp_path / "run", *words, log=team.place / "alone")
+        arguments = (f"--coordinator={where}", "--num_processes=2", "--process_id=0")
+        running = commands.start(team.kind, tmp_path / "run", *arguments, log=team.place / "alone")
         team.started.append(running)
         ended = running.end(120)
     assert ended.code == 134, ended
@@ -242,7 +248,10 @@ def test_a_taken_port_is_named(team, tmp_path):
 
 @row(25, broken="processes need not agree")
 def test_processes_that_disagree_stop_and_name_what_differs(team, tmp_path):
-    each = [{}, {"words": ("--config.optimizer.learning_rate=0.5", "--config.data.limit_train=64")}]
+    each = [
+        {},
+        {"arguments": ("--config.optimizer.learning_rate=0.5", "--config.data.limit_train=64")},
+    ]
     says = "optimizer.learning_rate: 0.001 in process 0, 0.5 in process 1"
     for ended in team.run(tmp_path / "run", each=each):
         commands.assert_short_error(ended, 2, says, "data.limit_train: 256")
@@ -261,8 +270,8 @@ def test_what_stops_one_process_at_the_start_stops_all_with_its_code(team, tmp_p
     """The second one's data is missing."""
     each = [{}, {"faults": ("patient", "no_data")}]
     first, second = team.run(tmp_path / "run", each=each)
-    commands.assert_short_error(second, 3, "struck")
-    commands.assert_short_error(first, 3, "Process 1 stopped: struck")
+    commands.assert_short_error(second, 3, "injected")
+    commands.assert_short_error(first, 3, "Process 1 stopped: injected")
 
 
 @pytest.mark.parametrize(

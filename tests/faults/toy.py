@@ -1,25 +1,27 @@
-"""The launcher with a linear encoder: everything of a run but the cost of a network.
+"""Train a linear encoder by the launcher: everything of a run but the cost of a network.
 
 python -m tests.faults.toy --config tests/faults/toy_config.py --workdir DIR
 """
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from contrastive_jax import augment, losses, parallel
-from contrastive_jax.parallel import Mesh
-from contrastive_jax.types import Batch, LossOutput, Objective
-from experiments.run import lifecycle
+from contrastive_jax import losses, parallel
+from contrastive_jax.types import Batch, LossOutput, Objective, RunInfo
+from experiments.run import command_line, lifecycle, multihost
+from experiments.run.build import Experiment
+from experiments.run.sections import REQUIRED, Key
+from experiments.scoring.kinds import IMAGES
 
 
-def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
-    """NT-Xent between an image and a noisy copy of it, on a linear map of the pixels."""
-    del n_classes
+def build(config: ConfigDict, info: RunInfo) -> Objective:
+    """Contrast an image with a noisy copy of it by NT-Xent, on a linear map of the pixels."""
     pair_loss = functools.partial(losses.nt_xent, temperature=config.loss.temperature)
-    sharded = parallel.shard_loss(pair_loss, mesh)
+    sharded = parallel.shard_loss(pair_loss, info.mesh)
 
     def pixels(batch: Batch) -> jax.Array:
         return batch["image"].reshape(len(batch["image"]), -1) / jnp.float32(255)
@@ -28,7 +30,8 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
         shape = [pixels(batch).shape[1], config.encoder.features]
         return {"w": jax.random.normal(key, shape) / 8}, {"seen": jnp.float32(0)}
 
-    def loss(params, model_state, batch, key):
+    def loss(params, model_state, batch, key, step):
+        del step
         x_BF = pixels(batch)
         keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(batch["index"])
         noise_BF = jax.vmap(lambda k: jax.random.normal(k, x_BF.shape[1:]))(keys_B)
@@ -41,15 +44,21 @@ def build(config: ConfigDict, mesh: Mesh, n_classes: int) -> Objective:
         features = pixels(batch) @ params["w"]
         return {"features": features, "embedding": features}
 
-    return Objective(init, loss, embed)
+    return Objective(init, loss, {"image": embed})
 
 
-EXPERIMENT = lifecycle.Experiment(
+EXPERIMENT = Experiment(
+    name="toy",
     usage=__doc__ or "",
-    sections={"encoder": ("features",), "loss": ("temperature",), "views": ("noise",)},
+    sections={
+        "encoder": {"features": Key(REQUIRED, int)},
+        "loss": {"temperature": Key(0.5, float)},
+        "views": {"noise": Key(0.25, float)},
+    },
     build=build,
-    views=lambda config: augment.make_views(size=8),
+    kind=IMAGES,
 )
 
 if __name__ == "__main__":
-    lifecycle.main(EXPERIMENT)
+    with command_line.exit_codes():
+        multihost.leave(lifecycle.main(EXPERIMENT, sys.argv))

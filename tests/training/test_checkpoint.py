@@ -246,17 +246,6 @@ def test_damaged_step_is_skipped_for_the_newest_good_one_and_stays(folder, fault
     assert (folder / "2").is_dir()
 
 
-@pytest.mark.parametrize("position", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9])
-def test_one_flipped_bit_in_array_data_is_detected(folder, position):
-    file = data_files(folder / "2")[0]
-    data = bytearray(file.read_bytes())
-    data[int(position * len(data))] ^= 4
-    file.write_bytes(data)
-    restored = restore(folder)
-    assert restored.step == 1
-    assert_same(restored.state, STATES[1])
-
-
 def test_one_flipped_bit_in_any_file_never_gives_wrong_values(folder):
     for file in [f for f in (folder / "2").rglob("*") if f.is_file()]:
         data = file.read_bytes()
@@ -284,15 +273,6 @@ def test_strict_and_named_restores_raise_rather_than_fall_back(folder, kwargs):
     assert len(str(caught.value).splitlines()) <= 3
 
 
-def test_when_every_step_is_damaged_the_error_says_so_and_nothing_is_deleted(folder):
-    for step in ("1", "2"):
-        garble(folder / step / "manifest" / "metadata")
-    with pytest.raises(CheckpointError, match=r"step 2: .*; step 1: ") as caught:
-        restore(folder)
-    assert len(str(caught.value).splitlines()) <= 3
-    assert {f.name for f in folder.iterdir()} == {"1", "2"}
-
-
 def test_damaged_step_is_set_aside_when_its_number_is_saved_again(folder):
     (folder / "bad-2").mkdir()
     empty(data_files(folder / "2")[0])
@@ -304,16 +284,6 @@ def test_damaged_step_is_set_aside_when_its_number_is_saved_again(folder):
         assert checkpointer.wait() == 2
         assert_same(checkpointer.restore(ABSTRACT).state, STATES[2])
     assert {f.name for f in folder.iterdir()} == {"1", "2", "bad-2", "bad-2-2"}
-
-
-def test_stray_empty_folder_is_ignored_and_left_alone(folder):
-    (folder / "999").mkdir()
-    with Checkpointer(folder) as checkpointer:
-        assert checkpointer.steps() == [1, 2]
-        assert checkpointer.restore(ABSTRACT).step == 2
-        checkpointer.save(3, STATES[3], meta={})
-        assert checkpointer.wait() == 3
-    assert (folder / "999").is_dir()
 
 
 def test_uncommitted_remains_are_ignored_and_cleaned_by_the_first_save(folder):
@@ -392,17 +362,6 @@ def test_leaving_the_context_completes_the_save_and_use_after_close_is_an_error(
     checkpointer.close()
     with pytest.raises(CheckpointError, match="closed"):
         checkpointer.save(2, {"w": jnp.ones(2)}, meta={})
-
-
-def test_an_error_in_the_run_is_not_hidden_and_the_save_is_completed(tmp_path):
-    def run():
-        with Checkpointer(tmp_path) as checkpointer:
-            checkpointer.save(1, {"w": jnp.ones(2)}, meta={})
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run()
-    assert (tmp_path / "1" / "commit_success.txt").exists()
 
 
 @pytest.fixture
@@ -502,17 +461,17 @@ def test_other_unraisable_exceptions_are_reported(tmp_path, unraisable):
     assert [str(args.exc_value) for args in unraisable] == ["Event loop is closed"]
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+CHECKPOINTS = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
 
-def test_orbax_alone_opens_a_step_as_the_page_shows(tmp_path):
+def test_orbax_alone_opens_a_step_as_the_docs_show(tmp_path):
     """In a process that cannot import the package: the current folder is elsewhere."""
     params = {"encoder": {"conv": jax.random.normal(jax.random.key(0), [3, 4])}}
     state = TrainState(jnp.int32(7), params, {"mean": jnp.ones([2])}, OPTIMIZER_OF_ALL.init(params))
     with Checkpointer(tmp_path / "runs" / "digits" / "checkpoints") as checkpointer:
         for step in (7, 12):
             checkpointer.save(step, state, meta={})
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", CHECKPOINTS.read_text(), re.DOTALL)
     assert len(code.strip().splitlines()) <= 10
     assert "contrastive_jax" not in code
     code += """

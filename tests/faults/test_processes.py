@@ -275,7 +275,7 @@ def test_what_stops_one_process_at_the_start_stops_all_with_its_code(team, tmp_p
 
 
 def test_an_error_in_one_process_ends_the_others(team, tmp_path):
-    """It shows its traceback, and does not wait for the others at its exit (a forked one never would)."""
+    """It shows its traceback, and does not wait for the others, as an exit of Python would."""
     each = [{}, {"faults": ("patient", "raises:6")}]
     started = commands.TOY._replace(forked=False)
     first, second = team.run(tmp_path / "run", each=each, kind=started)

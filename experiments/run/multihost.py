@@ -52,7 +52,7 @@ def joined(flags: Mapping[str, str | None]) -> Iterator[None]:
         with open(os.devnull, "w") as nowhere:
             with redirect_stdout(sys.stdout if is_first() else nowhere):
                 yield
-    except (RunError, ValueError, OSError, StopRequested):
+    except (RunError, OSError, StopRequested):
         raise  # `leave` ends the others' wait
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
@@ -260,9 +260,9 @@ def _of_another(process: int, entry: Mapping[str, Any]) -> RunError:
 
 
 def _code(error: BaseException) -> int:
-    """As `command_line.exit_with` has it."""
+    """As `command_line.exit_codes` has it."""
     if isinstance(error, RunError):
         return error.exit_code
     if isinstance(error, StopRequested):
         return STOPPED
-    return {ValueError: 2, OSError: 4}.get(type(error), 1)
+    return 4 if isinstance(error, OSError) else 1

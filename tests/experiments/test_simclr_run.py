@@ -127,10 +127,16 @@ def _values(workdir: Path) -> dict[tuple, float]:
 @pytest.mark.usefixtures("in_the_repository")
 def test_a_finished_run_is_complete(uninterrupted, capsys):
     workdir = uninterrupted[0]
-    before = {path: path.read_bytes() for path in workdir.rglob("*.*") if path.suffix}
+    before = _contents(workdir)
     assert lifecycle.main(EXPERIMENT, ["simclr.py", *SETTINGS, f"--workdir={workdir}"]) == 0
     assert f"{workdir} is complete" in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in workdir.rglob("*.*") if path.suffix} == before
+    assert _contents(workdir) == before
+
+
+def _contents(workdir: Path) -> dict[Path, bytes]:
+    """Of all files but the lock, which each command signs."""
+    files = [path for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("chosen", [None, "/chosen/by/the/user"])
@@ -158,12 +164,12 @@ def run(finished_run, tmp_path, monkeypatch):
 
 
 def test_linear_probe_scores_a_finished_run_again(run):
-    pictures = {path: path.read_bytes() for path in (run / "figures").iterdir()}
+    pictures = _contents(run / "figures")
     assert linear_probe.main(["linear_probe.py", str(run)]) == 0
     again, summary = (read(run / "results" / f"{n}.json") for n in ("linear_probe", "summary"))
     assert again["evaluations"] == summary["evaluations"]
     assert again["code"] == summary["code"]
-    assert {path: path.read_bytes() for path in (run / "figures").iterdir()} == pictures
+    assert _contents(run / "figures") == pictures
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -103,7 +103,7 @@ def raises(step: str) -> None:
     """An error in the code of the run, right after a save began."""
 
     def fail() -> None:
-        raise ZeroDivisionError("injected")
+        raise ValueError("injected")
 
     after_save(int(step), fail)
 

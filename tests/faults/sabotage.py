@@ -136,8 +136,12 @@ def _no_label_check() -> None:
     patch(data, "number_labels", lambda examples, *args, **kwargs: examples)
 
 
-def _wrong_error(where: Any, name: str) -> Callable[[], None]:
-    return lambda: patch(where, name, lambda *args: ValueError("something is wrong"))
+def _wrong_error(name: str, *modules: Any) -> Callable[[], None]:
+    def apply_to_all() -> None:
+        for module in modules:
+            patch(module, name, lambda *args: ValueError("something is wrong"))
+
+    return apply_to_all
 
 
 def _sink_that_stops_the_run() -> None:
@@ -238,8 +242,8 @@ BREAKS: dict[str, Callable[[], None]] = {
     "only the loss has to be finite": _loss_alone,
     "no step is left out": _replace(optax, "apply_if_finite", lambda optimizer, steps: optimizer),
     "labels are not checked": _no_label_check,
-    "errors of records are passed on as they are": _wrong_error(records, "_unreadable"),
-    "missing data is an error like others": _wrong_error(tfds, "DataError"),
+    "errors of records are passed on as they are": _wrong_error("_unreadable", records),
+    "missing data is an error like others": _wrong_error("DataError", tfds, records),
     "config errors exit with 1": _replace(ConfigError, "exit_code", 1),
     "norms are not safe at zero": _bare_norms,
     "batches are not checked": _replace(build, "check_batch"),

@@ -3,6 +3,8 @@
 import json
 import signal
 
+import matplotlib
+
 from tests.faults.rows import row
 
 DRAWN = ("--config.eval.figures=True", "--config.train.steps=3")
@@ -15,7 +17,7 @@ def summary(workdir):
 @row(35, broken="a picture that fails ends the run")
 def test_picture_that_cannot_be_drawn(toy):
     workdir = toy.place / "run"
-    env = {"MPLBACKEND": "nonsense"}
+    env = {"MPLBACKEND": "nonsense", "MPLCONFIGDIR": matplotlib.get_cachedir()}  # has its fonts
     ended = toy.run(workdir, *DRAWN, faults=("undrawable",), env=env)
     assert ended.code == 0, ended
     for name in ("map_features", "map_embedding"):

@@ -274,6 +274,16 @@ def test_what_stops_one_process_at_the_start_stops_all_with_its_code(team, tmp_p
     commands.assert_short_error(first, 3, "Process 1 stopped: injected")
 
 
+def test_an_error_in_one_process_ends_the_others(team, tmp_path):
+    """It shows its traceback, and does not wait for the others, as an exit of Python would."""
+    each = [{}, {"faults": ("patient", "raises:6")}]
+    started = commands.TOY._replace(forked=False)
+    first, second = team.run(tmp_path / "run", each=each, kind=started)
+    assert second.code == 1
+    assert "ValueError: injected" in second.err
+    assert first.code in PEER_DIED, first
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

@@ -38,7 +38,7 @@ ON_CIFAR = (*COMMON, "--config.data.batch_size=32", "--config.data.name=photogra
 
 
 def squares(path: Path) -> None:
-    """An .npz of 32x32 squares of two photographs: the class is the photograph."""
+    """Write an .npz of 32x32 squares of two photographs: the class is the photograph."""
     rng, sets = np.random.default_rng(0), {}
     for prefix, n in (("", 64), ("test_", 24)):
         label = np.arange(n, dtype=np.int32) % 2
@@ -50,7 +50,7 @@ def squares(path: Path) -> None:
 
 
 def streamed_set(root: Path) -> None:
-    """A prepared set of JPEGs of several sizes."""
+    """Write a prepared set of JPEGs of several sizes."""
     made = {split: photos.photos(n, (24, 64), (24, 64), n) for split, n in SPLITS.items()}
     photos.write_set(root, made)
 
@@ -59,7 +59,7 @@ SPLITS = {"train": 48, "validation": 16}
 
 
 def measure(scratch: Path) -> dict[str, Any]:
-    """Every run, in folders of `scratch`."""
+    """Measure every run, in folders of `scratch`."""
     squares(scratch / "photographs.npz")
     streamed_set(scratch / "sets")
     arrays = ("--config.data.source=arrays", f"--config.data.data_dir={scratch}/photographs.npz")

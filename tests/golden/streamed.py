@@ -1,4 +1,4 @@
-"""The smoke config of CIFAR, with the keys of a streamed set."""
+"""Give the smoke config of CIFAR the keys of a streamed set."""
 
 from ml_collections import config_dict
 

@@ -1,4 +1,4 @@
-"""The numbers of the smoke runs are those that were recorded: see tests/golden/runs.py."""
+"""Smoke runs reproduce the numbers that tests/golden/runs.py recorded."""
 
 import json
 

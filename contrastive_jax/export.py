@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from contrastive_jax import augment, encoders
 from contrastive_jax.errors import CheckpointError
@@ -260,14 +259,16 @@ def _read_card(folder: Path) -> dict[str, Any]:
 
 def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> str:
     """Write or replace the file as a whole; return its SHA-256."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # Not `save_file`: it makes the file readable by its owner alone, whatever the umask.
-    temporary.write_bytes(safetensors.numpy.save(dict(tensors), metadata={"format": "pt"}))
-    os.replace(temporary, path)
+    import safetensors.numpy
+
+    content = safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
+    workdir.replace_file(path, lambda temporary: temporary.write_bytes(content))
     return _sha256(path)
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, np.ndarray]:
+    import safetensors.numpy
+
     if not path.is_file() or _sha256(path) != sha256:
         raise CheckpointError(f"{path} is not the file that its card names: export it again.")
     return safetensors.numpy.load_file(path)

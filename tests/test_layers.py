@@ -18,7 +18,7 @@ ALLOWED = {  # module or package of the library -> what it may import; others ma
 }
 ONLY_IN = {  # a library -> the only packages and modules that may import it
     "flax": ("encoders", "objectives"),
-    "orbax": ("training.checkpoint",),
+    "orbax": ("training.orbax_store",),
     "jax.sharding": ("parallel", "types"),
     "absl": ("data",),  # grain asks it for settings
     "ml_collections": (),

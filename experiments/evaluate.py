@@ -69,17 +69,61 @@ def main(argv: Sequence[str]) -> int:
         target, name = _target(command, argv)
         run, step, trained = opened.load(command.strings["step"] or "latest")
         run = run if target is None else _on_other_data(run, target)
+        if request.trained:
+            finetune.check(run, request.recipe, request.trained)
         other = _other(command.strings["against"], f"{name}.npz", images.labels(run).test)
-        result, predictions = _score(run, trained, request)
-        result |= {"paired": intervals.compare(predictions, other)} if other else {}
-        result |= provenance.of_scores(run, opened.description, step)
-        result["data"] = data.identity(run.dataset)
-        (opened.folder / "results").mkdir(exist_ok=True)
-        workdir.write_json(opened.folder / "results" / f"{name}.json", result)
-        np.savez_compressed(opened.folder / "results" / f"{name}.npz", **predictions)
+        origin = provenance.of_scores(run, opened.description, step)
+        origin["data"] = data.identity(run.dataset)
+        result: dict[str, Any] = {"evaluations": []}
+        parts = ((_score_features, request.features), (_score_by_training, request.trained))
+        for score, wanted in parts:  # what training costs hours for cannot cost the others
+            if wanted:
+                found, predictions = score(run, trained, request)
+                result = _write(opened.folder / "results", name, found, predictions, origin, other)
     _show(result)
     print(f"results {opened.folder}/results/{name}.json   predictions {name}.npz")
     return 0
+
+
+def _write(
+    folder: Path,
+    name: str,
+    found: Mapping[str, Any],
+    predictions: Mapping[str, np.ndarray],
+    origin: Mapping[str, Any],
+    other: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """Write results and predictions; what was scored before of the same step and data is kept."""
+    folder.mkdir(exist_ok=True)
+    before, kept = _before(folder, name, origin)
+    scored = {row["protocol"]["name"] for row in found["evaluations"]}
+    rows = [r for r in before.get("evaluations", []) if r["protocol"]["name"] not in scored]
+    kept = {row["predictions"]: kept[row["predictions"]] for row in rows if "predictions" in row}
+    result = {**before, **found, **origin, "evaluations": [*rows, *found["evaluations"]]}
+    predictions = {**kept, **predictions}
+    if other:
+        result["paired"] = intervals.compare(predictions, other)
+    workdir.replace_file(folder / f"{name}.npz", lambda path: _save_npz(path, predictions))
+    workdir.write_json(folder / f"{name}.json", result)
+    return result
+
+
+def _save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _before(
+    folder: Path, name: str, origin: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What an earlier command left of the same step, data and config; nothing otherwise."""
+    path = folder / f"{name}.json"
+    before = workdir.read_json(path) if path.is_file() else {}
+    same = [before.get(key) == origin[key] for key in ("step", "data", "config_sha256")]
+    if not all(same) or not path.with_suffix(".npz").is_file():
+        return {}, {}
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+        return before, dict(file)
 
 
 def _request(command: Command, config: ConfigDict) -> Request:
@@ -131,24 +175,31 @@ def _on_other_data(run: Run, target: data.Dataset) -> Run:
     return run._replace(dataset=target)
 
 
-def _score(
+def _score_features(
     run: Run, trained: TrainState, request: Request
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What goes into the JSON file, and what goes into the .npz beside it."""
+    """What the JSON file and the .npz hold of the protocols on frozen features."""
+    if not request.features:
+        return {"evaluations": []}, {}
     settings = images.of_run(run).protocols.whole_grids()
-    scored: list[Scored] = []
-    result: dict[str, Any] = {"left_out": {}, "diagnostics": {}}
-    if request.features:
-        found = summary.score_features(run, trained, request.features, settings, _view_pairs(run))
-        scored += found.scored
-        result = {"left_out": found.left_out, "diagnostics": found.diagnostics}
-        result["diagnostics_protocol"] = _diagnostics_protocol(run)
-    for name, why in result["left_out"].items():
+    found = summary.score_features(run, trained, request.features, settings, _view_pairs(run))
+    for name, why in found.left_out.items():
         print(f"left out: {name} ({why})", file=sys.stderr)
-    scored += _trained_scores(run, trained, request)
-    rows, predictions = _name_predictions(scored, run.dataset.name)
-    predictions["label"] = images.labels(run).test
-    return {"evaluations": rows, **result}, predictions
+    rows, predictions = _named(found.scored, run)
+    named = {"left_out": found.left_out, "diagnostics": found.diagnostics}
+    return {
+        "evaluations": rows,
+        **named,
+        "diagnostics_protocol": _diagnostics_protocol(run),
+    }, predictions
+
+
+def _score_by_training(
+    run: Run, trained: TrainState, request: Request
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The same of the protocols that train."""
+    rows, predictions = _named(list(_trained_scores(run, trained, request)), run)
+    return {"evaluations": rows}, predictions
 
 
 def _diagnostics_protocol(run: Run) -> dict[str, Any]:
@@ -185,13 +236,13 @@ def _trained_scores(run: Run, trained: TrainState, request: Request) -> Iterator
                 yield finetune.finetune(run, encoder, state, request.recipe, **named)
 
 
-def _name_predictions(
-    scored: Sequence[Scored], dataset: str
+def _named(
+    scored: Sequence[Scored], run: Run
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """The rows with their data set, and the predictions under the names that their rows hold."""
-    rows, kept = [], {}
+    rows, kept = [], {"label": images.labels(run).test}
     for row, predictions in scored:
-        row = {"dataset": dataset, **row}
+        row = {"dataset": run.dataset.name, **row}
         if predictions is not None:
             label = protocols.label(row["protocol"])
             key = f"{row['representation']}/{row['layer']}/{label}"

@@ -28,19 +28,21 @@ class Settings(NamedTuple):
     seed: int = 0
 
     def whole_grids(self) -> "Settings":
-        """Add every member of every grid, as `experiments.evaluate` scores.
+        """Widen every grid that is at its default, as `experiments.evaluate` scores.
 
-        >>> len(Settings().whole_grids().l2_grid)
-        45
+        >>> len(Settings().whole_grids().l2_grid), Settings(l2_grid=(1.0,)).whole_grids().l2_grid
+        (45, (1.0,))
         """
-        return self._replace(
-            knn=knn.KNN_GRID,
-            metrics=("cosine", "euclidean"),
-            choose_knn=True,
-            l2_grid=probes.FINE_L2_GRID,
-            labels_per_class=(1, 5, 10, 100),
-            label_fractions=(0.01, 0.1),
-        )
+        default = Settings()
+        wide = {
+            "knn": knn.KNN_GRID,
+            "metrics": ("cosine", "euclidean"),
+            "l2_grid": probes.FINE_L2_GRID,
+            "labels_per_class": (1, 5, 10, 100),
+            "label_fractions": (0.01, 0.1),
+        }
+        widened = {k: v for k, v in wide.items() if getattr(self, k) == getattr(default, k)}
+        return self._replace(**widened, choose_knn=True)
 
 
 class Sets(NamedTuple):
@@ -64,6 +66,7 @@ class Protocol(NamedTuple):
 
     score: Callable[[Sets, Settings, Mapping[str, Any]], list[Scored]]
     problems: Callable[[Labels, Settings], dict[str, str]]
+    needs: tuple[str, ...] = ("training", "test")  # splits with labels
 
 
 def left_out(names: Sequence[str], labels: Labels, settings: Settings) -> dict[str, str]:
@@ -106,7 +109,7 @@ def score(
 
 def _unlabeled(name: str, labels: Labels) -> dict[str, str]:
     for split, label in (("training", labels.train), ("test", labels.test)):
-        if not len(label):
+        if split in PROTOCOLS[name].needs and not len(label):
             return {name: f"no {split} example has a label"}
     return {}
 
@@ -234,8 +237,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "linear": Protocol(_linear, _held_out_problems("linear")),
     "ridge": Protocol(_ridge, _held_out_problems("ridge")),
     "few": Protocol(_few, _few_problems),
-    "retrieval": Protocol(_retrieval, _retrieval_problems),
-    "clusters": Protocol(_clusters, _clusters_problems),
+    "retrieval": Protocol(_retrieval, _retrieval_problems, needs=("test",)),
+    "clusters": Protocol(_clusters, _clusters_problems, needs=("test",)),
 }
 
 

@@ -67,11 +67,17 @@ def read(path: str, preset: str) -> Grid:
     Raises:
       ConfigError: names what is missing, empty, unknown or given twice.
     """
-    module = runpy.run_path(path)
+    try:
+        module = runpy.run_path(path)
+    except Exception as error:  # whatever a file raises while it runs
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
     for name in ("grid", "claim"):
         if not callable(module.get(name)):
             raise ConfigError(f"{path} has no {name}(): it is no config of configs/ablations.")
-    raw = module["grid"](preset or "full")
+    try:
+        raw = module["grid"](preset or "full")
+    except Exception as error:
+        raise ConfigError(f"{path}: grid({preset!r}): {type(error).__name__}: {error}") from error
     _check_keys("a grid", raw, KEYS, path)
     if not raw.get("columns"):
         raise ConfigError(f"{path}: the grid names no columns, so there is nothing to report.")

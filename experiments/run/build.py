@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -106,9 +107,24 @@ def build(
             auxiliary=objective.auxiliary,
         )
         feed = experiment.kind.feed(config, dataset, plan.seed)
+        _trace(objective, feed)
     init = training.make_init(objective, optimizer, feed, mesh)
     made = objective, optimizer, schedule, feed, init, plan
     return Run(experiment, config, dataset, mesh, *made)
+
+
+def _trace(objective: Objective, feed: Feed) -> None:
+    """Trace the loss on abstract values: what an objective refuses is refused before training.
+
+    Raises:
+      ValueError: of the objective.
+    """
+    batch = training.batch_spec(feed)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, model_state = jax.eval_shape(objective.init, key, batch)
+    jax.eval_shape(
+        objective.loss, params, model_state, batch, key, jax.ShapeDtypeStruct((), jnp.int32)
+    )
 
 
 def with_seed(run: Run, config: ConfigDict) -> Run:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from contrastive_jax.errors import CheckpointError, ConfigError, RunError
 from experiments.run.sections import Sections, check_names, choose, complete, unset
+from experiments.run.signals import ABANDONED
 
 _TRACEBACK = "CONTRASTIVE_JAX_TRACEBACK"  # set it to see where a refused value was found
 
@@ -36,6 +37,8 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
         return
+    except KeyboardInterrupt:
+        message, code = "interrupted.", ABANDONED
     except RunError as error:
         message, code = _short(error), error.exit_code
         if os.environ.get(_TRACEBACK):
@@ -95,7 +98,7 @@ def parse(
         raise ConfigError("No config was given; try --config configs/digits.py")
     values = _flags(strings or {}, switches or {})
     config = read(path)
-    rest = _without_flag(argv, "config")
+    rest = _without_overrides(_without_flag(argv, "config"), tuple(strings or {}))
     config, rest = _prepare(config, rest, sections)
     config, stray = _parse_overrides(values, config, rest)
     if stray:
@@ -119,8 +122,12 @@ def _parse_run(
 ) -> Command:
     """A command on the folder of a run: what it changes of the config stays text."""
     values = _flags(strings, switches)
-    ours = [word for word in argv if not re.match(r"--?(no)?config\.", word)]
-    stray = _parse(values, ours)
+    for word in argv:
+        if re.fullmatch(r"--?config\.[^=]*", word):
+            raise ConfigError(f"Write {word}=VALUE, in one word.")
+    stray = _parse(values, _without_overrides(argv, ("config", *strings)))
+    if values.workdir is not None:
+        raise ConfigError("Give the folder of a run, or --config and --workdir; not both.")
     if len(stray) != 1:
         given = f"{len(stray)} folders: {', '.join(stray)}" if stray else "no folder"
         raise ConfigError(f"Give the folder of one run, such as runs/digits; there is {given}.")
@@ -209,7 +216,8 @@ def _prepare(
     config = config.copy_and_resolve_references()
     texts = override_texts(argv)
     for key, text in texts.items():
-        choose(config, sections, key, text)
+        if text != "None":
+            choose(config, sections, key, text)
     config = complete(config, sections)
     kept = []
     for word in argv:
@@ -220,7 +228,9 @@ def _prepare(
             if not key:
                 raise ConfigError(f"{section!r} is a section; set --config.{section}.KEY=VALUE.")
             _check_key(config[section], section, key)
-        if match and match[3] == "None":
+        if match and "[" in match[2]:
+            _set_place(config[section], key, match[3] or "")
+        elif match and match[3] == "None":
             unset(config, sections, match[2])
         else:
             kept.append(word)
@@ -235,6 +245,18 @@ def _check_key(values: ConfigDict, section: str, key: str) -> None:
         n = len(values[name]) if isinstance(values[name], tuple | list) else 0
         if place.rstrip("]") not in map(str, range(n)):
             raise ConfigError(f"--config.{section}.{key}: {name} has {n} values, [0] first.")
+
+
+def _set_place(values: ConfigDict, key: str, text: str) -> None:
+    """Set one value of a tuple, key[i]=text."""
+    name, _, place = key.partition("[")
+    items = list(values[name])
+    old = items[int(place.rstrip("]"))]
+    try:
+        items[int(place.rstrip("]"))] = type(old)(text)
+    except ValueError:
+        raise ConfigError(f"{key} is {text!r}; give {type(old).__name__}.") from None
+    values[name] = tuple(items)
 
 
 def _reason(error: Exception) -> str:
@@ -270,6 +292,12 @@ def _without_flag(argv: Sequence[str], name: str) -> list[str]:
         elif not re.match(rf"--?{name}=", word):
             kept.append(word)
     return kept
+
+
+def _without_overrides(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Drop the overrides of configs, --NAME.key=value, that are read on their own."""
+    named = "|".join(map(re.escape, names)) or "$^"
+    return [word for word in argv if not re.match(rf"--?(no)?({named})\.", word)]
 
 
 def override_texts(argv: Sequence[str], name: str = "config") -> dict[str, str]:

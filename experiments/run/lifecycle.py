@@ -14,7 +14,16 @@ from contrastive_jax import data, parallel, training
 from contrastive_jax.storage import workdir
 from contrastive_jax.training.checkpoint import Checkpointer, Restored, digest
 from contrastive_jax.types import TrainState
-from experiments.run import build, command_line, console, failures, multihost, provenance, resume
+from experiments.run import (
+    build,
+    command_line,
+    console,
+    failures,
+    multihost,
+    provenance,
+    restore,
+    resume,
+)
 from experiments.run import sinks as writers
 from experiments.run.build import Experiment, Run
 from experiments.run.command_line import Command
@@ -80,11 +89,14 @@ def _claim_folder(
         shared.update(leaves(command_line.plain(command.config)))
         shared.pop("data.data_dir", None)  # a host may keep it elsewhere; its content is compared
         shared |= {"code": provenance.code_digest, **provenance.versions(), **command.switches}
-        folder = workdir.prepare(command.workdir or os.path.join("runs", command.name))
+        default = os.path.join("runs", command.name)
+        folder = workdir.prepare(default if command.workdir is None else command.workdir)
         if multihost.is_first():  # the others work in its folder
             stack.enter_context(workdir.lock(folder))
         resume.check_folder(folder, experiment, command.config)
-        return folder, resume.finished_summary(folder, experiment, command.config)
+        finished = resume.finished_summary(folder, experiment, command.config)
+        shared["complete"] = finished is not None
+    return folder, finished
 
 
 def _build(experiment: Experiment, command: Command) -> Run:
@@ -122,11 +134,12 @@ def train_and_score(
     Returns:
       The summary that was written, or None if the run was stopped on request and saved.
     """
-    description = provenance.describe(run, command)
-    identity = description["data"]
+    identity = data.identity(run.dataset)
     resume.check_data(folder, identity)
     with ExitStack() as stack:
         checkpointer, restored = _restore(run, folder, identity, strict_resume, stack)
+        before = restore.description(folder) if restored and _described(folder) else None
+        description = provenance.describe(run, command, before)
         state = restored.state if restored else run.fresh_state()
         start = restored.step if restored else 0
         if multihost.is_first():
@@ -217,6 +230,10 @@ def _writers(
         progress.on_row(step, row)
 
     return write, progress.on_step
+
+
+def _described(folder: Path) -> bool:
+    return (folder / "config.json").exists()
 
 
 def _both(first: Callable[[], None], second: Callable[[int], None]) -> Callable[[int], None]:

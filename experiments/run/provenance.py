@@ -19,23 +19,30 @@ import contrastive_jax
 from contrastive_jax import data
 from experiments.run.build import Run
 from experiments.run.command_line import plain
+from experiments.run.restore import SCHEMA
 
-SCHEMA = 2  # of config.json and of the files in results/
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def describe(run: Run, command: str) -> dict[str, Any]:
-    """Make the config.json of a run: all that a later command needs to know of it."""
-    return {
-        "schema": SCHEMA,
-        "method": run.experiment.name,
-        "config": plain(run.config),
-        "command": command,
-        "versions": versions(),
-        "code": code(),
-        "data": data.identity(run.dataset),
-    }
+def describe(run: Run, command: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Make the config.json of a run: all that a later command needs to know of it.
+
+    Args:
+      run: what is about to train.
+      command: what a person typed.
+      before: the config.json of a run that resumes, which keeps its first command and code; later
+        starts are listed under "resumed".
+    """
+    config = plain(run.config)
+    data_dir = config["data"].get("data_dir")
+    config["data"]["data_dir"] = data_dir and os.path.abspath(os.path.expanduser(data_dir))
+    start = {"command": command, "versions": versions(), "code": code()}
+    if before is not None:
+        resumed = [*before.get("resumed", []), start]
+        return {**before, "config": config, "data": data.identity(run.dataset), "resumed": resumed}
+    named = {"schema": SCHEMA, "method": run.experiment.name, "config": config}
+    return {**named, **start, "data": data.identity(run.dataset)}
 
 
 def of_scores(run: Run, description: Mapping[str, Any], step: int) -> dict[str, Any]:
@@ -51,6 +58,7 @@ def of_scores(run: Run, description: Mapping[str, Any], step: int) -> dict[str, 
         "schema": SCHEMA,
         "step": step,
         **{name: description.get(name) for name in ("method", "code", "data")},
+        "scored_by": code(),
         "config": plain(run.config),
         "config_sha256": fingerprint(run.config),
         "device": f"{len(devices)} x {devices[0].device_kind}",

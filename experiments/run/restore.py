@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from contrastive_jax import data
 from contrastive_jax.errors import CheckpointError, ConfigError
 from contrastive_jax.storage import workdir
 from contrastive_jax.training.checkpoint import Checkpointer, Restored
@@ -22,6 +23,16 @@ FLAGS = {
     "data_dir": "where the data is now, if it has moved",
 }
 # Keys of older versions by their present names; None: the value that is left out did nothing.
+FREE = (  # how a run is watched, scored and read
+    "eval.",
+    "log.",
+    "checkpoint.",
+    "train.log_every",
+    "data.data_dir",
+    "data.workers",
+    "data.bank",
+)
+SCHEMA = 2  # of config.json and of the files in results/
 RENAMED = {"loss.views_apart": "loss.views_separately", "encoder.whiten": None}
 
 
@@ -40,6 +51,7 @@ class OpenedRun(NamedTuple):
           ConfigError: no such step. CheckpointError: none can be trusted. DataError: no such data.
         """
         run = build.build(self.experiment, self.config)
+        refuse_other_data(self.folder, self.description.get("data"), data.identity(run.dataset))
         restored = checkpoint(run, self.folder, step)
         return LoadedRun(run, restored.step, restored.state)
 
@@ -73,9 +85,30 @@ def description(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     found = workdir.read_json(path) if path.is_file() else None
-    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+    config = found.get("config") if isinstance(found, dict) else None
+    if not isinstance(config, dict) or not all(isinstance(part, dict) for part in config.values()):
         raise ConfigError(f"{folder} holds no run: it has no config.json of one.")
+    if found.get("schema", 1) > SCHEMA:
+        raise ConfigError(f"{folder} was written by a newer version; use that version to read it.")
     return found
+
+
+def refuse_other_data(
+    folder: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]
+) -> None:
+    """Refuse data that is not what a run was trained on; older runs do not say what that was.
+
+    Raises:
+      ConfigError: naming what differs.
+    """
+    if before is None or before["sha256"] == now["sha256"]:
+        return
+    names = ("name", "train", "test", "image_shape")
+    changed = [f"{k}: {before[k]} -> {now[k]}" for k in names if before.get(k) != now.get(k)]
+    raise ConfigError(
+        f"{folder} was trained on other data: {'; '.join(changed) or 'its content differs'}.\n"
+        "Give the data that it was trained on, or another --workdir for another run."
+    )
 
 
 def method_of(description: Mapping[str, Any]) -> str:
@@ -121,7 +154,10 @@ def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> Ope
         known = ", ".join(methods.METHODS)
         raise ConfigError(f"{path} is a run of {method!r}; this version has {known}.")
     experiment = methods.METHODS[method]
-    config = _completed(found, experiment)
+    try:
+        config = _completed(found, experiment)
+    except ConfigError as error:
+        raise ConfigError(f"{path / 'config.json'}: {error}") from error
     if data_dir is not None:
         with config.unlocked():
             config.data.data_dir = data_dir
@@ -170,18 +206,41 @@ def of_command(command: Command) -> OpenedRun:
     folder = Path(command.workdir or os.path.join("runs", command.name))
     opened = open_run(folder, command.strings.get("data_dir"))
     assert command.config is not None
-    changed = _changed(opened.config, command.config)
+    plain = command_line.plain
+    changed, _ = differences(plain(opened.config), plain(command.config), FREE)
     if changed:
         raise ConfigError(
             f"{opened.folder} was trained with another config: {'; '.join(changed[:3])}.\n"
             f"Name the run by its folder, which has its config: ... {opened.folder}"
         )
-    data_dir = command.config.data.get("data_dir")
+    data_dir = command.strings.get("data_dir") or command.config.data.get("data_dir")
     config = opened.config.copy_and_resolve_references()
     with config.unlocked():
         config.eval = command.config.eval
         config.data.data_dir = data_dir if data_dir is not None else config.data.data_dir
     return opened._replace(config=config)
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """List the keys that make it another run, and those that are free to change.
+
+    Args:
+      before, now: two configs.
+      free: keys, or the beginnings of keys.
+
+    >>> differences({"loss": {"temperature": 0.1}}, {"loss": {"temperature": 0.2}}, ("eval.",))
+    (['loss.temperature: 0.1 -> 0.2'], [])
+    """
+    old, new = dict(leaves(before)), dict(leaves(now))
+    refused: list[str] = []
+    allowed: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and "[" not in key:
+            kind = allowed if key.startswith(tuple(free)) else refused
+            kind.append(f"{key}: {old.get(key)!r} -> {new.get(key)!r}")
+    return refused, allowed
 
 
 def _only_eval(keys: Sequence[str]) -> None:
@@ -191,17 +250,6 @@ def _only_eval(keys: Sequence[str]) -> None:
             f"--config.{others[0]} would make it another run; a finished one keeps its config.\n"
             "Only --config.eval.KEY=VALUE may change."
         )
-
-
-def _changed(trained: ConfigDict, given: ConfigDict) -> list[str]:
-    """The keys in which a config is not that of the run, but for how it is scored and read."""
-    free = ("eval.", "log.", "checkpoint.", "data.data_dir", "data.workers", "data.bank")
-    old, new = (dict(leaves(command_line.plain(config))) for config in (trained, given))
-    return [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and "[" not in key and not key.startswith(free)
-    ]
 
 
 def checkpoint(run: Run, folder: Path, wanted: str = "latest") -> Restored:

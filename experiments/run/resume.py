@@ -15,20 +15,8 @@ from contrastive_jax.training.checkpoint import Checkpointer, Restored
 from experiments.run import restore
 from experiments.run.build import Experiment, Run
 from experiments.run.command_line import plain
-from experiments.run.sections import leaves
 
-# What may change between two starts of one run: its length, and how it is watched and scored.
-RESUMABLE = (
-    "train.steps",
-    "train.epochs",
-    "train.log_every",
-    "checkpoint.",
-    "eval.",
-    "log.",
-    "data.data_dir",
-    "data.workers",
-    "data.bank",
-)
+RESUMABLE = (*restore.FREE, "train.steps", "train.epochs")  # may change between two starts
 
 
 def check_folder(folder: Path, experiment: Experiment, config: ConfigDict) -> None:
@@ -37,7 +25,7 @@ def check_folder(folder: Path, experiment: Experiment, config: ConfigDict) -> No
     Raises:
       ConfigError: naming the keys that differ.
     """
-    if not (folder / "config.json").exists():
+    if not (folder / "config.json").exists() or not _has_trained(folder):
         return
     before = restore.description(folder)
     method = restore.method_of(before)
@@ -49,10 +37,37 @@ def check_folder(folder: Path, experiment: Experiment, config: ConfigDict) -> No
     _refuse_config(folder, restore.config_of(before, experiment), plain(config))
 
 
+def _has_trained(folder: Path) -> bool:
+    """Whether a run got further than its config: one that failed before leaves nothing to keep."""
+    steps = (folder / "checkpoints").glob("*[0-9]*")
+    return (folder / "metrics.jsonl").exists() or any(steps)
+
+
+def finished_summary(
+    folder: Path, experiment: Experiment, config: ConfigDict
+) -> dict[str, Any] | None:
+    """Read the summary of a folder where this config was trained to its end and scored, else None.
+
+    How a run is watched and scored may differ: `experiments.evaluate` scores it again.
+    """
+    path = folder / "results" / "summary.json"
+    if not path.exists() or not (folder / "config.json").exists():
+        return None
+    summary = workdir.read_json(path)
+    if not isinstance(summary, dict) or not {"config", "evaluations"} <= summary.keys():
+        return None
+    trained = restore.config_of(summary, experiment)
+    refused, _ = restore.differences(trained, plain(config), restore.FREE)
+    return None if refused else summary
+
+
 def same_place(folder: Path, config: ConfigDict) -> bool:
     """Whether a run's data is where it was, so that it need not be read again to be known."""
-    before = restore.description(folder)["config"]["data"].get("data_dir")
-    return before == config.data.data_dir
+    before, now = (
+        restore.description(folder)["config"]["data"].get("data_dir"),
+        config.data.data_dir,
+    )
+    return before == now or (now is not None and before == os.path.abspath(now))
 
 
 def check_data(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -62,19 +77,7 @@ def check_data(folder: Path, identity: Mapping[str, Any]) -> None:
       ConfigError: naming what differs.
     """
     if (folder / "config.json").exists():
-        _refuse_data(folder, restore.description(folder).get("data"), identity)
-
-
-def finished_summary(
-    folder: Path, experiment: Experiment, config: ConfigDict
-) -> dict[str, Any] | None:
-    """Read the summary of a folder where this very config was trained and scored, else None."""
-    path = folder / "results" / "summary.json"
-    if not path.exists() or not (folder / "config.json").exists():
-        return None
-    summary = workdir.read_json(path)
-    trained = restore.config_of({"config": summary["config"]}, experiment)
-    return summary if trained == plain(config) else None
+        restore.refuse_other_data(folder, restore.description(folder).get("data"), identity)
 
 
 def state(
@@ -101,7 +104,7 @@ def state(
     if before is not None:
         before = restore.config_of({"config": before}, run.experiment)
         _refuse_config(folder, before, now)
-    _refuse_data(folder, restored.meta.get("data"), identity)
+    restore.refuse_other_data(folder, restored.meta.get("data"), identity)
     if restored.step > run.plan.steps:
         raise ConfigError(
             f"{folder} holds a checkpoint of step {restored.step}, and the config trains "
@@ -111,46 +114,19 @@ def state(
         print(f"warning: {line}", file=sys.stderr)
     if restored.skipped:
         print(f"warning: resuming from step {restored.step}, the newest good one", file=sys.stderr)
-    allowed = differences(before, now)[1] if before is not None else []
+    allowed = restore.differences(before, now, RESUMABLE)[1] if before is not None else []
     for line in (*allowed, *_machine_notes(restored.meta)):
         print(f"note: {line}", file=sys.stderr)
     return restored
 
 
 def _refuse_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    refused, _ = differences(before, now)
+    refused, _ = restore.differences(before, now, RESUMABLE)
     if refused:
         raise ConfigError(
             f"{folder} holds a run of another config: {'; '.join(refused[:3])}.\n"
             "Pass another --workdir, or the config that it was started with."
         )
-
-
-def _refuse_data(folder: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
-    if before is None or before["sha256"] == now["sha256"]:
-        return
-    names = ("name", "train", "test", "image_shape")
-    changed = [f"{k}: {before[k]} -> {now[k]}" for k in names if before.get(k) != now.get(k)]
-    raise ConfigError(
-        f"{folder} was trained on other data: {'; '.join(changed) or 'its content differs'}.\n"
-        "Pass another --workdir, or the data that it was started with."
-    )
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """List the keys that make it another run, and those that may change between two starts.
-
-    >>> differences({"loss": {"temperature": 0.1}}, {"loss": {"temperature": 0.2}})
-    (['loss.temperature: 0.1 -> 0.2'], [])
-    """
-    old, new = dict(leaves(before)), dict(leaves(now))
-    refused: list[str] = []
-    allowed: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and "[" not in key:
-            kind = allowed if key.startswith(RESUMABLE) else refused
-            kind.append(f"{key}: {old.get(key)!r} -> {new.get(key)!r}")
-    return refused, allowed
 
 
 def meta(run: Run, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,22 +97,35 @@ def complete(config: ConfigDict, sections: Sections) -> ConfigDict:
 def _completed(name: str, values: ConfigDict, keys: Keys) -> ConfigDict:
     section = ConfigDict()
     for key, (default, kind) in keys.items():
-        if default is REQUIRED and values.get(key) is None:
+        value = values.get(key)
+        if value is None and default is REQUIRED:
             raise ConfigError(f"The config has no {name}.{key}, and it has no default.")
-        value = values[key] if key in values else default
-        # An int where the default is a float becomes one, so that overrides may be fractions.
-        whole_number = type(value) is int and type(default) is float
-        section[key] = float(value) if whole_number else _typed(value, kind)
+        section[key] = _typed(f"{name}.{key}", default if value is None else value, kind)
     return section
 
 
-def _typed(value: Any, kind: Any) -> Any:
-    """A value as it stands in a config: None remembers the type of what may take its place."""
-    if value is not None:
-        return value
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """Check a value against the type that its function takes, and give it that type.
+
+    None remembers the type of what may take its place, an int becomes a float where one is
+    expected, so that its overrides may be fractions, and a list becomes a tuple.
+    """
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     scalars = [option for option in options if option in _SCALARS]
-    return config_dict.placeholder(scalars[0] if scalars else tuple)
+    if value is None:
+        return config_dict.placeholder(scalars[0] if scalars else tuple)
+    if type(value) is int and float in scalars and int not in scalars:
+        return float(value)
+    if isinstance(value, list | tuple):
+        value = tuple(value)
+        fits = any(typing.get_origin(o) is tuple or o in (tuple, Any) for o in options)
+    else:
+        fits = type(value) in scalars or not scalars or any(o is Any for o in options)
+        fits = fits and not any(typing.get_origin(o) is tuple for o in options)
+    if not fits:
+        expected = " or ".join(getattr(o, "__name__", str(o)) for o in options)
+        raise ConfigError(f"{name} is {value!r}; give {expected.replace('NoneType', 'None')}.")
+    return value
 
 
 def choose(config: ConfigDict, sections: Sections, key: str, value: str) -> bool:
@@ -178,7 +191,7 @@ def unset(config: ConfigDict, sections: Sections, key: str) -> None:
     with config.unlocked():
         if last in config[name]:
             del config[name][last]
-        config[name][last] = _typed(*keys[last])
+        config[name][last] = _typed(key, *keys[last])
 
 
 def check_names(kind: str, given: set[str], known: set[str]) -> None:

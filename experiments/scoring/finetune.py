@@ -34,10 +34,10 @@ class Recipe(NamedTuple):
 
 def recipe(config: ConfigDict, epochs: float, label_fraction: float) -> Recipe:
     """Crop and flip as in the run's own augmentation, and nothing else of it."""
-    if not epochs > 0 or not 0 < label_fraction <= 1:
+    if not 0 < epochs < float("inf") or not 0 < label_fraction <= 1:
         raise ConfigError(
             f"--epochs {epochs:g} --label_fraction {label_fraction:g}: "
-            "give epochs above 0 and a fraction above 0, at most 1."
+            "give finite epochs above 0 and a fraction above 0, at most 1."
         )
     ours = as_kwargs(config, "augment")
     kept = {k: v for k, v in ours.items() if k.startswith(("crop_", "flip_"))}
@@ -46,6 +46,27 @@ def recipe(config: ConfigDict, epochs: float, label_fraction: float) -> Recipe:
     off = {"jitter_probability": 0.0, "grayscale_probability": 0.0, "n_views": 1}
     views = augment.make_views(ours["size"], **kept, **off)
     return Recipe(views, {"size": ours["size"], **shown}, epochs, label_fraction)
+
+
+def check(run: Run, recipe: Recipe, names: Sequence[str]) -> None:
+    """Refuse what sgd and finetune cannot do with the data of a run, before anything is scored.
+
+    Raises:
+      ConfigError: no labels, too few of them, a streamed set, or less than one step.
+    """
+    bank, seed = data.labeled(run.dataset.train), run.plan.seed
+    if not len(bank["label"]) or not len(run.dataset.test.get("label", ())):
+        raise ConfigError(f"--protocols {','.join(names)} train on labels, and the data has none.")
+    try:
+        for name in names:
+            fraction = VALIDATION_FRACTION if name == "sgd" else recipe.label_fraction
+            rows = np.arange(len(bank["label"]))
+            if fraction < 1:
+                fit_N, held_N = stratified_split(bank["label"], fraction, seed)
+                rows = fit_N if name == "sgd" else held_N
+            _schedule(run, data.take(bank, rows), recipe.epochs)
+    except ValueError as error:
+        raise ConfigError(f"--protocols {name}: {error}") from error
 
 
 def sgd_probe(

@@ -218,7 +218,7 @@ def _pixels(image: np.ndarray) -> Features:
 def _means(image: np.ndarray, step: int) -> np.ndarray:
     n, height, width, channels = image.shape
     down, across = height // step, width // step
+    scale = 255 if image.dtype == np.uint8 else 1
     image = image[:, : down * step, : across * step].astype(np.float32)
     squares = image.reshape(n, down, step, across, step, channels)
-    scale = 255 if image.dtype == np.uint8 else 1
     return squares.mean(axis=(2, 4)).reshape(n, -1) / scale

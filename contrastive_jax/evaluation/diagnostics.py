@@ -306,7 +306,11 @@ def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> M
 
 
 def of_features(
-    z_ND: np.ndarray, label_N: np.ndarray | None = None, view_BVD: np.ndarray | None = None
+    z_ND: np.ndarray,
+    label_N: np.ndarray | None = None,
+    view_BVD: np.ndarray | None = None,
+    *,
+    spectrum: bool = True,
 ) -> dict[str, Any]:
     """Measure the features of a set: collapse, spectrum, separation of classes, invariance.
 
@@ -314,9 +318,10 @@ def of_features(
       z_ND: features of N >= 2 examples; fewer give {}.
       label_N: their classes; None leaves `class_separation` out.
       view_BVD: features of V >= 2 views of some examples; None leaves `alignment` out.
+      spectrum: also `dimension_spectrum`, a list as long as the features.
 
     Returns:
-      Numbers by name, and `dimension_spectrum`, a list.
+      Numbers by name.
 
     >>> sorted(of_features(np.eye(4, dtype=np.float32)))
     ['dimension_spectrum', 'effective_rank', 'embedding_std', 'rankme', 'uniformity']
@@ -331,8 +336,9 @@ def of_features(
             "embedding_std": embedding_std(z_ND),
             "effective_rank": effective_rank(z_ND),
             "rankme": rankme(z_ND),
-            "dimension_spectrum": dimension_spectrum(z_ND),
         }
+        if spectrum:
+            measured["dimension_spectrum"] = dimension_spectrum(z_ND)
         if label_N is not None:
             measured["class_separation"] = class_separation(z_ND, label_N)
         if view_BVD is not None:

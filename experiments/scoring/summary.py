@@ -104,10 +104,13 @@ def score_features(
             both = protocols.Sets((h, labels.train), (h_test, labels.test), labels.n_classes)
             record = {"representation": representation, "layer": layer}
             scored += protocols.score(names, both, settings, **record)
+            if pairs is None and representation != "trained":
+                continue  # a summary says of the trained encoder alone whether it has collapsed
             diagnosed[f"{representation}/{layer}"] = diagnostics.of_features(
                 h_test[:DIAGNOSED],
                 labels.test[:DIAGNOSED] if len(labels.test) else None,
                 None if pairs is None else sets[2][layer].reshape(-1, 2, h_test.shape[1]),
+                spectrum=pairs is not None,
             )
     left_out = protocols.left_out(names, labels, settings)
     return FeatureScores(scored, diagnosed, left_out, kept["trained"])

@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
     table, sections = _grid(argv)
     command = command_line.parse(argv, __doc__ or "", sections, FLAGS, SWITCHES)
     folder = workdir.prepare(command.workdir or os.path.join("runs", "ablations", command.name))
+    if (folder / "config.json").exists():
+        raise ConfigError(f"{folder} holds a run; pass another --workdir for an ablation.")
     lifecycle.set_up_jax()
     try:
         with workdir.lock(folder):
@@ -115,6 +117,7 @@ def _jobs(
             build.check_batch(config.data.batch_size, build.make_mesh())
             run = build.build(experiment, config, lambda c: load(**as_kwargs(c, "data")))
             notes = experiment.kind.check(run)
+        _check_columns(table, run)
     except ConfigError as error:
         raise ConfigError(f"cell {cell.name!r}: {error}") from error
     for note in notes:
@@ -126,6 +129,21 @@ def _jobs(
         place = folder / "runs" / _slug(cell.name) / f"seed{seed}"
         made.append(Job(cell, seed, build.with_seed(run, seeded), place))
     return made
+
+
+def _check_columns(table: grid.Grid, run: build.Run) -> None:
+    """Refuse columns that no run of the grid will have.
+
+    Raises:
+      ConfigError: naming the column and what there is.
+    """
+    logged = {*run.outputs.metrics, "total_loss", "grad_norm", "update_norm", "learning_rate"}
+    logged |= {"knn_validation"} if run.experiment.kind.evaluators(run) else set()
+    for name, column in table.columns.items():
+        known = logged if "logged" in column else run.outputs.layers
+        asked = column.get("logged", column.get("layer"))
+        if asked not in known:
+            raise ConfigError(f"the column {name!r} asks for {asked!r}; there is {sorted(known)}.")
 
 
 def _slug(name: str) -> str:

@@ -54,6 +54,13 @@ class Experiment(NamedTuple):
         return {**SHARED_SECTIONS, **self.kind.sections, **self.sections}
 
 
+class Outputs(NamedTuple):
+    """The names of what an objective gives."""
+
+    layers: tuple[str, ...]  # of its embeddings: "features", "embedding"
+    metrics: tuple[str, ...]  # of a step
+
+
 class Run(NamedTuple):
     """Everything a config stands for."""
 
@@ -62,6 +69,7 @@ class Run(NamedTuple):
     dataset: Dataset
     mesh: Mesh
     objective: Objective
+    outputs: Outputs
     optimizer: optax.GradientTransformation
     schedule: Callable[[int], Any]
     feed: Feed
@@ -107,24 +115,25 @@ def build(
             auxiliary=objective.auxiliary,
         )
         feed = experiment.kind.feed(config, dataset, plan.seed)
-        _trace(objective, feed)
+        outputs = _trace(objective, feed)
     init = training.make_init(objective, optimizer, feed, mesh)
-    made = objective, optimizer, schedule, feed, init, plan
+    made = objective, outputs, optimizer, schedule, feed, init, plan
     return Run(experiment, config, dataset, mesh, *made)
 
 
-def _trace(objective: Objective, feed: Feed) -> None:
-    """Trace the loss on abstract values: what an objective refuses is refused before training.
+def _trace(objective: Objective, feed: Feed) -> Outputs:
+    """Trace the objective on abstract values: what it refuses is refused before training.
 
     Raises:
       ValueError: of the objective.
     """
-    batch = training.batch_spec(feed)
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch, key = training.batch_spec(feed), jax.eval_shape(lambda: jax.random.key(0))
     params, model_state = jax.eval_shape(objective.init, key, batch)
-    jax.eval_shape(
-        objective.loss, params, model_state, batch, key, jax.ShapeDtypeStruct((), jnp.int32)
-    )
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    _, out = jax.eval_shape(objective.loss, params, model_state, batch, key, step)
+    embedded = [jax.eval_shape(f, params, model_state, batch) for f in objective.embed.values()]
+    layers = tuple(dict.fromkeys(layer for outputs in embedded for layer in outputs))
+    return Outputs(layers, tuple(out.metrics))
 
 
 def with_seed(run: Run, config: ConfigDict) -> Run:

@@ -25,6 +25,8 @@ def check_folder(folder: Path, experiment: Experiment, config: ConfigDict) -> No
     Raises:
       ConfigError: naming the keys that differ.
     """
+    if (folder / "verdict.json").exists():
+        raise ConfigError(f"{folder} holds an ablation; pass another --workdir for a run.")
     if not (folder / "config.json").exists() or not _has_trained(folder):
         return
     before = restore.description(folder)

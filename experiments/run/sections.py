@@ -47,7 +47,9 @@ def takes(*functions: Callable[..., Any], without: Collection[str] = ()) -> dict
     """
     keys = {}
     for function in functions:
-        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+        hints = typing.get_type_hints(function)
+        if inspect.isclass(function):
+            hints |= typing.get_type_hints(function.__init__)
         for name, parameter in inspect.signature(function).parameters.items():
             if name not in without and parameter.kind is not parameter.VAR_KEYWORD:
                 keys[name] = Key(parameter.default, hints.get(name, Any))

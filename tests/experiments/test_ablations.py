@@ -112,6 +112,8 @@ def pretend(monkeypatch):
         ("{'axes': {}}", "either axes or cells"),
         ("{'axis': {}}", "'axis' is no key of a grid"),
         ("{'columns': {}}", "no columns"),
+        ("{'columns': {'a': {'layer': 'feature', 'name': 'linear'}}}", "asks for 'feature'"),
+        ("{'columns': {'a': {'logged': 'lss'}}}", "asks for 'lss'"),
         ("{'columns': {'a': {'layr': 'features'}}}", "the column 'a'"),
         ("{'tuned': {'best': ('nothing',)}}", "no cell 'nothing'"),
         ("{'figure': {'form': 'pie'}}", "'pie'"),

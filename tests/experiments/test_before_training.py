@@ -108,6 +108,14 @@ def test_what_would_fail_later_is_refused_before_training(argument, says, tmp_pa
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_a_refused_value_does_not_claim_the_folder(tmp_path):
+    data = tiny.write_arrays(tmp_path / "shades.npz")
+    quick = ("--config.train.steps=1", "--config.eval.figures=False")
+    with pytest.raises(ConfigError, match="views"):
+        tiny.train(tmp_path / "run", "simclr", data, *quick, "--config.augment.n_views=1")
+    assert tiny.train(tmp_path / "run", "simclr", data, *quick) == 0
+
+
 def test_color_transformations_of_gray_images_are_refused_before_training(tmp_path):
     data = tiny.write_arrays(tmp_path / "gray.npz", image=images(40, 1), test_image=images(12, 1))
     with pytest.raises(ConfigError, match="color three channels"):

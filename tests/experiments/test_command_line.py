@@ -126,6 +126,36 @@ def test_every_key_of_a_section_can_be_set_whether_the_file_writes_it_or_not():
     assert parsed("--config.train.epochs", "2.5").train.epochs == 2.5
 
 
+def test_a_value_of_a_tuple_can_be_set():
+    assert parsed("--config.augment.crop_scale[0]=0.3").augment.crop_scale == (0.3, 1.0)
+    config = command_line.override(parsed(), {"eval.l2_grid": "(1.0, 2.0)"}, SECTIONS)
+    assert config.eval.l2_grid == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer.learning_rate", "0.01"),
+        ("data.batch_size", 8.0),
+        ("train.seed", 1.5),
+        ("train.steps", "2"),
+        ("eval.l2_grid", 1.0),
+        ("eval.draws", 2.5),
+        ("eval.figures", "no"),
+        ("head.output_dim", 4.5),
+        ("data.data_dir", 3),
+        ("augment.crop_scale", 0.5),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_key(key, value):
+    config = parsed()
+    section, _, name = key.partition(".")
+    with config.unlocked(), config.ignore_type():
+        config[section][name] = value
+    with pytest.raises(ConfigError, match=re.escape(f"{key} is {value!r}; give")):
+        complete(config, SECTIONS)
+
+
 def test_none_gives_a_key_its_default_back():
     assert parsed("--config.optimizer.name=None").optimizer.name == "sgd"
     assert parsed("--config.checkpoint.best_metric=None").checkpoint.best_metric is None

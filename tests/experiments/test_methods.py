@@ -87,6 +87,9 @@ def test_a_longer_training_resumes_where_the_run_ended(run, data, tmp_path, caps
     uninterrupted = jsonl.read_jsonl(run[1] / "metrics.jsonl")
     assert [row["step"] for row in resumed] == [1, 2]
     assert resumed[0]["loss"] == uninterrupted[0]["loss"]
+    description = workdir.read_json(folder / "config.json")
+    assert "train.steps=1" in description["command"]  # its first start
+    assert len(description["resumed"]) == 1
     with pytest.raises(ConfigError, match="checkpoint of step 2, and the config trains 1 steps"):
         tiny.train(folder, method, data, "--config.train.steps=1")
 
@@ -115,6 +118,9 @@ def test_evaluate_scores_it_by_every_protocol(run, capsys):
                 assert row["value"] == np.mean(kept[row["predictions"]] == kept["label"])
     assert tiny.main_of(evaluate.main, folder, "--protocols=knn", f"--against={folder}") == 0
     assert "+0.0 points" in capsys.readouterr().out
+    merged = workdir.read_json(folder / "results" / "evaluation.json")["evaluations"]
+    assert {row["protocol"]["name"] for row in merged} == scored  # the others are kept
+    assert len(merged) == len(result["evaluations"])
 
 
 def test_export_and_report_need_no_data(run, data, tmp_path):
@@ -169,8 +175,12 @@ def test_other_data_in_the_same_folder_is_refused(run, data, tmp_path):
     other = tiny.write_arrays(tmp_path / "shades.npz", **arrays)
     with pytest.raises(ConfigError, match="was trained on other data"):
         tiny.train(folder, method, other)
+    with pytest.raises(ConfigError, match="was trained on other data"):
+        tiny.main_of(linear_probe.main, folder, f"--data_dir={other}")
     moved = tiny.write_arrays(tmp_path / "moved.npz")  # the content counts, not the place
-    assert tiny.train(folder, method, moved) == 0
+    said = {name: (folder / name).read_bytes() for name in ("config.json", "results/summary.json")}
+    assert tiny.train(folder, method, moved, "--config.log.tensorboard=True") == 0
+    assert {name: (folder / name).read_bytes() for name in said} == said
 
 
 def test_ablations_run_it(run, data, tmp_path):

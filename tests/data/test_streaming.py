@@ -192,7 +192,7 @@ def test_training_continues_bit_for_bit_after_a_stop(root):
     mesh = parallel.make_mesh()
     views = augment.make_views(SIZE, jitter_probability=0.0, grayscale_probability=0.0)
 
-    def loss(w_HWC, model_state, batch, key):
+    def loss(w_HWC, model_state, batch, key, step):
         view_BVHWC = views.train(key, batch["image"], batch["index"])
         return jnp.tanh(view_BVHWC * w_HWC[None, None]).mean(), LossOutput(model_state, {})
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.scoring import summary, transformations
+from experiments.scoring import images, transformations
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_turned_images_are_numpys_and_gray_ones_have_equal_channels(images):
     for quarters in range(4):
         expected = np.rot90(images, quarters, axes=(1, 2))
         np.testing.assert_array_equal(turned[form == quarters], expected)
-    gray = transformations.transformed(images, "colour", seed=0)[0][len(images) :]
+    gray = transformations.transformed(images, "color", seed=0)[0][len(images) :]
     np.testing.assert_array_equal(gray, np.repeat(gray[..., :1], 3, axis=-1))
 
 
@@ -52,19 +52,19 @@ def test_a_layer_that_holds_the_answer_scores_1_and_one_without_it_chance(images
 
     settings = {"seed": 0, "l2_grid": (1e-3,), "max_steps": 50, "representation": "trained"}
     sets = (images[:30], images[30:])
-    h, z = transformations.rows("colour", extract, *sets, **settings)
-    assert (h["layer"], h["accuracy"]) == ("features", 1.0)
-    assert (z["layer"], z["accuracy"]) == ("embedding", 0.5)
+    h, z = transformations.rows("color", extract, *sets, **settings)
+    assert (h["layer"], h["value"]) == ("features", 1.0)
+    assert (z["layer"], z["value"]) == ("embedding", 0.5)
     assert h["n"] == 20
     for row in (h, z):
-        assert row["protocol"]["predicts"] == "colour"
+        assert row["protocol"]["predicts"] == "color"
         assert row["protocol"]["train_size"] == 60
 
 
 def test_what_cannot_be_asked_is_refused_with_its_shape_or_name(images):
     with pytest.raises(ValueError, match=r"'rotation', but images are 8x6x3"):
         transformations.transformed(images[:, :, :6], "rotation", seed=0)
-    with pytest.raises(ValueError, match=r"'colour', but images are 8x8x1"):
-        transformations.transformed(images[..., :1], "colour", seed=0)
+    with pytest.raises(ValueError, match=r"'color', but images are 8x8x1"):
+        transformations.transformed(images[..., :1], "color", seed=0)
     with pytest.raises(ValueError, match="eval.predict is 'rotate'"):
-        summary.settings(predict="rotate")
+        images.settings(predict="rotate")

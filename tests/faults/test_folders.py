@@ -156,7 +156,7 @@ def test_other_data_in_the_workdir(toy, state):
     assert_short_error(other, 2, "was trained on other data: name: first -> other")
     assert {p: p.read_bytes() for p in workdir.rglob("*.json*")} == before
     moved = toy.run(workdir, *arguments, f"{place}{toy.place}/moved.npz", faults=START)
-    assert moved.code == 75, moved
+    assert moved.code == (0 if state == "complete" else 75), moved
 
 
 @row(15, broken="shapes are not compared")

@@ -94,7 +94,7 @@ def test_what_is_embedded_is_the_trained_encoder(feed):
     batch = feed.assemble(feed.resident, feed.batch_at(0))
     params, state = jax.jit(method.init)(jax.random.key(0), batch)
     far = {**state, "target": jax.tree.map(lambda x: x + 1.0, state["target"])}
-    same, moved = (jax.jit(method.embed)(params, s, batch) for s in (state, far))
+    same, moved = (jax.jit(method.embed["image"])(params, s, batch) for s in (state, far))
     np.testing.assert_array_equal(same["features"], moved["features"])
     assert same["embedding"].shape == (BATCH, 4)
     assert same["features"].dtype == jnp.float32

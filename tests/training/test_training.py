@@ -88,20 +88,21 @@ def _after_two_steps(examples, n_devices):
     return jax.device_get((finished.state.params, finished.state.model_state)), rows
 
 
-def test_views_apart_have_batch_statistics_of_their_own():
+def test_views_encoded_separately_have_their_own_batch_statistics():
     parts = image_model.make(
         resnet.make(depth=10, width=0.0625, stages=1), heads.make(hidden_dim=8, output_dim=4), 3
     )
     one = jax.random.uniform(jax.random.key(0), (5, 8, 8, 3))
     x_BVHWC = jnp.stack([one, 0.2 * one + 0.5], axis=1)
     params, statistics = jax.jit(functools.partial(image_model.init, parts))(jax.random.key(1), one)
-    alone = jax.jit(functools.partial(image_model.train_mode, parts, params))
-    apart, together = (
-        jax.jit(functools.partial(encode, parts, params, statistics))
+    step_key = jax.random.key(2)  # nothing here is random in training
+    alone = jax.jit(lambda s, x: image_model.train_mode(parts, params, s, x, step_key))
+    separately, jointly = (
+        jax.jit(lambda x, encode=encode: encode(parts, params, statistics, x, step_key))
         for encode in (image_model.encode_separately, image_model.encode_jointly)
     )
 
-    h_BVF, z_BVD, new = apart(x_BVHWC)
+    h_BVF, z_BVD, new = separately(x_BVHWC)
     for view in (0, 1):
         h, z, _ = alone(statistics, x_BVHWC[:, view])
         np.testing.assert_allclose(h_BVF[:, view], h, rtol=1e-5, atol=1e-6)
@@ -111,9 +112,9 @@ def test_views_apart_have_batch_statistics_of_their_own():
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, new, after_both)
 
-    assert np.abs(together(x_BVHWC)[0] - h_BVF).max() > 1e-2  # the views are unlike each other
+    assert np.abs(jointly(x_BVHWC)[0] - h_BVF).max() > 1e-2  # the views are unlike each other
     twice = jnp.stack([one, one], axis=1)
-    for encode in (together, apart):
+    for encode in (jointly, separately):
         h_twice, _, _ = encode(twice)
         np.testing.assert_allclose(h_twice[:, 1], h_BVF[:, 0], rtol=1e-4, atol=1e-5)
 
@@ -264,8 +265,8 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(exam
     feed = data.feed(examples, BATCH, seed=0)
     objective = line_objective()
 
-    def explode(params, model_state, batch, key):
-        error, out = objective.loss(params, model_state, batch, key)
+    def explode(params, model_state, batch, key, step):
+        error, out = objective.loss(params, model_state, batch, key, step)
         error = jnp.where(model_state["seen"] >= 5, jnp.nan, error)
         return error, out._replace(metrics={"loss": error})
 
@@ -281,7 +282,7 @@ def failing_at(*seen):
     objective = line_objective()
 
     def loss(params, model_state, batch, key, step):
-        error, out = objective.loss(params, model_state, batch, key)
+        error, out = objective.loss(params, model_state, batch, key, step)
         hit = jnp.isin(batch["step"][0], jnp.asarray(seen))
         return error + jnp.where(hit, jnp.nan, 0.0) * params["w"], out
 
@@ -344,10 +345,10 @@ def one_step(examples):
     }
     params, state = jax.jit(objective.init)(key, batch)
     gradient = jax.jit(jax.grad(objective.loss, has_aux=True))
-    return params, batch, lambda params, batch: gradient(params, state, batch, key)
+    return params, batch, lambda params, batch: gradient(params, state, batch, key, 0)
 
 
-def test_unlabelled_images_are_left_out_of_the_online_probe(one_step):
+def test_unlabeled_images_are_left_out_of_the_online_probe(one_step):
     params, batch, gradient = one_step
     grads, out = gradient(params, {**batch, "label": np.full(BATCH, -1, np.int32)})
     assert float(out.metrics["online_loss"]) == 0

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.scoring import images, transformations
+from experiments.scoring import images as kind
+from experiments.scoring import transformations
 
 
 @pytest.fixture(scope="module")
@@ -67,4 +68,4 @@ def test_what_cannot_be_asked_is_refused_with_its_shape_or_name(images):
     with pytest.raises(ValueError, match=r"'color', but images are 8x8x1"):
         transformations.transformed(images[..., :1], "color", seed=0)
     with pytest.raises(ValueError, match="eval.predict is 'rotate'"):
-        images.settings(predict="rotate")
+        kind.settings(predict="rotate")

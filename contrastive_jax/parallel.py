@@ -1,4 +1,4 @@
-"""Data parallelism over one mesh axis: a replicated state, a sharded batch, losses over all keys.
+"""Data parallelism over a mesh: a sharded batch, losses over all keys, a state whole or in parts.
 
 The compiler does the rest: the training step is one `jax.jit` over global arrays,
 so that batch statistics are global, and only the loss runs inside `jax.shard_map`.
@@ -15,17 +15,37 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXIS = "data"
+AXIS, FSDP = "data", "fsdp"
+_SMALL = 2**14  # elements of an array that costs less to hold whole than to gather in every step
 
 
-def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """Make a mesh of one axis over these jax devices (default: all of them).
+def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
+    """Make a mesh over devices; the batch is split over all of them.
+
+    Args:
+      devices: of jax; all of them by default.
+      fsdp: how many devices share one copy of the state, see `state_sharding`. They become a second
+        axis of the mesh; 1 gives every device the whole state.
+
+    Raises:
+      ValueError: `fsdp` does not divide the number of devices.
 
     >>> make_mesh(jax.devices()[:1]).axis_names
     ('data',)
     """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(
+            f"parallel.fsdp is {fsdp}, and there are {len(devices)} devices; give a divisor of them"
+        )
+    shape, names = (len(devices) // fsdp, fsdp), (AXIS, FSDP)
+    axes = 1 if fsdp == 1 else 2
+    return jax.make_mesh(
+        (len(devices),) if axes == 1 else shape,
+        names[:axes],
+        axis_types=(AxisType.Auto,) * axes,
+        devices=devices,
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -43,7 +63,64 @@ def batched(mesh: Mesh, axis: int = 0) -> NamedSharding:
     >>> tuple(batched(make_mesh(), axis=1).spec)
     (None, 'data')
     """
-    return NamedSharding(mesh, P(*[None] * axis, AXIS))
+    return NamedSharding(mesh, P(*[None] * axis, _all_axes(mesh)))
+
+
+def _all_axes(mesh: Mesh) -> Any:
+    return mesh.axis_names if len(mesh.axis_names) > 1 else AXIS
+
+
+def state_sharding(mesh: Mesh, state: Any) -> Any:
+    """Decide how each array of a training state lies on a mesh (ZeRO stage 3, FSDP).
+
+    With an axis "fsdp" in the mesh an array is split along its longest axis that this divides:
+    parameters, moments and EMA targets alike. Small arrays and the others are on every device.
+
+    Args:
+      mesh: of `make_mesh`.
+      state: a pytree of arrays or jax.ShapeDtypeStruct.
+
+    Returns:
+      A NamedSharding for each leaf.
+
+    >>> weights = {"kernel": jax.ShapeDtypeStruct((768, 3072), jnp.float32)}
+    >>> state_sharding(make_mesh(jax.devices()[:1]), weights)["kernel"].is_fully_replicated
+    True
+
+    Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 5.3.
+    """
+    parts = mesh.shape.get(FSDP, 1)
+
+    def of_leaf(x: Any) -> NamedSharding:
+        divisible = [axis for axis, size in enumerate(x.shape) if size % parts == 0]
+        if parts == 1 or x.size < _SMALL or not divisible:
+            return replicated(mesh)
+        longest = max(divisible, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, P(*[None] * longest, FSDP))
+
+    return jax.tree.map(of_leaf, state)
+
+
+def gathered(mesh: Mesh, tree: Any) -> Any:
+    """Ask, inside a compiled function, for arrays that every device holds whole.
+
+    Their gradient comes back in parts, summed over the devices. Without an axis "fsdp" in the mesh
+    the tree is returned as it is.
+    """
+    if FSDP not in mesh.axis_names:
+        return tree
+    return jax.tree.map(lambda x: _gather(replicated(mesh), state_sharding(mesh, x), x), tree)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gather(whole: NamedSharding, parts: NamedSharding, x: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, whole)
+
+
+_gather.defvjp(
+    lambda whole, parts, x: (_gather(whole, parts, x), None),
+    lambda whole, parts, _, g: (jax.lax.with_sharding_constraint(g, parts),),
+)
 
 
 def put_batch(host_batch: Mapping[str, Any], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
@@ -63,7 +140,7 @@ def put_replicated(host_tree: Any, mesh: Mesh) -> Any:
     >>> put_replicated([np.zeros(3)], make_mesh())[0].is_fully_replicated
     True
     """
-    return jax.tree.map(lambda x: _put(x, replicated(mesh)), host_tree)
+    return jax.tree.map(lambda x: _put(whole(x), replicated(mesh)), host_tree)
 
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:
@@ -75,13 +152,33 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
 
+def whole(x: Any) -> Any:
+    """Gather an array that is split over several processes; all of them have to call this.
+
+    >>> whole(np.arange(3))
+    array([0, 1, 2])
+    """
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return x
+    everywhere = replicated(x.sharding.mesh)  # type: ignore[attr-defined]
+    return jax.jit(lambda x: x, out_shardings=everywhere)(x)
+
+
 def local_copy(tree: Any) -> Any:
-    """Take this process's copy of replicated arrays, to compute without the other processes.
+    """Take a copy of arrays on one device of this process, to compute without the other processes.
+
+    All processes have to call this, where arrays are split over them.
 
     >>> local_copy(put_replicated([np.zeros(3)], make_mesh()))[0].shape
     (3,)
     """
-    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+    def copy(x: jax.Array) -> jax.Array:
+        x = whole(x)
+        here = x.addressable_data(0)
+        return here if x.is_fully_replicated else jax.device_put(x, next(iter(here.devices())))
+
+    return jax.tree.map(copy, tree)
 
 
 def any_process(mesh: Mesh, local: Callable[[], bool]) -> Callable[[], bool]:
@@ -135,16 +232,18 @@ def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -
     if "axis_name" not in inspect.signature(loss).parameters:
         return loss
 
+    axis = _all_axes(mesh)
+
     def sharded(*args: Any, **named: Any) -> jax.Array:
-        split = tuple(P(AXIS) if i < n_sharded else P() for i in range(len(args)))
+        split = tuple(P(axis) if i < n_sharded else P() for i in range(len(args)))
         scalar = jax.eval_shape(loss, *args, **named).ndim == 0
         on_devices = functools.partial(
-            jax.shard_map, mesh=mesh, out_specs=P() if scalar else P(AXIS)
+            jax.shard_map, mesh=mesh, out_specs=P() if scalar else P(axis)
         )
-        island = functools.partial(loss, axis_name=AXIS)
+        island = functools.partial(loss, axis_name=axis)
         if not named:
             return on_devices(island, in_specs=split)(*args)
         with_keywords = lambda args, named: island(*args, **named)  # noqa: E731
-        return on_devices(with_keywords, in_specs=(split, P(AXIS)))(args, named)
+        return on_devices(with_keywords, in_specs=(split, P(axis)))(args, named)
 
     return sharded

@@ -114,7 +114,7 @@ def _jobs(
     """The runs of a cell. They share one objective, and so its compiled programs."""
     try:
         with command_line.bad_values():
-            build.check_batch(config.data.batch_size, build.make_mesh())
+            build.check_batch(config.data.batch_size, build.make_mesh(config))
             run = build.build(experiment, config, lambda c: load(**as_kwargs(c, "data")))
             notes = experiment.kind.check(run)
         _check_columns(table, run)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax import parallel
+
 
 def digest(state: Any) -> str:
     """SHA-256 of a state: equal bits give an equal string, on any number of devices.
@@ -47,9 +49,7 @@ def by_path(tree: Any) -> dict[str, Any]:
 
 def host_array(leaf: jax.Array) -> np.ndarray:
     """The array that a checkpoint stores for a leaf; of typed keys, their integers."""
-    # A leaf that is sharded over several processes cannot be read here. It will go to Orbax as
-    # it is, with a CRC32 for each shard, computed by the process that holds the shard.
-    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    return np.asarray(parallel.whole(jax.random.key_data(leaf) if is_key(leaf) else leaf))
 
 
 def is_key(leaf: Any) -> bool:

@@ -74,10 +74,10 @@ def batch_spec(feed: Feed) -> Any:
 def make_init(
     objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
 ) -> Callable[[int], TrainState]:
-    """A function from a seed to a fresh state, born replicated over the mesh; compiled once."""
+    """A function from a seed to a fresh state, born where it lies on the mesh; compiled once."""
     init = jax.jit(
         _initializer(objective, optimizer, feed),
-        out_shardings=parallel.replicated(mesh),
+        out_shardings=_shardings(objective, optimizer, feed, mesh),
         compiler_options=compiler_options.for_single_use(mesh),
     )
     return lambda seed: init(stream_key(seed, INIT_STREAM))
@@ -87,9 +87,22 @@ def abstract_state(
     objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state, without making one: what a restore needs."""
-    shapes = jax.eval_shape(_initializer(objective, optimizer, feed), jax.random.key(0))
-    sharding = parallel.replicated(mesh)
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shapes = jax.eval_shape(_initializer(objective, optimizer, feed), key)
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        parallel.state_sharding(mesh, shapes),
+    )
+
+
+def _shardings(
+    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
+) -> Any:
+    if parallel.FSDP not in mesh.axis_names:  # one for all, without a trace
+        return parallel.replicated(mesh)
+    state = abstract_state(objective, optimizer, feed, mesh)
+    return jax.tree.map(lambda x: x.sharding, state)
 
 
 def _initializer(
@@ -133,11 +146,15 @@ def make_step(
 def make_train_step(
     objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
 ) -> Any:
-    """`make_step` under `jax.jit`: the state is donated, what comes out is replicated."""
-    replicated = parallel.replicated(mesh)
+    """`make_step` under `jax.jit`: the state is donated, and lies on the mesh as it did."""
+
+    def loss(params, model_state, *rest):
+        return objective.loss(*parallel.gathered(mesh, (params, model_state)), *rest)
+
+    shardings = _shardings(objective, optimizer, feed, mesh)
     return jax.jit(
-        make_step(objective, optimizer, feed),
+        make_step(objective._replace(loss=loss), optimizer, feed),
         donate_argnums=0,
-        out_shardings=(replicated, replicated),
+        out_shardings=(shardings, parallel.replicated(mesh)),
         compiler_options=compiler_options.for_steps(mesh),
     )

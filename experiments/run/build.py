@@ -21,6 +21,7 @@ from experiments.run.sections import Sections, as_kwargs, takes
 SHARED_SECTIONS: Sections = {
     "optimizer": takes(optim.make, without=("batch_size", "steps", "steps_per_epoch", "auxiliary")),
     "train": takes(training.plan, without=("steps_per_epoch",)),
+    "parallel": takes(parallel.make_mesh, without=("devices",)),
     "checkpoint": takes(Checkpointer, without=("directory",)),
     "log": takes(sinks.settings),
 }
@@ -100,7 +101,7 @@ def build(
     Raises:
       ConfigError: a value that cannot be run. DataError: no such data.
     """
-    mesh = make_mesh()
+    mesh = make_mesh(config)
     with command_line.bad_values():
         dataset = (load or experiment.kind.load)(config)
         steps_per_epoch = dataset.n_train // dataset.batch_size
@@ -143,14 +144,15 @@ def with_seed(run: Run, config: ConfigDict) -> Run:
     return run._replace(config=config, plan=plan, feed=feed)
 
 
-def make_mesh() -> Mesh:
+def make_mesh(config: ConfigDict) -> Mesh:
     """A mesh of all devices.
 
     Raises:
-      ConfigError: JAX was asked for a platform that is not there.
+      ConfigError: JAX was asked for a platform that is not there, or for parts of no such number.
     """
     try:
-        return parallel.make_mesh()
+        with command_line.bad_values():
+            return parallel.make_mesh(**as_kwargs(config, "parallel"))
     except RuntimeError as error:
         asked = jax.config.jax_platforms or "the devices of this machine"
         raise ConfigError(
@@ -184,10 +186,14 @@ def banner(run: Run, state: TrainState, start: int, about: Mapping[str, str]) ->
     batch, unit = run.dataset.batch_size, run.experiment.kind.unit
     steps = f"{run.plan.steps:,}" + (f", resumed from step {start:,}" if start else "")
     return {
-        "devices": f"{len(devices)} x {devices[0].device_kind}, mesh (data={len(devices)})",
+        "devices": f"{len(devices)} x {devices[0].device_kind}, mesh ({_axes(run.mesh)})",
         **about,
         "method": run.experiment.name,
         "batch": f"{batch} {unit}, {batch // len(devices)} a device",
         "parameters": f"{count:,}",
         "steps": steps,
     }
+
+
+def _axes(mesh: Mesh) -> str:
+    return ", ".join(f"{name}={size}" for name, size in mesh.shape.items())

@@ -103,7 +103,7 @@ def _build(experiment: Experiment, command: Command) -> Run:
     """Build the run, and ask before the first step all that scoring and drawing will need."""
     assert command.config is not None
     with multihost.agreed() as shared, command_line.bad_values():
-        build.check_batch(command.config.data.batch_size, build.make_mesh())
+        build.check_batch(command.config.data.batch_size, build.make_mesh(command.config))
         writers.settings(**as_kwargs(command.config, "log"))
         run = build.build(experiment, command.config)
         shared["data"] = lambda: data.identity(run.dataset)["sha256"]

@@ -28,6 +28,7 @@ FREE = (  # how a run is watched, scored and read
     "log.",
     "checkpoint.",
     "train.log_every",
+    "parallel.",
     "data.data_dir",
     "data.workers",
     "data.bank",

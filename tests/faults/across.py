@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import losses, parallel
+from contrastive_jax.training.checkpoint import digest
 from experiments.run import multihost
 
 B, V, D = 8, 2, 6
@@ -34,7 +35,25 @@ def check() -> None:
     alone = jax.jit(_value_and_grad(DENSE))(weights, x_BVF)
     for got, want in zip(jax.device_get(jointly), jax.device_get(alone), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
+    _check_parts(weights)
     _check_stop(mesh)
+
+
+def _check_parts(weights) -> None:
+    """A state in parts over all processes is gathered, and digested as the whole one."""
+    mesh = parallel.make_mesh(fsdp=jax.device_count())
+    parallel._SMALL = 1
+    state = {"w": np.tile(weights, (jax.device_count(), 1))}
+    split = jax.tree.map(
+        lambda x, s: jax.make_array_from_callback(x.shape, s, lambda index: x[index]),
+        state,
+        parallel.state_sharding(mesh, state),
+    )
+    assert split["w"].addressable_data(0).shape == weights.shape
+    local = parallel.local_copy(split)["w"]
+    assert local.is_fully_addressable
+    np.testing.assert_array_equal(local, state["w"])
+    assert digest(split) == digest({"w": jnp.asarray(state["w"])})
 
 
 def _value_and_grad(loss):

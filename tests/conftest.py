@@ -16,10 +16,10 @@ if CACHE not in os.environ:  # workers and commands inherit it: what one compile
     os.environ[CACHE] = tempfile.mkdtemp(prefix="contrastive_jax-tests-")
     atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
 
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+
 import jax  # noqa: E402  reads the environment
 
-jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -176,7 +176,7 @@ def test_every_score_has_its_interval_and_its_protocol(parsed, finished_run):
 
 def test_the_confusion_matrix_is_that_of_the_probe_in_the_table(parsed):
     found = re.findall(
-        r"([\d.]+) % of 500 test images \(the table has ([\d.]+) %\)", parsed.sections["confusion"]
+        r"([\d.]+) % of 12 test images \(the table has ([\d.]+) %\)", parsed.sections["confusion"]
     )
     assert len(found) == 2
     assert all(again == table for again, table in found)

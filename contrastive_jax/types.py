@@ -14,7 +14,8 @@ import jax
 from jax.sharding import Mesh
 
 # Arrays of B rows: "image" [B,H,W,C] uint8, or [B,V,H,W,C] where the views were cut on the host;
-# "index" [B] int32; "label" [B] int32 where the set has one, -1 for an unlabeled example
+# "index" [B] int32; "label" [B] int32 where the set has one, -1 for an unlabeled example; of
+# captioned images "tokens" [B,L] int32, padded with 0, and "id" [B] int32, equal for one thing
 Batch = Mapping[str, jax.Array]
 Params = Any  # a pytree of float32 arrays, trained by the optimizer
 ModelState = Any  # a pytree that is carried but not trained: batch statistics, EMA weights, a queue
@@ -71,6 +72,7 @@ class RunInfo(NamedTuple):
     mesh: Mesh
     steps: int  # of the whole training, for schedules
     n_classes: int  # of the online probe and of supervised losses; 0 without labels
+    n_tokens: int = 0  # of the captions' vocabulary
 
 
 class Feed(NamedTuple):

@@ -1,9 +1,9 @@
 """Datasets in memory or streamed from disk, and batches as a function of (seed, step).
 
-Three sources: `digits` (real handwritten digits that ship with scikit-learn, no network), `tfds`
-(any image set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an .npz file). Sets
-of `tfds` too large for memory are streamed. Nothing here downloads: `python -m experiments.prepare`
-does, once.
+Four sources: `digits` (real handwritten digits that ship with scikit-learn), `glyphs` (characters
+of fonts that ship with matplotlib, with their names as captions), `tfds` (any image set prepared as
+ArrayRecord, read without TensorFlow) and `arrays` (an .npz file). Sets of `tfds` too large for
+memory are streamed. Nothing here downloads: `python -m experiments.prepare` does, once.
 """
 
 import numpy as np
@@ -25,6 +25,7 @@ from contrastive_jax.data.examples import (
     take,
 )
 from contrastive_jax.data.fingerprint import identity
+from contrastive_jax.data.glyphs import load_glyphs
 from contrastive_jax.data.prefetch import stream_feed
 from contrastive_jax.data.streaming import load_streamed
 from contrastive_jax.data.tfds import Request, load_tfds
@@ -47,7 +48,7 @@ __all__ = [
     "train_feed",
 ]
 
-SOURCES = ("digits", "tfds", "arrays")
+SOURCES = ("digits", "glyphs", "tfds", "arrays")
 
 
 def load(
@@ -72,16 +73,18 @@ def load(
 
     `digits` is 1,797 images of 8x8x1, with 0..16 scaled to 0..255. The last 50 of each class in
     the order of the file are the 500 test images: mostly by writers whom the other 1,297 lack.
+    `glyphs` is described in `glyphs.py`.
 
     Args:
-      source: "digits", "tfds" or "arrays".
+      source: "digits", "glyphs", "tfds" or "arrays".
       batch_size: global batch of training, 1 to the number of training images.
       name: of a tfds set: "cifar10", "imagenette/320px-v2" or, with a version, "cifar10:3.0.2".
         Arrays are called by their file or folder, whatever this says.
       data_dir: for tfds the folder of prepared sets (default: TFDS_DATA_DIR of the environment,
         then ~/tensorflow_datasets); for arrays an .npz with image, label, test_image and
         test_label, or a folder with train.npz and test.npz that hold image and label. Labels may be
-        left out, and be any integers: the classes are those of the training split, in order.
+        left out, and be any integers: the classes are those of the training split, in order. Texts
+        (text, test_text) caption the images.
       train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabeled". Only
         the training split may hold unlabeled images (label -1); `labeled` leaves them out.
       image_size: tfds images are resized to this short side in pixels (bicubic, antialiased) and
@@ -120,7 +123,8 @@ def load(
     else:
         only_tfds = {"image_size": image_size, "image_key": image_key, "label_key": label_key}
         _check_whole(source, (train_split, test_split), **only_tfds)
-        loaded = load_digits(name, data_dir) if source == "digits" else load_npz(data_dir)
+        embedded = {"digits": load_digits, "glyphs": load_glyphs}
+        loaded = load_npz(data_dir) if source == "arrays" else embedded[source](name, data_dir)
     dataset = _checked(loaded, train_split, test_split)
     if not streaming:
         train, test = take(dataset.train, slice(limit_train)), take(dataset.test, slice(limit_test))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.data._errors import PathLike, first_line, needs
+from contrastive_jax.data.captions import ids_of, tokens_of, vocabulary_of, words_of
 from contrastive_jax.data.examples import Dataset, Examples
 from contrastive_jax.errors import DataError
 
@@ -43,12 +44,40 @@ def load_npz(data_dir: PathLike | None) -> Dataset:
     path = Path(os.path.abspath(Path(data_dir).expanduser()))
     if path.is_dir():
         train, test = (_read_npz(path / f"{split}.npz", "") for split in ("train", "test"))
-        return Dataset(path.name, train, test, ())
-    return Dataset(path.stem, _read_npz(path, ""), _read_npz(path, "test_"), ())
+        return _with_tokens(Dataset(path.name, train, test, ()))
+    return _with_tokens(Dataset(path.stem, _read_npz(path, ""), _read_npz(path, "test_"), ()))
+
+
+def _with_tokens(dataset: Dataset) -> Dataset:
+    """Replace the texts of captioned images by tokens, and number those that are equal.
+
+    Raises:
+      DataError: captions in one split only, or not a text for each image.
+    """
+    splits = {"train": dataset.train, "test": dataset.test}
+    if not any("text" in examples for examples in splits.values()):
+        return dataset
+    for split, examples in splits.items():
+        text = examples.get("text", np.zeros(0))
+        if text.dtype.kind != "U" or text.shape != examples["image"].shape[:1]:
+            raise DataError(
+                f"{dataset.name}: text of {split} is {text.dtype} {text.shape}, and there are "
+                f"{len(examples['image'])} images\nGive both splits a text for each image"
+            )
+    words = {name: [words_of(t) for t in splits[name]["text"].tolist()] for name in splits}
+    vocabulary, ids_N = vocabulary_of(words["train"]), ids_of([*words["train"], *words["test"]])
+
+    def tokenized(split: str, ids: np.ndarray) -> Examples:
+        kept = {name: array for name, array in splits[split].items() if name != "text"}
+        return {**kept, "tokens": tokens_of(words[split], vocabulary), "id": ids}
+
+    n = len(words["train"])
+    train, test = tokenized("train", ids_N[:n]), tokenized("test", ids_N[n:])
+    return dataset._replace(train=train, test=test, vocabulary=vocabulary)
 
 
 def _read_npz(path: Path, prefix: str) -> Examples:
-    """Read the image and, where there is one, the label of a split."""
+    """Read the image and, where there are any, the label and the text of a split."""
     try:
         with path.open("rb") as file:  # closed here: numpy leaves it open when it fails
             arrays = np.load(file, allow_pickle=False)
@@ -56,7 +85,7 @@ def _read_npz(path: Path, prefix: str) -> Examples:
                 raise ValueError("a single array, not an .npz")
             if f"{prefix}image" not in arrays:
                 raise ValueError(f"no {prefix}image in it, only {arrays.files}")
-            names = [name for name in ("image", "label") if prefix + name in arrays]
+            names = [name for name in ("image", "label", "text") if prefix + name in arrays]
             return {name: arrays[prefix + name] for name in names}
     except Exception as error:  # the file system, zipfile and numpy raise many types
         raise DataError(

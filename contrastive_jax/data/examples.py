@@ -12,7 +12,8 @@ from contrastive_jax.types import Batch, Feed
 
 UNLABELED = -1
 
-# Arrays of one length by name: "image" [N,H,W,C] uint8, and "label" [N] int32 where there is one.
+# Arrays of one length by name: "image" [N,H,W,C] uint8; "label" [N] int32 where there is one; of
+# captioned images "tokens" [N,L] int32 and "id" [N] int32, which two views of one thing share.
 Examples = Mapping[str, np.ndarray]
 
 
@@ -42,6 +43,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     batch_size: int = 1
     stream: StoredSplit | None = None
+    vocabulary: tuple[str, ...] = ()  # the words of captions, by token
 
     @property
     def n_train(self) -> int:

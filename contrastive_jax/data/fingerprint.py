@@ -32,7 +32,9 @@ def identity(dataset: Dataset) -> dict[str, Any]:
         _add_folder(digest, Path(dataset.stream.folder))
         for split in (dataset.stream, cast(Photos, dataset.test["image"]).split):
             _add_split(digest, split)
+    words = {"vocabulary": list(dataset.vocabulary)} if dataset.vocabulary else {}
     return {
+        **words,
         "name": dataset.name,
         "train": dataset.n_train,
         "test": n_examples(dataset.test),

@@ -6,6 +6,7 @@ says by color alone what it has to say. Matplotlib and scikit-learn are imported
 
 from contrastive_jax.figures.ablation import ablation
 from contrastive_jax.figures.bars import cosine_histogram, score_bars
+from contrastive_jax.figures.captions import nearest_captions
 from contrastive_jax.figures.confusion import confusion_matrix
 from contrastive_jax.figures.curves import curves
 from contrastive_jax.figures.images import image_pairs, neighbors, views_grid
@@ -18,6 +19,7 @@ __all__ = [
     "curves",
     "embedding_map",
     "image_pairs",
+    "nearest_captions",
     "neighbors",
     "score_bars",
     "views_grid",

@@ -28,6 +28,7 @@ def make(
     warmup_epochs: float = 0.0,
     annealing: str = "cosine",
     skip_nonfinite: int = 0,
+    adam_learning_rate: float | None = None,
     *,
     batch_size: int,
     steps: int,
@@ -43,8 +44,8 @@ def make(
       name: "sgd" (momentum); "lars" (You et al. 2017, arXiv 1708.03888, in SimCLR's order: decay,
         trust ratio 0.001 |w| / |g|, rate, momentum); "adamw" (`momentum` is its first beta); "muon"
         (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the momentum of each matrix, and of
-        each filter as one of [height x width x in, out], is orthogonalized; norms, biases and
-        auxiliary parameters follow Adam at the same rate.
+        each filter as one of [height x width x in, out], is orthogonalized; norms, biases, word
+        vectors and auxiliary parameters follow Adam.
       learning_rate: the peak rate before scaling.
       scaling: "none", "linear" (x batch / 256) or "sqrt" (x sqrt(batch)); SimCLR table B.1.
       momentum: of SGD, LARS and Muon, and beta_1 of AdamW.
@@ -56,6 +57,8 @@ def make(
       annealing: how the rate falls after it: "cosine" (half a period) or "linear".
       skip_nonfinite: leave out the steps whose gradient is not finite, up to so many in a row:
         `train` keeps their parameters, moments and batch statistics as they were. 0 stops at once.
+      adam_learning_rate: the peak rate, before scaling, of what "muon" leaves to Adam; None for the
+        same rate.
       batch_size: the global batch, in examples.
       steps: the length of training.
       steps_per_epoch: steps in one epoch.
@@ -74,6 +77,7 @@ def make(
         "momentum": momentum,
         "weight_decay": weight_decay,
         "warmup_epochs": warmup_epochs,
+        "adam_learning_rate": adam_learning_rate or 0.0,
     }
     _check(name, scaling, annealing, numbers, decay_norm_and_bias, skip_nonfinite)
     warmup = round(warmup_epochs * steps_per_epoch)
@@ -84,8 +88,12 @@ def make(
         )
     peak = learning_rate * SCALINGS[scaling](batch_size)
     schedule = _schedule(peak, warmup, steps, annealing)
+    adam_peak = (
+        peak if adam_learning_rate is None else adam_learning_rate * SCALINGS[scaling](batch_size)
+    )
+    rates = schedule, _schedule(adam_peak, warmup, steps, annealing)
     optimizer = _transform(
-        name, schedule, momentum, nesterov, weight_decay, decay_norm_and_bias, auxiliary
+        name, rates, momentum, nesterov, weight_decay, decay_norm_and_bias, auxiliary
     )
     if skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
@@ -113,19 +121,22 @@ def _check(
         raise ValueError(
             "optimizer muon decays matrices and filters; set decay_norm_and_bias False"
         )
+    if name != "muon" and numbers["adam_learning_rate"]:
+        raise ValueError(f"optimizer adam_learning_rate is of muon, not of {name}; leave it out")
     if numbers["momentum"] >= 1:
         raise ValueError(f"optimizer momentum is {numbers['momentum']}; give a number below 1")
 
 
 def _transform(
     name: str,
-    schedule: optax.Schedule,
+    rates: tuple[optax.Schedule, optax.Schedule],
     momentum: float,
     nesterov: bool,
     weight_decay: float,
     decay_norm_and_bias: bool,
     auxiliary: Collection[str],
 ) -> optax.GradientTransformation:
+    schedule, adam_schedule = rates
     decayed = (_trained if decay_norm_and_bias else _weights)(auxiliary)
     if name == "lars":
         return optax.lars(
@@ -141,6 +152,7 @@ def _transform(
     if name == "muon":
         return optax.contrib.muon(
             schedule,
+            adam_learning_rate=adam_schedule,
             beta=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
@@ -176,11 +188,16 @@ def _as_matrices(auxiliary: Collection[str]) -> Mask:
     """Which axes of a filter or matrix are its rows, the last one its columns; None elsewhere."""
 
     def axes(path: tuple[Any, ...], p: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        is_weight = p.ndim > 1 and not _is_auxiliary(path, auxiliary)
+        is_weight = p.ndim > 1 and not _is_auxiliary(path, auxiliary) and not _is_table(path)
         rows, column = tuple(range(p.ndim - 1)), p.ndim - 1
         return optax.contrib.MuonDimensionNumbers(rows, column) if is_weight else None
 
     return lambda params: jax.tree.map_with_path(axes, params)
+
+
+def _is_table(path: tuple[Any, ...]) -> bool:
+    """Whether these are vectors that are looked up, whose rows meet in no product."""
+    return jax.tree_util.keystr(path[-1:], simple=True) == "embedding"
 
 
 def _is_auxiliary(path: tuple[Any, ...], auxiliary: Collection[str]) -> bool:

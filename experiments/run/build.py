@@ -106,7 +106,7 @@ def build(
         dataset = (load or experiment.kind.load)(config)
         steps_per_epoch = dataset.n_train // dataset.batch_size
         plan = training.plan(**as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
-        info = RunInfo(mesh, plan.steps, len(dataset.class_names))
+        info = RunInfo(mesh, plan.steps, len(dataset.class_names), len(dataset.vocabulary))
         objective = experiment.build(config, info)
         optimizer, schedule = optim.make(
             **as_kwargs(config, "optimizer"),

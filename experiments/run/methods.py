@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping
 
+from experiments.clip import EXPERIMENT as clip
 from experiments.moco import EXPERIMENT as moco
 from experiments.run.build import Experiment
 from experiments.simclr import EXPERIMENT as simclr

@@ -3,7 +3,7 @@
 from contrastive_jax import augment, data
 from experiments.run.build import Kind
 from experiments.run.sections import REQUIRED, Key, takes
-from experiments.scoring import images, summary
+from experiments.scoring import captions, images, summary
 
 IMAGES = Kind(
     unit="images",
@@ -19,4 +19,8 @@ IMAGES = Kind(
     describe=images.describe,
     evaluators=images.evaluators,
     score=summary.score,
+)
+
+CAPTIONED_IMAGES = IMAGES._replace(
+    load=captions.load, stand_in=captions.stand_in, score=captions.score
 )

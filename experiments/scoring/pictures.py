@@ -27,6 +27,7 @@ def draw(
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
     trained: tuple[Features, Features],
+    more: Mapping[str, Callable[[Path], Any]],
 ) -> None:
     """Draw every picture of a scored run into its folder `figures`.
 
@@ -38,6 +39,7 @@ def draw(
       folder: the workdir.
       rows: the evaluations of the summary.
       trained: features of the searched training images and of the test images.
+      more: what this kind of data adds, by name.
     """
     out = folder / "figures"
     drawings: dict[str, Callable[[Path], Any]] = {
@@ -46,10 +48,12 @@ def draw(
         "curves": partial(_draw_curves, folder),
         "neighbors": partial(_draw_neighbors, run, trained),
     }
-    if rows:
-        drawings["scores"] = lambda path: figures.score_bars(path, rows, protocols.label)
+    accuracies = [row for row in rows if row["measure"] == "accuracy"]
+    if accuracies:
+        drawings["scores"] = lambda path: figures.score_bars(path, accuracies, protocols.label)
     for layer in trained[1]:
         drawings[f"map_{layer}"] = partial(_draw_map, run, trained[1][layer])
+    drawings |= more
     for name, drawing in drawings.items():
         try:
             out.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """Scores of a run beside its baselines: the same protocols on every representation."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +10,14 @@ import numpy as np
 
 from contrastive_jax import data, parallel
 from contrastive_jax.evaluation import diagnostics, protocols
-from contrastive_jax.evaluation.results import Scored
+from contrastive_jax.evaluation.results import Row, Scored
 from contrastive_jax.storage import workdir
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
 from experiments.scoring import images, pictures, transformations
 
 Features = Mapping[str, np.ndarray]  # layer -> [N, F]
+Drawing = Callable[[Path], Any]
 DIAGNOSED = 2000  # test images at most
 
 
@@ -37,6 +38,8 @@ def score(
     *,
     name: str = "summary",
     draw: bool = False,
+    more: Callable[[Run, TrainState], Sequence[Row]] = lambda run, trained: (),
+    drawings: Callable[[Run, TrainState], Mapping[str, Drawing]] = lambda run, trained: {},
 ) -> dict[str, Any]:
     """Score a run, write results/NAME.json, then draw.
 
@@ -49,6 +52,8 @@ def score(
       origin: what the file says of how the run came about; see `provenance.of_scores`.
       name: of the JSON file.
       draw: also draw the pictures of the run, once its scores are written.
+      more: further scores of this kind of data.
+      drawings: further pictures of it, by name.
 
     Returns:
       What was written; in a process that is not the first, no evaluations.
@@ -58,6 +63,7 @@ def score(
     settings = images.of_run(run)
     found = score_features(run, trained, protocols.SUMMARY, settings.protocols)
     rows = [scored.row for scored in found.scored] + _transformation_rows(run, trained)
+    rows += more(run, trained)
     if jax.process_index() > 0:
         return {"evaluations": []}
     seconds = {**origin.get("seconds", {}), "evaluation": time.perf_counter() - started}
@@ -70,7 +76,8 @@ def score(
     }
     workdir.write_json(folder / "results" / f"{name}.json", summary)
     if draw and settings.figures:
-        pictures.draw(run, parallel.local_copy(trained), folder, rows, found.trained)
+        local = parallel.local_copy(trained)
+        pictures.draw(run, local, folder, rows, found.trained, drawings(run, local))
     return summary
 
 

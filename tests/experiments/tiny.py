@@ -12,6 +12,10 @@ from experiments.run.methods import METHODS
 
 METHOD_SECTIONS: dict[str, dict[str, Any]] = {  # what each method's own section says
     "simclr": {"loss": {"kind": "nt_xent", "temperature": 0.2}},
+    "clip": {
+        "text": {"width": 4, "hidden_dim": 4},
+        "loss": {"kind": "symmetric_info_nce", "temperature": 0.2},
+    },
     "moco": {"moco": {"temperature": 0.2, "queue_size": 32, "momentum": 0.9}},
 }
 CONFIG = """
@@ -46,17 +50,18 @@ def write_config(path: Path, values: dict[str, Any]) -> Path:
 
 
 def arrays(n: int = 40, n_test: int = 12, classes: int = 3, channels: int = 3) -> dict[str, Any]:
-    """Noise around a shade for each class."""
+    """Noise around a shade for each class, captioned by it."""
     rng = np.random.default_rng(0)
 
-    def part(n: int) -> tuple[np.ndarray, np.ndarray]:
+    def part(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         label = np.arange(n) % classes
         noise = rng.integers(0, 64, (n, 8, 8, channels))
-        return (noise + 60 * label[:, None, None, None] % 190).astype(np.uint8), label
+        image = (noise + 60 * label[:, None, None, None] % 190).astype(np.uint8)
+        return image, label, np.array([f"shade {i % classes} of gray" for i in range(n)])
 
-    (image, label), (test_image, test_label) = part(n), part(n_test)
-    names = ("image", "label", "test_image", "test_label")
-    return dict(zip(names, (image, label, test_image, test_label), strict=True))
+    names = ("image", "label", "text")
+    train, test = part(n), part(n_test)
+    return dict(zip((*names, *(f"test_{n}" for n in names)), (*train, *test), strict=True))
 
 
 def write_arrays(path: Path, **changes: Any) -> Path:

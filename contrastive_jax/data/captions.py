@@ -1,0 +1,60 @@
+"""Captions as rows of tokens: words and single digits, by their places in a vocabulary."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+PAD, UNKNOWN = 0, 1  # tokens
+LONGEST = 64  # words of a caption at most; what comes after is cut off
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Split a text into lower-case words and single digits.
+
+    >>> words_of("Braille pattern dots-12")
+    ('braille', 'pattern', 'dots', '1', '2')
+    """
+    return tuple(re.findall(r"[^\W\d_]+|\d", text.lower()))
+
+
+def vocabulary_of(captions: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """List the words of captions, the most frequent first; a token is a place in this list.
+
+    >>> vocabulary_of([("greek", "letter"), ("letter",)])
+    ('', '?', 'letter', 'greek')
+    """
+    counts = Counter(word for caption in captions for word in caption)
+    return ("", "?", *sorted(counts, key=lambda word: (-counts[word], word)))
+
+
+def tokens_of(captions: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> np.ndarray:
+    """Look words up in a vocabulary: [N, L] int32, padded; what is not in it is `UNKNOWN`.
+
+    >>> tokens_of([("letter", "x"), ("letter",)], ("", "?", "letter")).tolist()
+    [[2, 1], [2, 0]]
+    """
+    place = {word: token for token, word in enumerate(vocabulary)}
+    length = min(max((len(caption) for caption in captions), default=1), LONGEST)
+    rows = [[place.get(word, UNKNOWN) for word in caption[:length]] for caption in captions]
+    return np.array([row + [PAD] * (length - len(row)) for row in rows], np.int32)
+
+
+def caption_of(tokens_L: np.ndarray, vocabulary: tuple[str, ...]) -> str:
+    """Write out the words of a caption.
+
+    >>> caption_of(np.array([2, 1, 0]), ("", "?", "letter"))
+    'letter ?'
+    """
+    return " ".join(vocabulary[token] for token in tokens_L.tolist() if token != PAD)
+
+
+def ids_of(captions: Sequence[Sequence[str]]) -> np.ndarray:
+    """Number captions so that equal ones have the same number, [N] int32.
+
+    >>> ids_of([("a", "cat"), ("a", "dog"), ("a", "cat")])
+    array([0, 1, 0], dtype=int32)
+    """
+    number: dict[tuple[str, ...], int] = {}
+    return np.array([number.setdefault(tuple(c), len(number)) for c in captions], np.int32)

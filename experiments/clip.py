@@ -1,0 +1,100 @@
+"""Train an image and a text encoder jointly with CLIP or SigLIP, score and draw them.
+
+python -m experiments.clip --config configs/glyphs.py
+python -m experiments.clip --config configs/glyphs.py:siglip --workdir DIR
+
+--config FILE[:preset]         a file of configs/ whose data has captions
+--config.section.key=value     change one value of it; None gives a key its default back
+--workdir DIR                  where the run lives (default: runs/NAME); the same command resumes it
+--strict_resume                a damaged newest checkpoint is an error, not skipped
+--coordinator HOST:PORT --num_processes N --process_id I     one of N processes that train jointly;
+                               on Slurm and Cloud TPU they find each other
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from contrastive_jax import encoders, losses, parallel
+from contrastive_jax.encoders import heads, words
+from contrastive_jax.objectives import two_towers
+from contrastive_jax.types import Objective, RunInfo
+from experiments import simclr
+from experiments.run.build import Experiment
+from experiments.run.sections import Choice, Key, as_kwargs, takes
+from experiments.scoring import images, kinds
+
+
+def _symmetric(image_BD, text_BD, ids_B, scale, **kw):
+    return losses.symmetric_info_nce(image_BD, text_BD, scale[0], ids_B=ids_B, **kw)
+
+
+def _siglip(image_BD, text_BD, ids_B, scale, **kw):
+    return losses.siglip(image_BD, text_BD, scale[0], scale[1], ids_B=ids_B, **kw)
+
+
+def _multi_positive(image_BD, text_BD, ids_B, scale, **kw):
+    loss = functools.partial(
+        losses.multi_positive_info_nce, ids_B=ids_B, temperature=scale[0], **kw
+    )
+    return (loss(image_BD, text_BD) + loss(text_BD, image_BD)) / 2
+
+
+KINDS: dict[str, Callable[..., jax.Array]] = {
+    "symmetric_info_nce": _symmetric,
+    "siglip": _siglip,
+    "multi_positive_info_nce": _multi_positive,
+}
+SCALE = {
+    "temperature": Key(0.07, float),
+    "learn_scale": Key(True, bool),
+    "scale_rate": Key(1.0, float),
+    "block_size": Key(None, int | None),
+}
+OPTIONS: dict[str, dict[str, Any]] = {kind: dict(SCALE) for kind in KINDS}
+OPTIONS["siglip"] |= {"temperature": Key(0.1, float), "bias": Key(-10.0, float)}
+
+
+def build(config: ConfigDict, info: RunInfo) -> Objective:
+    """Make the objective of a config."""
+    options = as_kwargs(config, "loss")
+    kind, block_size = options.pop("kind"), options.pop("block_size")
+    loss = KINDS[kind]
+
+    def with_axis(*args, axis_name=None):
+        return loss(*args, axis_name=axis_name, block_size=block_size)
+
+    text = words.make(info.n_tokens, output_dim=config.head.output_dim, **as_kwargs(config, "text"))
+    return two_towers.make(
+        encoders.make(**as_kwargs(config, "encoder")),
+        heads.make(**as_kwargs(config, "head")),
+        text,
+        images.views(config),
+        parallel.shard_loss(with_axis, info.mesh, n_sharded=3),
+        n_classes=info.n_classes,
+        **options,
+    )
+
+
+EXPERIMENT = Experiment(
+    name="clip",
+    usage=__doc__ or "",
+    sections={
+        "encoder": simclr.ENCODER,
+        "head": takes(heads.make),
+        "text": takes(words.make, without=("vocabulary", "output_dim")),
+        "loss": Choice("kind", "symmetric_info_nce", {}, OPTIONS),
+    },
+    build=build,
+    kind=kinds.CAPTIONED_IMAGES,
+)
+
+if __name__ == "__main__":
+    from experiments.run import command_line, lifecycle, multihost  # they import every method
+
+    with command_line.exit_codes():
+        multihost.leave(lifecycle.main(EXPERIMENT, sys.argv))

@@ -1,0 +1,55 @@
+"""Ranks across modalities equal a loop over all answers, with ties, twins and blocks."""
+
+import numpy as np
+import pytest
+
+from contrastive_jax.evaluation import cross_modal
+
+
+def slow_rank(query, gallery, correct):
+    cosine = [float(np.dot(query, g) / np.linalg.norm(query) / np.linalg.norm(g)) for g in gallery]
+    cosine = np.round(cosine, 9)
+    best = max(c for c, right in zip(cosine, correct, strict=True) if right)
+    wrong = [c for c, right in zip(cosine, correct, strict=True) if not right]
+    return 1 + sum(c > best for c in wrong) + sum(c == best for c in wrong) / 2
+
+
+@pytest.mark.parametrize("block", [1, 3, 1024])
+def test_ranks_equal_a_loop_with_ties_and_several_correct_answers(monkeypatch, block):
+    monkeypatch.setattr(cross_modal, "_QUERIES_AT_ONCE", block)
+    rng = np.random.default_rng(0)
+    query, gallery = rng.normal(size=(10, 3)), np.tile(rng.normal(size=(7, 3)), (2, 1))
+    correct = rng.random((10, 14)) < 0.2
+    correct[:, 0] |= ~correct.any(axis=1)
+    got = cross_modal.ranks(query, gallery, correct.__getitem__)
+    want = [slow_rank(q, gallery, c) for q, c in zip(query, correct, strict=True)]
+    np.testing.assert_array_equal(got, want)
+    assert np.any(got % 1 == 0.5)  # there were ties
+
+
+def test_a_query_without_an_answer_is_refused():
+    with pytest.raises(ValueError, match="query 1 has no correct answer"):
+        cross_modal.ranks(
+            np.eye(2), np.eye(2), np.array([[True, False], [False, False]]).__getitem__
+        )
+
+
+def test_each_class_weighs_the_same_in_a_zero_shot_score():
+    label = np.array([0] * 8 + [1] * 2)
+    row = cross_modal.zero_shot_row(np.zeros(10, int), label, representation="trained", by="x")
+    assert (row["value"], row["accuracy"]) == (0.5, 0.8)
+    assert row["ci95"] == [0.5, 0.5]  # neither class has any spread
+
+
+def test_prompts_are_averaged_as_unit_vectors():
+    vectors = {
+        "a cat": [2.0, 0.0],
+        "the cat": [0.0, 5.0],
+        "a dog": [1.0, 0.0],
+        "the dog": [1.0, 0.0],
+    }
+    embed = lambda texts: np.array([vectors[text] for text in texts])  # noqa: E731
+    got = cross_modal.prompt_vectors(embed, ["cat", "dog"], ["a {}", "the {}"])
+    np.testing.assert_allclose(got, [[0.5**0.5, 0.5**0.5], [1.0, 0.0]])
+    with pytest.raises(ValueError, match="has no {} for the name"):
+        cross_modal.prompt_vectors(embed, ["cat"], ["a cat"])

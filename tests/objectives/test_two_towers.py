@@ -1,0 +1,122 @@
+"""The loss of two towers equals a loop over all pairs; its scalars have a rate of their own."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from contrastive_jax import augment, parallel
+from contrastive_jax.encoders import heads, words
+from contrastive_jax.objectives import two_towers
+from experiments import clip
+
+B, SIDE = 8, 4
+IDS = np.array([0, 1, 2, 3, 4, 5, 6, 0], np.int32)
+
+
+class Flat(nn.Module):
+    @nn.compact
+    def __call__(self, x_NHWC, train):
+        return nn.tanh(nn.Dense(6)(x_NHWC.reshape(len(x_NHWC), -1)))
+
+
+def make(kind, devices=1, block_size=None, **options):
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    loss = functools.partial(clip.KINDS[kind], block_size=block_size)
+
+    def with_axis(*args, axis_name=None):
+        return loss(*args, axis_name=axis_name)
+
+    views = augment.make_views(size=SIDE, crop_probability=0.0, flip_probability=0.0)
+    views = views._replace(train=lambda key, image, index: views.evaluate(image)[:, None])
+    return two_towers.make(
+        Flat(),
+        heads.make(kind="linear", output_dim=5),
+        words.make(9, width=4, hidden_dim=4, output_dim=5),
+        views,
+        parallel.shard_loss(with_axis, mesh, n_sharded=3),
+        n_classes=0,
+        **options,
+    )
+
+
+def batch():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (B, SIDE, SIDE, 1)).astype(np.uint8)
+    tokens = rng.integers(0, 9, (B, 3)).astype(np.int32)
+    index = np.arange(B, dtype=np.int32)
+    return jax.tree.map(jnp.asarray, {"image": image, "tokens": tokens, "id": IDS, "index": index})
+
+
+def value_and_gradient(objective):
+    params, state = objective.init(jax.random.key(0), batch())
+    run = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
+    (_, out), gradient = run(params, state, batch(), jax.random.key(1), jnp.int32(0))
+    return params, state, out.metrics, gradient
+
+
+def slow_loss(kind, image, text, temperature, bias):
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    s = unit(np.float64(image)) @ unit(np.float64(text)).T / temperature
+    same = IDS[:, None] == IDS[None, :]
+    own = np.eye(B, dtype=bool)
+    if kind == "siglip":
+        logits = s + bias
+        terms = np.where(own, np.log1p(np.exp(-logits)), np.log1p(np.exp(logits)))
+        return np.where(same & ~own, 0.0, terms).sum(axis=1).mean()
+    total = 0.0
+    for logits in (s, s.T):
+        if kind == "multi_positive_info_nce":
+            each = np.log(np.exp(logits).sum(axis=1, keepdims=True)) - logits
+            total += np.mean([each[i, same[i]].mean() for i in range(B)]) / 2
+        else:
+            kept = np.where(own | ~same, np.exp(logits), 0.0)
+            total += np.mean(np.log(kept.sum(axis=1)) - np.diag(logits)) / 2
+    return total
+
+
+@pytest.mark.parametrize("kind", clip.KINDS)
+def test_the_loss_is_that_of_all_pairs_on_any_devices_and_in_tiles(kind):
+    scale = {"temperature": 0.2} | ({"bias": -3.0} if kind == "siglip" else {})
+    objective = make(kind, **scale)
+    params, state, metrics, gradient = value_and_gradient(objective)
+    image = objective.embed["image"](params, state, batch())["embedding"]
+    text = objective.embed["text"](params, state, batch())["embedding"]
+    want = slow_loss(kind, image, text, 0.2, -3.0)
+    np.testing.assert_allclose(metrics["loss"], want, rtol=1e-5)
+    assert set(gradient) == {"encoder", "head", "text", "scale"}
+    for other in (make(kind, devices=4, **scale), make(kind, devices=4, block_size=2, **scale)):
+        *_, again, same_gradient = value_and_gradient(other)
+        np.testing.assert_allclose(again["loss"], want, rtol=1e-5)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-6),
+            same_gradient,
+            gradient,
+        )
+
+
+def test_scalars_move_at_their_own_rate_or_stay():
+    def moved(**options):
+        objective = make("siglip", temperature=0.1, bias=-10.0, **options)
+        params, state, *_, gradient = value_and_gradient(objective)
+        optimizer = optax.adam(0.01)
+        update, _ = optimizer.update(gradient, optimizer.init(params), params)
+        after = optax.apply_updates(params, update)
+        loss = jax.jit(objective.loss)
+        *_, out = loss(after, state, batch(), jax.random.key(1), jnp.int32(0))
+        metrics = out.metrics
+        return abs(np.log(metrics["temperature"] / 0.1)), abs(metrics["bias"] + 10.0)
+
+    np.testing.assert_allclose(moved(), (0.01, 0.01), rtol=1e-2)
+    np.testing.assert_allclose(moved(scale_rate=10.0), (0.1, 0.1), rtol=1e-2)
+    np.testing.assert_allclose(moved(learn_scale=False), (0.0, 0.0), atol=1e-6)
+
+
+def test_a_scale_that_cannot_be_meant_is_refused():
+    for wrong in ({"temperature": 0.0}, {"scale_rate": -1.0}):
+        with pytest.raises(ValueError, match="give numbers above 0"):
+            make("siglip", bias=0.0, **wrong)

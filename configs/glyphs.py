@@ -62,8 +62,8 @@ def get_config(preset: str = "") -> ConfigDict:
         }
     )
     config.checkpoint = ConfigDict({"every_steps": 200, "keep": 2})
-    config.eval = ConfigDict({"labels_per_class": 10, "batch_size": 1000, "figures": True})
-    config.eval.probe_train = 10000
+    config.eval = ConfigDict({"labels_per_class": 0, "batch_size": 1000, "figures": True})
+    config.eval.probe_train = 5000
     presets[preset](config)
     return config
 
@@ -78,4 +78,4 @@ def _smoke(config: ConfigDict) -> None:
     config.data.update({"batch_size": 64, "limit_train": 512, "limit_test": 256})
     config.encoder.update({"width": 0.125, "stages": 1})
     config.train.update({"steps": 12, "log_every": 4})
-    config.eval.update({"probe_steps": 4, "labels_per_class": 0})
+    config.eval.probe_steps = 4

@@ -71,7 +71,7 @@ def test_training_says_where_its_numbers_come_from(run):
     assert summary["schema"] == 2
     for name in ("method", "code", "data"):
         assert summary[name] == description[name]
-    assert {row["measure"] for row in summary["evaluations"]} == {"accuracy"}
+    assert "accuracy" in {row["measure"] for row in summary["evaluations"]}
 
 
 def test_a_longer_training_resumes_where_the_run_ended(run, data, tmp_path, capsys):
@@ -143,6 +143,8 @@ def test_export_and_report_need_no_data(run, data, tmp_path):
 
 def test_an_older_folder_without_a_method_is_known_by_its_sections(run, tmp_path):
     method, folder = run
+    if method not in ("simclr", "moco"):
+        pytest.skip("a method that no older version had")
     description = workdir.read_json(folder / "config.json")
     old = {name: description[name] for name in ("config", "command", "versions")}
     old["config"].pop("log")
@@ -198,3 +200,20 @@ def test_ablations_run_it(run, data, tmp_path):
 
 def _rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_captions_are_retrieved_beside_what_learns_nothing(run):
+    method, folder = run
+    rows = workdir.read_json(folder / "results" / "summary.json")["evaluations"]
+    found = [row for row in rows if row["protocol"]["name"] == "cross-modal"]
+    if method != "clip":
+        assert not found
+        return
+    assert {row["representation"] for row in found} == {"trained", "untrained", "nearest neighbors"}
+    assert {row["measure"] for row in found} == {"recall@1", "recall@5", "recall@10", "MRR"}
+    assert {row["protocol"]["gallery"] for row in found} == {3, 12}  # captions, images
+    for row in found:
+        assert row["value"] >= row["without_twins"]
+        if row["measure"] == "recall@10" and row["protocol"]["gallery"] == 3:
+            assert row["value"] == 1.0
+    assert (folder / "figures" / "nearest_captions.png").exists()

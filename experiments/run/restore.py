@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,6 +201,22 @@ def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> Ope
         with config.unlocked():
             config.data.data_dir = data_dir
     return OpenedRun(path, found, experiment, config)
+
+
+@contextmanager
+def place_for_results(folder: Path) -> Iterator[Path]:
+    """Hold the folder of a run to write scores into; one that is read-only is left as it is.
+
+    Raises:
+      CheckpointError: at the end, where the folder is read-only: nothing was kept.
+    """
+    if os.access(folder, os.W_OK):
+        with workdir.lock(folder):
+            yield folder
+        return
+    with tempfile.TemporaryDirectory() as elsewhere:
+        yield Path(elsewhere)
+    raise CheckpointError(f"{folder} is read-only: the scores above were printed, and not kept.")
 
 
 def parse(

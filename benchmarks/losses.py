@@ -363,10 +363,19 @@ def plot(result: dict, path: Path) -> None:
     pyplot.close(figure)
 
 
+COLORS = {  # by who made it, the same in every panel: ours in blues
+    **{"blockwise": "#0072B2", "dense": "#56B4E9", "batch_semi_hard": "#56B4E9"},
+    **{"by hand": "#D55E00", "optax": "#009E73", "open_clip": "#E69F00"},
+    **{"lightly": "#CC79A7", "pytorch-metric-learning": "#882255"},
+}
+
+
 def draw_family(axis: Any, rows: list[dict], quantity: str) -> None:
     for name in dict.fromkeys(row["name"] for row in rows):
         of = [row for row in rows if row["name"] == name and row[quantity] > 0]
-        axis.plot([r["pairs"] for r in of], [r[quantity] for r in of], "o-", ms=4, label=name)
+        color = next(color for part, color in COLORS.items() if part in name)
+        x, y = [r["pairs"] for r in of], [r[quantity] for r in of]
+        axis.plot(x, y, "o-", ms=4, color=color, label=name)
     axis.set(xscale="log", yscale="log")
     sizes = sorted({row["pairs"] for row in rows})
     axis.set_xticks(sizes, [f"{n:,}" for n in sizes], fontsize=7)

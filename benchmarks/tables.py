@@ -11,6 +11,7 @@ from benchmarks import performance
 from benchmarks.shared.harness import RESULTS
 from contrastive_jax import losses
 from contrastive_jax.evaluation import protocols
+from contrastive_jax.evaluation.results import value_of
 
 ABLATIONS = RESULTS / "ablations"
 RUNS = ("digits", "cifar_cpu")
@@ -71,15 +72,6 @@ def evaluation(
         if found and protocol.items() <= row["protocol"].items():
             return row
     raise KeyError(f"no row for {representation} and {protocol}")
-
-
-def value_of(row: Mapping[str, Any]) -> float:
-    """The score of a row; those of schema 1 call it "accuracy".
-
-    >>> value_of({"accuracy": 0.5}), value_of({"value": 0.25, "measure": "NMI"})
-    (0.5, 0.25)
-    """
-    return row["value"] if "value" in row else row["accuracy"]
 
 
 def claims_rows(ablations: Path = ABLATIONS) -> list[Row]:
@@ -176,7 +168,7 @@ def loss_row(name: str, function: Any) -> Row:
 
 
 RESULTS_HEAD = "run | protocol (features, test set) | trained | untrained | pixels | evidence"
-CLAIMS_HEAD = "claim | verdict | effect ± 2 standard errors | table"
+CLAIMS_HEAD = "claim | verdict | measured, ± 2 standard errors | table"
 ALL_CLAIMS_HEAD = f"{CLAIMS_HEAD} | source | seeds | run on"
 SPEED_HEAD = "loss | in tiles | dense | fastest peer"
 LOSSES_HEAD = "loss | what it does | formula, first line | needs | scales by | arXiv"

@@ -22,12 +22,12 @@ from ml_collections import ConfigDict
 from contrastive_jax import data
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
-from experiments.ablation import grid, jobs
+from experiments.ablation import columns, grid, jobs
 from experiments.ablation.jobs import Job, Plan, summary_of
 from experiments.run import build, command_line, lifecycle, provenance, resume
 from experiments.run.build import Experiment
 from experiments.run.methods import METHODS
-from experiments.run.sections import Sections, as_kwargs
+from experiments.run.sections import Sections, as_kwargs, nearest
 from experiments.run.signals import STOPPED, StopRequested, StopSignal
 
 FLAGS = {"only": "a cell, or KEY=VALUE"}
@@ -38,15 +38,14 @@ def main(argv: Sequence[str]) -> int:
     """Check the whole grid, do what is missing of it, write what is known."""
     signals = StopSignal()
     signals.install()
-    table, sections = _grid(argv)
-    command = command_line.parse(argv, __doc__ or "", sections, FLAGS, SWITCHES)
+    command = command_line.parse(argv, __doc__ or "", _sections, FLAGS, SWITCHES)
     folder = workdir.prepare(command.workdir or os.path.join("runs", "ablations", command.name))
     if (folder / "config.json").exists():
         raise ConfigError(f"{folder} holds a run; pass another --workdir for an ablation.")
     lifecycle.set_up_jax()
     try:
         with workdir.lock(folder):
-            plan = make_plan(command, table, folder, argv)
+            plan = make_plan(command, folder, argv)
             if command.switches["dry_run"]:
                 print(describe(plan))
                 return 0
@@ -56,28 +55,28 @@ def main(argv: Sequence[str]) -> int:
         return STOPPED
 
 
-def _grid(argv: Sequence[str]) -> tuple[grid.Grid | None, Sections]:
-    """The grid of --config and the sections of its method; none without --config."""
-    path, _, preset = (command_line.flag_text(argv, "config") or "").partition(":")
-    if not os.path.isfile(path):
-        return None, {}  # `command_line.parse` says what is wrong
-    table = grid.read(path, preset)
-    if table.experiment not in METHODS:
-        raise ConfigError(f"experiment is {table.experiment!r}; give one of {tuple(METHODS)}")
-    return table, METHODS[table.experiment].all_sections()
+def _grid(path: str) -> grid.Grid:
+    file, _, preset = path.partition(":")
+    return grid.read(file, preset)
 
 
-def make_plan(
-    command: command_line.Command, table: grid.Grid | None, folder: Path, argv: Sequence[str]
-) -> Plan:
+def _sections(path: str) -> Sections:
+    """The sections of the method that a grid is of."""
+    name = _grid(path).experiment
+    if name not in METHODS:
+        raise ConfigError(f"experiment is {name!r}; {nearest(name, METHODS)}")
+    return METHODS[name].all_sections()
+
+
+def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) -> Plan:
     """Build every run of a grid, so that a bad one is refused before any starts.
 
     Raises:
       ConfigError: a config or a flag that cannot be run, or a folder of another one.
       DataError: no such data.
     """
-    assert table is not None
     assert command.config is not None
+    table = _grid(command.path)
     experiment = METHODS[table.experiment]
     configs = grid.configs(table, command.config, experiment.all_sections())
     chosen = grid.selected(table.cells, command.strings["only"])
@@ -112,42 +111,21 @@ def _jobs(
     load: Callable[..., data.Dataset],
 ) -> list[Job]:
     """The runs of a cell. They share one objective, and so its compiled programs."""
-    try:
-        with command_line.bad_values():
-            build.check_batch(config.data.batch_size, build.make_mesh(config))
-            run = build.build(experiment, config, lambda c: load(**as_kwargs(c, "data")))
-            notes = experiment.kind.check(run)
-        _check_columns(table, run)
-    except ConfigError as error:
-        raise ConfigError(f"cell {cell.name!r}: {error}") from error
+    with grid.errors_of(f"cell {cell.name!r}"), command_line.bad_values():
+        build.check_batch(config.data.batch_size, build.make_mesh(config))
+        run = build.build(experiment, config, lambda c: load(**as_kwargs(c, "data")))
+        notes = experiment.kind.check(run)
+        columns.check(table, run)
     for note in notes:
         print(f"note: cell {cell.name!r}: {note}", file=sys.stderr)
     made = []
     for seed in table.seeds:
         seeded = config.copy_and_resolve_references()
         seeded.train.seed = config.train.seed + seed
-        place = folder / "runs" / _slug(cell.name) / f"seed{seed}"
+        name = re.sub(r"[^\w.=,+-]+", "_", cell.name)
+        place = folder / "runs" / name / f"seed{seed}"
         made.append(Job(cell, seed, build.with_seed(run, seeded), place))
     return made
-
-
-def _check_columns(table: grid.Grid, run: build.Run) -> None:
-    """Refuse columns that no run of the grid will have.
-
-    Raises:
-      ConfigError: naming the column and what there is.
-    """
-    logged = {*run.outputs.metrics, "total_loss", "grad_norm", "update_norm", "learning_rate"}
-    logged |= {"knn_validation"} if run.experiment.kind.evaluators(run) else set()
-    for name, column in table.columns.items():
-        known = logged if "logged" in column else run.outputs.layers
-        asked = column.get("logged", column.get("layer"))
-        if asked not in known:
-            raise ConfigError(f"the column {name!r} asks for {asked!r}; there is {sorted(known)}.")
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.=,+-]+", "_", name)
 
 
 def describe(plan: Plan) -> str:

@@ -38,7 +38,7 @@ from contrastive_jax.types import TrainState
 from experiments.run import command_line, console, lifecycle, provenance, restore
 from experiments.run.build import Run
 from experiments.run.command_line import Command
-from experiments.run.sections import as_kwargs
+from experiments.run.sections import as_kwargs, nearest
 from experiments.scoring import finetune, images, summary
 from experiments.scoring.kinds import IMAGES
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     command, opened = restore.parse(argv, __doc__ or "", FLAGS)
     request = _request(command, opened.config)
     lifecycle.set_up_jax()
-    with workdir.lock(opened.folder):
+    with restore.place_for_results(opened.folder) as place:
         target, name = _target(command, argv)
         run, step, trained = opened.load(command.strings["step"] or "latest")
         run = run if target is None else _on_other_data(run, target)
@@ -79,8 +79,8 @@ def main(argv: Sequence[str]) -> int:
         for score, wanted in parts:  # what training costs hours for cannot cost the others
             if wanted:
                 found, predictions = score(run, trained, request)
-                result = _write(opened.folder / "results", name, found, predictions, origin, other)
-    _show(result)
+                result = _write(place / "results", name, found, predictions, origin, other)
+        _show(result)
     print(f"results {opened.folder}/results/{name}.json   predictions {name}.npz")
     return 0
 
@@ -132,8 +132,7 @@ def _request(command: Command, config: ConfigDict) -> Request:
     chosen = tuple(text.split(",")) if text else tuple(protocols.PROTOCOLS)
     for name in chosen:
         if name not in known:
-            hint = command_line.nearest(name, known)
-            raise ConfigError(f"--protocols: {name!r} is none of {', '.join(known)}; {hint}")
+            raise ConfigError(f"--protocols: {name!r} is no protocol; {nearest(name, known)}")
     epochs, fraction = _number(command, "epochs", 30.0), _number(command, "label_fraction", 1.0)
     return Request(
         tuple(name for name in chosen if name in protocols.PROTOCOLS),

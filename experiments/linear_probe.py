@@ -13,7 +13,6 @@ RUN                            the folder of a run, of any method; its config is
 import sys
 from collections.abc import Sequence
 
-from contrastive_jax.storage import workdir
 from experiments.run import command_line, console, lifecycle, provenance, restore
 
 
@@ -21,12 +20,11 @@ def main(argv: Sequence[str]) -> int:
     """Restore, score, write results/linear_probe.json."""
     command, opened = restore.parse(argv, __doc__ or "")
     lifecycle.set_up_jax()
-    with workdir.lock(opened.folder):
+    with restore.place_for_results(opened.folder) as place:
         run, step, trained = opened.load(command.strings["step"] or "latest")
         origin = provenance.of_scores(run, opened.description, step)
-        score = run.experiment.kind.score
-        summary = score(run, trained, opened.folder, origin, name="linear_probe")
-    print(console.table(summary["evaluations"]))
+        summary = run.experiment.kind.score(run, trained, place, origin, name="linear_probe")
+        print(console.table(summary["evaluations"]))
     return 0
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
 from experiments.reporting import content, features, folders, render
 from experiments.run import command_line, lifecycle
@@ -20,7 +21,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv[1:])
     runs, ablations = folders.read(arguments.folders)
     target = (arguments.to or arguments.folders[0] / "report.html").expanduser().absolute()
-    workdir.prepare(target.parent)
+    if target.is_dir():
+        raise ConfigError(f"--to {target} is a folder; give a file: --to {target}/report.html")
+    workdir.prepare(target.parent, "--to")
     with tempfile.TemporaryDirectory() as scratch:
         findings = {} if arguments.quick else _findings(runs, Path(scratch))
         text = render.page(content.of(runs, ablations, findings, Path(scratch)))

@@ -60,8 +60,8 @@ def grid(preset: str):
 
 
 def claim(results):
-    """NT-Xent is better than every other loss, each tuned; semi-hard negatives help NT-Logistic and
-    the margin loss."""
+    """NT-Xent trains better features than NT-Logistic and the margin loss, each tuned; semi-hard
+    negatives help these two."""
     of = {name: results[name]["linear"] for name in LOSSES}
     others = [name for name in LOSSES if name != "NT-Xent"]
     return claims.all_of(

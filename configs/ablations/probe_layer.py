@@ -33,7 +33,11 @@ def grid(preset: str):
 
 
 def claim(results):
-    """A linear probe of h is better than one of z, with a nonlinear head and with a linear one."""
+    """A linear probe of the features (h, before the projection head) is better than one of the
+    embedding (z, after it), with a nonlinear head and with a linear one."""
     return claims.all_of(
-        *(claims.above(of[H], of[Z], names=(f"{name}: h", "z")) for name, of in results.items())
+        *(
+            claims.above(of[H], of[Z], names=(f"with {name} the probe of h", "the probe of z"))
+            for name, of in results.items()
+        )
     )

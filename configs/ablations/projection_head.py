@@ -37,14 +37,16 @@ def grid(preset: str):
 
 
 def claim(results):
-    """A nonlinear head is better than a linear one, that better than none, and the dimension of a
-    nonlinear head matters by less than 2 points."""
+    """Features are better with a nonlinear projection head than with a linear one, with that than
+    with none, and the dimension of a nonlinear head matters by less than 2 points."""
     of = {name: columns["linear"] for name, columns in results.items()}
     dims = sorted(int(name.split(" + ")[0]) for name in of if name.endswith("mlp"))
     small, large = (f"{size} + mlp" for size in (dims[0], dims[-1]))
     linear, none = f"{dims[-1]} + linear", "h itself + none"
     return claims.all_of(
-        claims.above(of[large], of[linear], names=("nonlinear", "linear")),
-        claims.above(of[linear], of[none], names=("linear", "none")),
-        claims.close(of[large], of[small], 0.02, names=(f"{dims[-1]}", f"{dims[0]} dimensions")),
+        claims.above(of[large], of[linear], names=("the nonlinear head", "the linear one")),
+        claims.above(of[linear], of[none], names=("the linear head", "no head")),
+        claims.close(
+            of[large], of[small], 0.02, names=(f"a head of {dims[-1]} dimensions", f"{dims[0]}")
+        ),
     )

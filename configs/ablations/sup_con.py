@@ -36,12 +36,13 @@ def grid(preset: str):
 
 
 def claim(results):
-    """The sum outside the logarithm is better than inside, and than cross-entropy."""
+    """SupCon with the sum over positives outside the logarithm trains better features than with the
+    sum inside, and than cross-entropy."""
     of = {name: columns["linear"] for name, columns in results.items()}
     outside = of["SupCon, outside"]
     return claims.all_of(
         *(
-            claims.above(outside, of[other], names=("outside", other))
+            claims.above(outside, of[other], names=("SupCon, outside", other))
             for other in ("SupCon, inside", "cross-entropy")
         )
     )

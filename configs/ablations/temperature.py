@@ -48,7 +48,9 @@ def claim(results):
     middle = results["the better of 0.1 and 0.5"]["linear"]
     return claims.all_of(
         *(
-            claims.above(middle, results[other]["linear"], names=("the better", other))
+            claims.above(
+                middle, results[other]["linear"], names=("the better of 0.1 and 0.5", other)
+            )
             for other in OTHERS
         )
     )

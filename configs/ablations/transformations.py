@@ -55,5 +55,8 @@ def grid(preset: str):
 def claim(results):
     """Each transformation is predicted better from h than from z."""
     return claims.all_of(
-        *(claims.above(of[H], of[Z], names=(f"{name}: h", "z")) for name, of in results.items())
+        *(
+            claims.above(of[H], of[Z], names=(f"{name}: the probe of h", "of z"))
+            for name, of in results.items()
+        )
     )

@@ -68,13 +68,12 @@ def above(
 
     >>> above([0.80, 0.82], [0.70, 0.71]).outcome
     'reproduced'
-    >>> above([0.80], [0.70]).outcome
-    'undecided'
+    >>> above([0.80], [0.70], names=("SimCLR", "the pixels")).reasons
+    ('SimCLR is 10.0 points (one seed) above the pixels',)
     """
     difference, error = _difference(high, low)
-    text = f"{names[0]} - {names[1]} = {_points(difference, error)}"
-    text += f", wanted above {100 * by:.1f}" if by else ""
-    return Verdict(_sign(difference - by, error), (text,))
+    claimed = f" (claimed: by more than {100 * by:.1f})" if by else ""
+    return Verdict(_sign(difference - by, error), (_sentence(names, difference, error) + claimed,))
 
 
 def close(
@@ -103,8 +102,8 @@ def close(
         raise ValueError(f"within is {within}; give a difference above 0")
     difference, error = _difference(first, second)
     outcome = _sign(within - abs(difference), error)
-    text = f"{names[0]} - {names[1]} = {_points(difference, error)}, wanted within"
-    return Verdict(outcome, (f"{text} {100 * within:.1f}",))
+    claimed = f" (claimed: by less than {100 * within:.1f})"
+    return Verdict(outcome, (_sentence(names, difference, error) + claimed,))
 
 
 def all_of(*verdicts: Verdict) -> Verdict:
@@ -136,8 +135,8 @@ def _sign(difference: float, error: float | None) -> str:
     return REPRODUCED if difference > 0 else NOT_REPRODUCED
 
 
-def _points(difference: float, error: float | None) -> str:
+def _sentence(names: tuple[str, str], difference: float, error: float | None) -> str:
     """Write a difference in percentage points, with two standard errors."""
-    if error is None:
-        return f"{100 * difference:+.1f} points (one seed)"
-    return f"{100 * difference:+.1f} ± {100 * ERRORS * error:.1f} points"
+    spread = f" ± {100 * ERRORS * error:.1f} points" if error is not None else " points (one seed)"
+    side = "above" if difference >= 0 else "below"
+    return f"{names[0]} is {100 * abs(difference):.1f}{spread} {side} {names[1]}"

@@ -1,6 +1,6 @@
 """The pictures of a run as PNG files: NumPy arrays in, the path of the picture out.
 
-Color-blind readers can distinguish the colors (Okabe and Ito 2008; Petroff 2021), and no picture
+Color-blind readers can distinguish the colors (Okabe and Ito 2008; Tol 2021), and no picture
 says by color alone what it has to say. Matplotlib and scikit-learn are imported when first needed.
 """
 

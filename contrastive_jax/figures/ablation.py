@@ -1,4 +1,4 @@
-"""Pictures of ablations: bars and lines with error bars over seeds, and a matrix of pairs."""
+"""Pictures of ablations: points and lines with error bars over seeds, and a matrix of pairs."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -7,26 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.figures.canvas import (
-    BLUE,
-    GRAY,
-    GREEN,
-    INK,
-    ORANGE,
-    RED,
-    PathLike,
-    legend,
-    subplots,
-)
+from contrastive_jax.figures.canvas import INK, PathLike, legend, palette, subplots, wrapped
 
 Points = Mapping[tuple[str, ...], tuple[float, float]]  # (x[, series]) -> mean, half of its bar
-_COLORS = (BLUE, ORANGE, GREEN, RED, GRAY, "#CC79A7", "#56B4E9")
 _MARKERS = "osD^vPX"
-FORMS = ("bars", "lines", "matrix")
+_LEAST_SPAN = 4.0  # of the axis, so that differences of tenths do not look large
+FORMS = ("points", "lines", "matrix")
 
 
 def ablation(
-    path: PathLike, points: Points, *, form: str = "bars", title: str, unit: str, axis: str = ""
+    path: PathLike,
+    points: Points,
+    *,
+    form: str = "points",
+    title: str,
+    unit: str,
+    spread: str = "",
+    axis: str = "",
 ) -> Path:
     """Draw the score of each setting of an ablation, as the papers do.
 
@@ -34,9 +31,10 @@ def ablation(
       path: of the PNG.
       points: (x,) or (x, series) -> (mean, half the length of its error bar), in `unit` and in the
         order given; "matrix" takes (row, column).
-      form: "bars", "lines" (x evenly spaced, joined within a series) or "matrix".
+      form: "points", "lines" (x evenly spaced, joined within a series) or "matrix".
       title: of the picture.
       unit: of the means.
+      spread: what an error bar is: "mean ± 2 standard errors, 3 seeds".
       axis: what x is.
 
     Raises:
@@ -53,40 +51,36 @@ def ablation(
     series = list(dict.fromkeys(at[1] if len(at) > 1 else "" for at in points))
     if form == "matrix":
         series = xs if set(xs) == set(series) else series  # pairs: one order for both sides
-        width = max(4.8, 2.4 + 0.75 * len(series))
-        with subplots(path, (width, max(3.4, 1.6 + 0.62 * len(xs)))) as (axes,):
+    ticks = wrapped(xs, 12)
+    size = _size(ticks, series, form)
+    with subplots(path, size) as (axes,):
+        if form == "matrix":
             _matrix(axes, points, xs, series, unit)
-            axes.set_title(_folded(title, width))
-        return Path(path)
-    ticks = [textwrap.fill(x, 12, break_long_words=False) for x in xs]
-    width = _width(ticks, len(series))
-    with subplots(path, (width, 3.4)) as (axes,):
-        handles = [_series(axes, points, xs, series, name, form) for name in series]
-        axes.set_xticks(range(len(xs)), ticks)
-        axes.set(title=_folded(title, width), ylabel=unit, xlabel=axis, xlim=(-0.6, len(xs) - 0.4))
-        axes.set_ylim(*_range(points))
-        axes.grid(True, axis="y")
-        if len(series) > 1:
-            legend(axes.figure, handles, series, columns=min(4, len(series)))
+        else:
+            handles = [_series(axes, points, xs, series, name, form) for name in series]
+            axes.set_xticks(range(len(xs)), ticks)
+            axes.set(xlabel=axis, ylabel=f"{unit}\n{spread}" if spread else unit)
+            axes.set(xlim=(-0.6, len(xs) - 0.4), ylim=_range(points))
+            axes.grid(True, axis="y")
+            if len(series) > 1:
+                legend(axes.figure, handles, series, columns=min(4, len(series)))
+        axes.set_title(textwrap.fill(title, int(8 * size[0] - 12)))
     return Path(path)
 
 
-def _width(ticks: Sequence[str], n_series: int) -> float:
-    """Return the inches that hold the bars and the labels of the ticks."""
+def _size(ticks: Sequence[str], series: Sequence[str], form: str) -> tuple[float, float]:
+    """Return the inches that hold the points and the labels of the ticks."""
+    if form == "matrix":
+        return max(4.8, 2.4 + 0.75 * len(series)), max(3.4, 1.6 + 0.62 * len(ticks))
     longest = max(len(line) for tick in ticks for line in tick.splitlines() or [""])
-    of_a_tick = max(0.42 * max(1.6, n_series), 0.09 * longest + 0.1)
-    return min(max(4.8, 1.4 + of_a_tick * len(ticks)), 16.0)
-
-
-def _folded(title: str, width: float) -> str:
-    """Fold a title into lines for a figure of so many inches, its left margin aside."""
-    return textwrap.fill(title, int(8 * width - 12))
+    of_a_tick = max(0.2 * max(3, len(series)), 0.09 * longest + 0.1)
+    return min(max(4.8, 1.4 + of_a_tick * len(ticks)), 16.0), 3.4
 
 
 def _range(points: Points) -> tuple[float, float]:
-    """Return limits that hold all bars, not from zero: the differences are the point."""
+    """Return limits that hold all error bars; points, unlike bars, need no zero."""
     ends = [end for mean, half in points.values() for end in (mean - half, mean + half)]
-    room = max(0.15 * (max(ends) - min(ends)), 0.5)
+    room = max(0.15 * (max(ends) - min(ends)), (_LEAST_SPAN - max(ends) + min(ends)) / 2)
     return min(ends) - room, max(ends) + room
 
 
@@ -97,14 +91,13 @@ def _series(
     found = [(i, points.get((x, name), points.get((x,)))) for i, x in enumerate(xs)]
     x, mean, half = np.array([(i, *point) for i, point in found if point is not None]).T
     number, count = series.index(name), len(series)
-    color = _COLORS[number % len(_COLORS)]
-    error = {"ecolor": INK, "elinewidth": 0.9, "capsize": 2.5}
-    if form == "lines":
-        marker = _MARKERS[number % len(_MARKERS)]
-        return axes.errorbar(x, mean, half, color=color, marker=marker, markersize=4, **error)
-    width = 0.8 / count
-    place = x + (number - (count - 1) / 2) * width
-    return axes.bar(place, mean, 0.92 * width, color=color, yerr=half, error_kw=error)
+    color, marker = palette(count)[number], _MARKERS[number % len(_MARKERS)]
+    beside = 0 if form == "lines" else 0.6 * (number - (count - 1) / 2) / count
+    style = {"markersize": 5, "elinewidth": 1.1, "capsize": 3}
+    line = "-" if form == "lines" else ""
+    return axes.errorbar(
+        x + beside, mean, half, color=color, marker=marker, linestyle=line, **style
+    )
 
 
 def _matrix(axes: Any, points: Points, xs: Sequence[str], series: Sequence[str], unit: str) -> None:

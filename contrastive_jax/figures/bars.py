@@ -1,6 +1,5 @@
 """Bars of scores, and the histogram of cosines."""
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from contrastive_jax.figures.canvas import (
     PathLike,
     legend,
     subplots,
+    wrapped,
 )
 
 Row = Mapping[str, Any]
@@ -62,8 +62,7 @@ def score_bars(
             present = [(x[p], score[p, *kind]) for p in protocols if (p, *kind) in score]
             handles.append(_bars(axes, present, width, _COLORS.get(kind, FAINT)))
         axes.set(title=_title(rows), ylabel="%", ylim=(_lowest(rows), 108))
-        ticks = [textwrap.fill(p, 17, break_long_words=False) for p in protocols]
-        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+        axes.set_xticks(range(len(protocols)), wrapped(protocols, 17), fontsize=8)
         axes.set_yticks(range(0, 101, 20))
         axes.tick_params(axis="x", length=0)
         axes.grid(True, axis="y")

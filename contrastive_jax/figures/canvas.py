@@ -6,6 +6,7 @@ notebook or MPLBACKEND has chosen does not matter, and nothing global is changed
 
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,9 +20,9 @@ PathLike = str | os.PathLike[str]
 _DPI = 150
 BLUE, RED, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#8A8F98"
 INK, FAINT = "#22262B", "#D9DCE1"
-_CLASS_COLORS = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+_CLASS_COLORS = (  # Okabe and Ito 2008, then Tol 2021 ("muted"): no two look alike, none is gray
+    *(BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9"),
+    *("#332288", "#882255", "#999933", "#000000"),
 )
 _STYLE: dict[Any, Any] = {
     **{"font.family": "DejaVu Sans", "font.size": 9, "text.color": INK},
@@ -136,6 +137,15 @@ def shortened(text: str, limit: int) -> str:
     text = " ".join(text.split())
     half = limit // 2
     return text if len(text) <= limit else f"{text[: limit - half - 1]}…{text[-half:]}"
+
+
+def wrapped(names: Sequence[str], width: int) -> list[str]:
+    """Fold names into lines of about `width` letters; a word is never cut.
+
+    >>> wrapped(["a nonlinear head"], 12)
+    ['a nonlinear\\nhead']
+    """
+    return [textwrap.fill(name, width, break_long_words=False) for name in names]
 
 
 def palette(n: int) -> Sequence[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contrastive_jax.storage import workdir
-from contrastive_jax.storage._scalars import scalars
+from contrastive_jax.storage._sink import scalars
 
 
 class JsonlWriter:
@@ -43,7 +43,7 @@ class JsonlWriter:
         if step <= self._last:
             raise ValueError(f"step {step} is not after the last logged step {self._last}.")
         numbers = {"step": int(step), **scalars(row)}
-        finite = {k: None if _is_nonfinite(v) else v for k, v in numbers.items()}
+        finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         self._file.write(json.dumps(finite, allow_nan=False) + "\n")
         self._file.flush()
         self._last = int(step)
@@ -75,10 +75,6 @@ def _rows(path: Path) -> Iterable[tuple[bytes, dict[str, Any]]]:
                 continue
             if line.endswith(b"\n") and isinstance(row, dict) and type(row.get("step")) is int:
                 yield line, row
-
-
-def _is_nonfinite(value: int | float) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

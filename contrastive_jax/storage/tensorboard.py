@@ -1,21 +1,15 @@
 """Write the metrics of a run as TensorBoard events."""
 
-import logging
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
-from contrastive_jax.storage._scalars import scalars
-
-_log = logging.getLogger(__name__)
+from contrastive_jax.storage._sink import Sink
 
 
-class TensorBoardWriter:
+class TensorBoardWriter(Sink):
     """Write scalars for TensorBoard where tensorboardX is installed, and nothing where it is not.
-
-    A sink that fails warns once and is dropped: training goes on.
 
     Args:
       directory: where the event files go.
@@ -29,8 +23,9 @@ class TensorBoardWriter:
     ...         writer.write(10, {"loss": 2.5})
     """
 
+    name = "Writing TensorBoard events"
+
     def __init__(self, directory: str | os.PathLike[str], resume_step: int | None):
-        self._file: Any = None
         try:
             from tensorboardX.event_file_writer import EventsWriter
         except ImportError:
@@ -39,37 +34,21 @@ class TensorBoardWriter:
         try:
             os.makedirs(directory, exist_ok=True)
             # Not SummaryWriter: its thread dies on a full disk, and the caller then waits forever.
-            self._file = EventsWriter(os.path.join(directory, "events"), f".{os.getpid()}")
+            self._target = EventsWriter(os.path.join(directory, "events"), f".{os.getpid()}")
             self._add(first, session_log={"status": "START"})
         except Exception as error:
             self._drop(error)
 
-    def write(self, step: int, row: Mapping[str, Any]) -> None:
-        """Add the scalars of `step`."""
-        numbers = scalars(row)
-        if self._file is None:
-            return
+    def _send(self, step: int, numbers: Mapping[str, int | float]) -> None:
         values = [{"tag": name, "simple_value": value} for name, value in numbers.items()]
-        try:
-            self._add(step, summary={"value": values})
-        except Exception as error:
-            self._drop(error)
+        self._add(step, summary={"value": values})
 
     def _add(self, step: int, **content: Any) -> None:
         from tensorboardX.proto import event_pb2
 
         make: Any = event_pb2  # its messages are made at import, where pyright cannot see them
-        event = make.Event(wall_time=time.time(), step=step, **content)
-        self._file.write_event(event)
-        self._file.flush()
+        self._target.write_event(make.Event(wall_time=time.time(), step=step, **content))
+        self._target.flush()
 
-    def close(self) -> None:
-        """Close the file; again is harmless."""
-        file, self._file = self._file, None
-        if file is not None:
-            with suppress(Exception):  # each row was flushed: nothing is pending
-                file.close()
-
-    def _drop(self, error: Exception) -> None:
-        _log.warning("TensorBoard events stop here (%s); metrics.jsonl goes on.", error)
-        self.close()
+    def _finish(self, target: Any) -> None:
+        target.close()

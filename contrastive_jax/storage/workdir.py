@@ -15,39 +15,37 @@ from typing import Any
 from contrastive_jax.errors import ConfigError, WorkdirBusyError
 
 
-def prepare(path: str | os.PathLike[str]) -> Path:
-    """Make the workdir if need be and return its absolute path, proven writable.
+def prepare(path: str | os.PathLike[str], flag: str = "--workdir") -> Path:
+    """Make a folder if need be and return its absolute path, proven writable.
 
     Args:
       path: the folder, relative or absolute; `~` is expanded.
+      flag: of the command line that gave it.
 
     Raises:
       ConfigError: the path is empty, remote (`gs://`), a file or under one, or not writable.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     workdir = prepare(folder + "/runs/first")
-    ...     workdir.is_absolute(), workdir.is_dir()
-    (True, True)
+    ...     prepare(folder + "/runs/first").is_dir()
+    True
     """
     text = os.fspath(path)
     if not text:
-        raise ConfigError("The workdir is an empty path: pass --workdir DIR.")
+        raise ConfigError(f"The path of {flag} is empty: pass {flag} DIR.")
     if "://" in text:
-        raise ConfigError(
-            f"The workdir {text} is a remote address, but a run locks a local folder: mount it."
-        )
-    workdir = Path(os.path.abspath(os.path.expanduser(text)))
+        raise ConfigError(f"{flag} {text} is a remote address; give a local folder: mount it.")
+    folder = Path(os.path.abspath(os.path.expanduser(text)))
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"The workdir {workdir} cannot be used: {_reason(error)}.\n"
-            "Pass --workdir with a folder that you can write to."
+            f"The folder {folder} cannot be used: {_reason(error)}.\n"
+            f"Pass {flag} with a folder that you can write to."
         ) from error
-    return workdir
+    return folder
 
 
 def _reason(error: Exception) -> str:
@@ -61,9 +59,6 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Hold the workdir for this process; the kernel lets go when it ends, however it ends.
 
     On a mounted bucket the kernel speaks for one host only: start one run per folder there.
-
-    Args:
-      path: an existing workdir.
 
     Raises:
       WorkdirBusyError: at once, when another process holds it, naming its pid and host.
@@ -99,14 +94,11 @@ def _take(descriptor: int, file: Path) -> None:
             f"{file.parent} is on a file system without locks ({_reason(error)}).\n"
             "Pass a --workdir on a local disk."
         ) from error
-    signed = {"pid": os.getpid(), "host": socket.gethostname(), "start": _now()}
+    start = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    signed = {"pid": os.getpid(), "host": socket.gethostname(), "start": start}
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(signed).encode(), 0)
     os.fsync(descriptor)  # for the other hosts of a shared file system
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def holder(path: str | os.PathLike[str]) -> str:
@@ -153,18 +145,7 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[Path], object]) 
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in one atomic step.
-
-    Args:
-      path: the file; its folder must exist.
-      text: the whole new content, written as UTF-8.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_text(folder + "/note.txt", "kept")
-    ...     Path(folder, "note.txt").read_text()
-    'kept'
-    """
+    """Write a text file in UTF-8, in one atomic step; its folder must exist."""
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -204,18 +185,9 @@ def _plain(value: Any, at: str) -> Any:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
-    Args:
-      path: the file.
-
     Raises:
       ConfigError: the content is not JSON.
       FileNotFoundError: there is no such file.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_text(folder + "/config.json", "[1, 2]")
-    ...     read_json(folder + "/config.json")
-    [1, 2]
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

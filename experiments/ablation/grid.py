@@ -1,8 +1,8 @@
 """From a config of configs/ablations to a checked grid: its cells, seeds, columns and claim."""
 
 import itertools
-import runpy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import claims
 from contrastive_jax.figures.ablation import FORMS
-from experiments.run.sections import Sections, set_values
+from experiments.run.command_line import call, run_file
+from experiments.run.sections import Sections, check_names, nearest, set_values
 
 Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
 Overrides = Mapping[str, Any]
@@ -67,42 +68,45 @@ def read(path: str, preset: str) -> Grid:
     Raises:
       ConfigError: names what is missing, empty, unknown or given twice.
     """
+    module = run_file(path)
+    if not callable(module.get("claim")):
+        raise ConfigError(f"{path} has no function claim().")
+    raw = call(module, "grid", path, preset or "full")
+    with errors_of(path):
+        check_names("key of a grid", raw, KEYS)
+        columns, figure = raw.get("columns"), raw.get("figure", {})
+        if not columns:
+            raise ConfigError("the grid names no columns, so there is nothing to report.")
+        if raw.get("seeds", 1) < 1:
+            raise ConfigError(f"seeds is {raw['seeds']}; give at least 1.")
+        cells = _cells(raw)
+        _check_columns(columns)
+        plotted = tuple(figure.get("columns", list(columns)[:1]))
+        _check_figure(figure, plotted, columns)
+        return Grid(
+            experiment=raw.get("experiment", "simclr"),
+            cells=cells,
+            seeds=tuple(range(raw.get("seeds", 1))),
+            columns=columns,
+            tuned=_tuned(raw, cells),
+            form=figure.get("form", "points"),
+            axis=figure.get("axis", ""),
+            plotted=plotted,
+            plots_tuned=bool(figure.get("tuned", False)),
+            seconds=float(raw.get("seconds", 0.0)),
+            claim=module["claim"],
+            claim_text=" ".join((module["claim"].__doc__ or "").split()),
+            source=(module.get("__doc__") or "").strip().partition("\n")[0],
+        )
+
+
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """Name the file or the cell that the ConfigErrors of a block belong to."""
     try:
-        module = runpy.run_path(path)
-    except Exception as error:  # whatever a file raises while it runs
-        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-    for name in ("grid", "claim"):
-        if not callable(module.get(name)):
-            raise ConfigError(f"{path} has no {name}(): it is no config of configs/ablations.")
-    try:
-        raw = module["grid"](preset or "full")
-    except Exception as error:
-        raise ConfigError(f"{path}: grid({preset!r}): {type(error).__name__}: {error}") from error
-    _check_keys("a grid", raw, KEYS, path)
-    if not raw.get("columns"):
-        raise ConfigError(f"{path}: the grid names no columns, so there is nothing to report.")
-    cells = _cells(raw, path)
-    figure = raw.get("figure", {})
-    plotted = tuple(figure.get("columns", list(raw["columns"])[:1]))
-    _check_figure(figure, plotted, raw["columns"], path)
-    if raw.get("seeds", 1) < 1:
-        raise ConfigError(f"{path}: seeds is {raw['seeds']}; give at least 1.")
-    text = " ".join((module["claim"].__doc__ or "").split())
-    return Grid(
-        raw.get("experiment", "simclr"),
-        cells,
-        tuple(range(raw.get("seeds", 1))),
-        _columns(raw["columns"], path),
-        _tuned(raw, cells, path),
-        figure.get("form", "bars"),
-        figure.get("axis", ""),
-        plotted,
-        bool(figure.get("tuned", False)),
-        float(raw.get("seconds", 0.0)),
-        module["claim"],
-        text,
-        (module.get("__doc__") or "").strip().partition("\n")[0],
-    )
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
 
 
 def configs(grid: Grid, base: ConfigDict, sections: Sections) -> dict[str, ConfigDict]:
@@ -114,13 +118,14 @@ def configs(grid: Grid, base: ConfigDict, sections: Sections) -> dict[str, Confi
     made: dict[str, ConfigDict] = {}
     seen: dict[str, str] = {}
     for cell in grid.cells:
-        made[cell.name] = set_values(base, sections, cell.overrides, f"cell {cell.name!r}")
+        with errors_of(f"cell {cell.name!r}"):
+            made[cell.name] = set_values(base, sections, cell.overrides)
         text = made[cell.name].to_json(sort_keys=True)
-        if text in seen:
+        other = seen.setdefault(text, cell.name)
+        if other != cell.name:
             raise ConfigError(
-                f"The cells {seen[text]!r} and {cell.name!r} are the same config; drop one."
+                f"The cells {other!r} and {cell.name!r} are the same config; drop one."
             )
-        seen[text] = cell.name
     return made
 
 
@@ -139,37 +144,40 @@ def selected(cells: Sequence[Cell], only: str | None) -> tuple[Cell, ...]:
         if cell.name == only or (key in cell.overrides and _label(cell.overrides[key]) == value)
     )
     if not chosen:
-        names = ", ".join(repr(cell.name) for cell in cells[:4])
-        raise ConfigError(f"--only {only}: no cell is meant; cells: {names}, ...")
+        known = nearest(only, [cell.name for cell in cells])
+        raise ConfigError(f"--only {only}: no cell is meant; {known}")
     return chosen
 
 
-def _check_keys(what: str, given: Mapping[str, Any], known: Sequence[str], path: str) -> None:
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ConfigError(f"{path}: {unknown[0]!r} is no key of {what}; known: {', '.join(known)}.")
+def _check_columns(columns: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, column in columns.items():
+        whole = {"logged"} == set(column) or {"layer", "name"} <= set(column)
+        if not whole or not set(column) <= set(COLUMN_KEYS):
+            raise ConfigError(
+                f"the column {name!r} is {dict(column)}; give layer and name "
+                "(and k, temperature), or logged."
+            )
 
 
 def _check_figure(
-    figure: Mapping[str, Any], plotted: Sequence[str], columns: Mapping[str, Any], path: str
+    figure: Mapping[str, Any], plotted: Sequence[str], columns: Mapping[str, Any]
 ) -> None:
-    _check_keys("a figure", figure, FIGURE_KEYS, path)
-    form = figure.get("form", "bars")
-    if form not in FORMS:
-        raise ConfigError(f"{path}: the figure's form is {form!r}; give one of {FORMS}.")
+    check_names("key of a figure", figure, FIGURE_KEYS)
+    if figure.get("form", "points") not in FORMS:
+        raise ConfigError(f"the figure's form is {figure['form']!r}; give one of {FORMS}.")
     for name in plotted:
         if name not in columns:
-            raise ConfigError(f"{path}: the figure draws {name!r}, which is no column of the grid.")
+            raise ConfigError(f"the figure draws {name!r}, which is no column of the grid.")
 
 
-def _cells(raw: Mapping[str, Any], path: str) -> tuple[Cell, ...]:
+def _cells(raw: Mapping[str, Any]) -> tuple[Cell, ...]:
     if bool(raw.get("axes")) == bool(raw.get("cells")):
-        raise ConfigError(f"{path}: give a grid either axes or cells.")
-    cells = _given(raw["cells"]) if raw.get("cells") else _product(raw["axes"], path)
+        raise ConfigError("give a grid either axes or cells.")
+    cells = _given(raw["cells"]) if raw.get("cells") else _product(raw["axes"])
     names = [cell.name for cell in cells]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ConfigError(f"{path}: the cell {twice[0]!r} is there twice.")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"the cell {name!r} is there twice.")
     return cells
 
 
@@ -179,14 +187,12 @@ def _given(cells: Mapping[Any, Overrides]) -> tuple[Cell, ...]:
     return tuple(Cell(" + ".join(at), at, dict(overrides)) for at, overrides in named)
 
 
-def _product(axes: Mapping[str, Any], path: str) -> tuple[Cell, ...]:
-    points = []
+def _product(axes: Mapping[str, Any]) -> tuple[Cell, ...]:
     for axis, values in axes.items():
         if not values:
-            raise ConfigError(f"{path}: the axis {axis!r} is empty.")
-        points.append(_points(axis, values))
+            raise ConfigError(f"the axis {axis!r} is empty.")
     cells = []
-    for combination in itertools.product(*points):
+    for combination in itertools.product(*itertools.starmap(_points, axes.items())):
         overrides = {key: value for _, _, own in combination for key, value in own.items()}
         name = ", ".join(f"{axis}={label}" for axis, label, _ in combination)
         cells.append(Cell(name, tuple(label for _, label, _ in combination), overrides))
@@ -204,27 +210,13 @@ def _label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _columns(columns: Mapping[str, Any], path: str) -> Mapping[str, Mapping[str, Any]]:
-    for name, column in columns.items():
-        wrong = sorted(set(column) - set(COLUMN_KEYS))
-        if wrong or not ({"logged"} == set(column) or {"layer", "name"} <= set(column)):
-            raise ConfigError(
-                f"{path}: the column {name!r} is {dict(column)}; give layer and name "
-                "(and k, temperature), or logged."
-            )
-    return columns
-
-
-def _tuned(
-    raw: Mapping[str, Any], cells: Sequence[Cell], path: str
-) -> Mapping[str, tuple[str, ...]]:
+def _tuned(raw: Mapping[str, Any], cells: Sequence[Cell]) -> Mapping[str, tuple[str, ...]]:
+    tuned = {name: tuple(members) for name, members in raw.get("tuned", {}).items()}
     known = {cell.name for cell in cells}
-    for name, members in raw.get("tuned", {}).items():
-        missing = [member for member in members if member not in known]
-        if missing or not members:
-            raise ConfigError(
-                f"{path}: tuned {name!r} names no cell {(missing or ['at all'])[0]!r}."
-            )
-    if raw.get("tuned") and "validation" not in raw["columns"]:
-        raise ConfigError(f"{path}: tuned cells are chosen by the column 'validation'; add it.")
-    return {name: tuple(members) for name, members in raw.get("tuned", {}).items()}
+    for name, members in tuned.items():
+        missing = [member for member in members or ("at all",) if member not in known]
+        if missing:
+            raise ConfigError(f"tuned {name!r} names no cell {missing[0]!r}.")
+    if tuned and "validation" not in raw["columns"]:
+        raise ConfigError("tuned cells are chosen by the column 'validation'; add it.")
+    return tuned

@@ -1,5 +1,6 @@
 """What an ablation leaves: results.jsonl, table.md, figure.png, verdict.json, of finished runs."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ def row(
     """
     measured = {name: _measure(name, spec, summary, log) for name, spec in grid.columns.items()}
     headline = next(iter(grid.columns))
+    origin = ("step", "seconds", "config_sha256", "device", "cpus", "versions", "code")
     return {
         "cell": cell.name,
         "seed": seed,
@@ -37,13 +39,7 @@ def row(
         "value": measured[headline]["value"],
         "protocol": measured[headline].get("protocol"),
         "measured": measured,
-        "step": summary["step"],
-        "seconds": summary["seconds"],
-        "config_sha256": summary["config_sha256"],
-        "device": summary["device"],
-        "cpus": summary["cpus"],
-        "versions": summary["versions"],
-        "code": summary.get("code"),
+        **{name: summary.get(name) for name in origin},
     }
 
 
@@ -59,17 +55,17 @@ def _measure(
             raise ValueError(f"column {name!r}: no row of metrics.jsonl has {spec['logged']!r}")
         return {"value": values[-1], "logged": spec["logged"]}
     for evaluation in summary["evaluations"]:
-        protocol = {**evaluation["protocol"], "layer": evaluation["layer"]}
-        wanted = all(protocol.get(key) == value for key, value in spec.items())
-        if evaluation["representation"] == "trained" and wanted:
-            return {
-                "value": value_of(evaluation),
-                "layer": evaluation["layer"],
-                "split": evaluation["split"],
-                "n": evaluation["n"],
-                "protocol": evaluation["protocol"],
-            }
+        kept = {key: evaluation[key] for key in ("layer", "split", "n", "protocol")}
+        if evaluation["representation"] == "trained" and fits(spec, evaluation):
+            return {"value": value_of(evaluation), **kept}
     raise ValueError(f"column {name!r}: the summary has no row with {dict(spec)}")
+
+
+def fits(spec: Mapping[str, Any], evaluation: Mapping[str, Any]) -> bool:
+    """Say whether a row of a summary is the one that a column names."""
+    protocol = evaluation["protocol"]
+    asked = {"k": protocol.get("k_requested", protocol.get("k")), "layer": evaluation["layer"]}
+    return all({**protocol, **asked}.get(key) == value for key, value in spec.items())
 
 
 def results(grid: Grid, rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, ...]]]:
@@ -106,31 +102,37 @@ def judge(grid: Grid, complete: Results) -> claims.Verdict:
 
 
 def write(folder: Path, title: str, grid: Grid, rows: Sequence[Row], crashes: Sequence[Row]) -> str:
-    """Write results.jsonl, table.md and verdict.json into the folder; returns the table."""
-    workdir.write_text(
-        folder / "results.jsonl",
-        "".join(json.dumps(line, allow_nan=False, sort_keys=True) + "\n" for line in rows),
-    )
+    """Write results.jsonl, table.md, figure.png and verdict.json; returns the table."""
+    lines = (json.dumps(line, allow_nan=False, sort_keys=True) + "\n" for line in rows)
+    workdir.write_text(folder / "results.jsonl", "".join(lines))
     complete = results(grid, rows)
     verdict = judge(grid, complete)
-    text = table(title, grid, complete, verdict, _lost(grid, rows, crashes))
+    text = table(title, grid, complete, verdict, _crashed(rows, crashes))
     workdir.write_text(folder / "table.md", text)
-    described = {"title": title, "source": grid.source, "claim": grid.claim_text}
-    described |= {"outcome": verdict.outcome, "reasons": list(verdict.reasons)}
-    described |= {"seeds": list(grid.seeds), "metric": next(iter(grid.columns))}
-    described |= {"finished": len(rows), "runs": len(grid.cells) * len(grid.seeds)}
+    draw(folder / "figure.png", title, grid, complete)
+    described = {
+        "title": title,
+        "source": grid.source,
+        "claim": grid.claim_text,
+        "outcome": verdict.outcome,
+        "reasons": list(verdict.reasons),
+        "seeds": list(grid.seeds),
+        "metric": next(iter(grid.columns)),
+        "finished": len(rows),
+        "runs": len(grid.cells) * len(grid.seeds),
+    }
     workdir.write_json(folder / "verdict.json", described)
     return text
 
 
-def _lost(grid: Grid, rows: Sequence[Row], crashes: Sequence[Row]) -> list[str]:
+def _crashed(rows: Sequence[Row], crashes: Sequence[Row]) -> list[str]:
     finished = {(line["cell"], line["seed"]) for line in rows}
-    lines = []
-    for crash in crashes:
-        again = (crash["cell"], crash["seed"]) in finished
-        end = "finished when tried again" if again else "not finished"
-        lines.append(f"- `{crash['cell']}`, seed {crash['seed']}: {crash['error']} ({end})")
-    return lines
+    ends = {True: "finished when tried again", False: "not finished"}
+    return [
+        f"- `{crash['cell']}`, seed {crash['seed']}: {crash['error']} "
+        f"({ends[(crash['cell'], crash['seed']) in finished]})"
+        for crash in crashes
+    ]
 
 
 def table(
@@ -142,17 +144,18 @@ def table(
 ) -> str:
     """The results as Markdown: claim, verdict, mean and standard error over seeds, crashes."""
     names = list(grid.columns)
-    lines = [f"# {title}", "", f"{grid.claim_text}", "", f"**{verdict.outcome}**", ""]
+    lines = [f"# {title}", "", grid.claim_text, "", f"**{verdict.outcome}**", ""]
     lines += [*(f"- {reason}" for reason in verdict.reasons), ""]
     lines += [f"| cell | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    for name, members in grid.tuned.items():
-        if name in complete:
-            entries = _entries(grid, complete[name])
-            lines.append(f"| **{name}**: {best(complete, members)} | {' | '.join(entries)} |")
-    for cell in grid.cells:
-        own = complete.get(cell.name)
-        entries = _entries(grid, own) if own else ["-"] * len(names)
-        lines.append(f"| {cell.name} | {' | '.join(entries)} |")
+    labels = {
+        name: f"**{name}**: {best(complete, grid.tuned[name])}"
+        for name in grid.tuned
+        if name in complete
+    }
+    labels |= {cell.name: cell.name for cell in grid.cells}
+    for name, label in labels.items():
+        entries = _entries(grid, complete[name]) if name in complete else ["-"] * len(names)
+        lines.append(f"| {label} | {' | '.join(entries)} |")
     count = len(grid.seeds)
     seeds = f"{count} seed{'s' * (count > 1)}"
     lines += ["", f"Mean ± standard error of the mean over {seeds}; above, ± two of them."]
@@ -165,9 +168,8 @@ def table(
 
 def _entries(grid: Grid, own: Mapping[str, Sequence[float]]) -> list[str]:
     entries = []
-    for name, spec in grid.columns.items():
-        scale = 1.0 if "logged" in spec and not _is_fraction(spec["logged"]) else 100.0
-        digits = 2 if scale == 1.0 else 1
+    for name in grid.columns:
+        scale, digits = (100, 1) if _is_fraction(grid, name) else (1, 2)
         measured = claims.sample(own[name])
         entry = f"{scale * measured.mean:.{digits}f}"
         if measured.error is not None:
@@ -176,24 +178,27 @@ def _entries(grid: Grid, own: Mapping[str, Sequence[float]]) -> list[str]:
     return entries
 
 
-def _is_fraction(metric: str) -> bool:
-    return metric.endswith(("accuracy", "validation"))
+def _is_fraction(grid: Grid, column: str) -> bool:
+    return grid.columns[column].get("logged", "accuracy").endswith(("accuracy", "validation"))
 
 
-def draw(path: Path, title: str, grid: Grid, rows: Sequence[Row]) -> None:
-    """The finished cells in the paper's form."""
-    complete = results(grid, rows)
-    places = [(cell.at, cell.name) for cell in grid.cells]
-    places = [((name,), name) for name in grid.tuned] if grid.plots_tuned else places
+def draw(path: Path, title: str, grid: Grid, complete: Results) -> None:
+    """Draw the finished cells in the paper's form."""
+    places = {cell.name: cell.at for cell in grid.cells}
+    if grid.plots_tuned:
+        places = {name: (name,) for name in grid.tuned}
     points = {}
-    for at, name in places:
-        for column in grid.plotted if name in complete else ():
+    for name, column in itertools.product(places, grid.plotted):
+        if name in complete:
             measured = claims.sample(complete[name][column])
-            place = (*at, column) if len(grid.plotted) > 1 else at
-            points[place] = (100 * measured.mean, 100 * (measured.error or 0.0))
+            place = (*places[name], column) if len(grid.plotted) > 1 else places[name]
+            points[place] = (100 * measured.mean, 100 * claims.ERRORS * (measured.error or 0.0))
             if grid.form == "matrix":  # a pair in either order is one cell
                 points.setdefault(place[::-1], points[place])
     if points:
         unit = f"{grid.plotted[0]}, %" if len(grid.plotted) == 1 else "%"
-        title = f"{title}: mean and standard error, seeds: {len(grid.seeds)}"
-        figures.ablation(path, points, form=grid.form, title=title, unit=unit, axis=grid.axis)
+        n = len(grid.seeds)
+        spread = "one seed" if n == 1 else f"mean ± 2 standard errors, {n} seeds"
+        figures.ablation(
+            path, points, form=grid.form, title=title, unit=unit, spread=spread, axis=grid.axis
+        )

@@ -8,6 +8,7 @@ import numpy as np
 
 from contrastive_jax import data, figures
 from contrastive_jax.evaluation import logistic
+from contrastive_jax.evaluation.results import value_of
 from experiments.reporting import folders, render, scores
 from experiments.reporting.render import Drawn
 from experiments.run import restore
@@ -145,7 +146,7 @@ def _confusion(
     count = np.zeros((len(names), len(names)), int)
     np.add.at(count, (test["label"], predicted), 1)
     figures.confusion_matrix(path, count, names)
-    accuracy, scored = float(np.mean(predicted == test["label"])), scores.value(row) or 0.0
+    accuracy, scored = float(np.mean(predicted == test["label"])), value_of(row)
     return path, (
         f"Linear probe on h, fitted again with the L2 strength of the table ({l2:g}) on "
         f"{len(train[1]):,} training images: {100 * accuracy:.1f} % of {len(predicted):,} test "

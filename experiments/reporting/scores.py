@@ -9,14 +9,10 @@ import numpy as np
 
 from contrastive_jax.evaluation.intervals import compare
 from contrastive_jax.evaluation.protocols import is_quoted, label
+from contrastive_jax.evaluation.results import value_of
 from experiments.reporting.folders import Run
 
 Row = Mapping[str, Any]
-
-
-def value(row: Row) -> float | None:
-    """Read the number of a row of results, of schema 2 or of schema 1."""
-    return row.get("value", row.get("accuracy"))
 
 
 def measure(row: Row) -> str:
@@ -39,7 +35,7 @@ def _table(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
         seen: Counter[tuple[str, str]] = Counter()  # protocols of one label may still differ
         for row in run.results[name]["evaluations"]:
-            if value(row) is not None and is_quoted(row["protocol"]):
+            if is_quoted(row["protocol"]):
                 line = label(row["protocol"]), _representation(row)
                 found.setdefault((*line, seen[line]), {})[run.name] = row
                 seen[line] += 1
@@ -66,7 +62,7 @@ def _cell(row: Row) -> dict[str, Any]:
     """Scale a score and its interval to percent."""
     named = measure(row)
     return {
-        "value": 100 * (value(row) or 0.0),
+        "value": 100 * value_of(row),
         "interval": [100 * bound for bound in row.get("ci95") or ()],
         "measure": "" if named == "accuracy" or named in label(row["protocol"]) else named,
         "protocol": _protocol(row),

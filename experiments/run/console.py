@@ -54,7 +54,7 @@ class Progress:
         if self._since is None:  # the first step also compiles: it says nothing about speed
             self._since = (step, time.perf_counter())
 
-    def on_row(self, step: int, row: Mapping[str, float]) -> None:
+    def write(self, step: int, row: Mapping[str, float]) -> None:
         """Show the metrics of a logged step, the speed and the time left."""
         shown = {label: row[name] for name, label in SHOWN.items() if name in row}
         text = "  ".join(f"{label} {value:.3f}" for label, value in shown.items())

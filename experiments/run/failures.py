@@ -9,6 +9,7 @@ import jax
 from contrastive_jax.errors import NonFiniteError, OutOfMemoryError
 from contrastive_jax.storage import workdir
 from contrastive_jax.types import Feed
+from experiments.run import multihost
 
 KEPT_STEPS = 100  # of a non-finite run, whose examples are written down
 
@@ -33,7 +34,7 @@ def memory_explained(batch_size: int, devices: int) -> Iterator[None]:
 
 
 @contextmanager
-def nonfinite_batches_recorded(feed: Feed, path: Path) -> Iterator[None]:
+def nonfinite_recorded(feed: Feed, path: Path) -> Iterator[None]:
     """Write the examples of the steps in which training stopped being finite.
 
     The last KEPT_STEPS of them, as {"steps": [...], "index": [[...], ...]}: rows of the training
@@ -43,7 +44,8 @@ def nonfinite_batches_recorded(feed: Feed, path: Path) -> Iterator[None]:
         yield
     except NonFiniteError as error:
         steps = list(error.steps)[-KEPT_STEPS:]
-        batches = [feed.batch_at(step - 1) for step in steps]
-        index = [batch["index"].tolist() for batch in batches if "index" in batch]
-        workdir.write_json(path, {"steps": steps, "index": index})
+        if multihost.is_first():
+            batches = [feed.batch_at(step - 1) for step in steps]
+            index = [batch["index"].tolist() for batch in batches if "index" in batch]
+            workdir.write_json(path, {"steps": steps, "index": index})
         raise

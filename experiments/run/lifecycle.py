@@ -23,8 +23,8 @@ from experiments.run import (
     provenance,
     restore,
     resume,
+    sinks,
 )
-from experiments.run import sinks as writers
 from experiments.run.build import Experiment, Run
 from experiments.run.command_line import Command
 from experiments.run.sections import as_kwargs, leaves
@@ -44,12 +44,12 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     try:
         with multihost.joined(command.strings), ExitStack() as stack:
             folder, finished = _claim_folder(experiment, command, stack)
-            if finished is not None and resume.same_place(folder, command.config):
-                return _say_complete(folder, finished)
-            run = _build(experiment, command)
             if finished is not None:
-                resume.check_data(folder, data.identity(run.dataset))
-                return _say_complete(folder, finished)
+                if not resume.same_place(folder, command.config):
+                    resume.check_data(folder, data.identity(_build(experiment, command).dataset))
+                print(f"{folder} is complete:\n{console.table(finished['evaluations'])}")
+                return 0
+            run = _build(experiment, command)
             with failures.memory_explained(run.dataset.batch_size, run.mesh.devices.size):
                 summary = train_and_score(
                     run,
@@ -59,21 +59,14 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
                     command=provenance.command_text(argv),
                     strict_resume=command.switches["strict_resume"],
                 )
-            return STOPPED if summary is None else _say_scored(folder, summary)
+            if summary is None:
+                return STOPPED
+            print(console.table(summary["evaluations"]))
+            print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
+            return 0
     except StopRequested as stop:
         print(f"{stop}: stopped; run the same command again to resume.", file=sys.stderr)
         return STOPPED
-
-
-def _say_scored(folder: Path, summary: Mapping[str, Any]) -> int:
-    print(console.table(summary["evaluations"]))
-    print(f"results {folder}/results/summary.json   pictures {folder}/figures/")
-    return 0
-
-
-def _say_complete(folder: Path, summary: Mapping[str, Any]) -> int:
-    print(f"{folder} is complete:\n{console.table(summary['evaluations'])}")
-    return 0
 
 
 def _claim_folder(
@@ -104,7 +97,7 @@ def _build(experiment: Experiment, command: Command) -> Run:
     assert command.config is not None
     with multihost.agreed() as shared, command_line.bad_values():
         build.check_batch(command.config.data.batch_size, build.make_mesh(command.config))
-        writers.settings(**as_kwargs(command.config, "log"))
+        sinks.settings(**as_kwargs(command.config, "log"))
         run = build.build(experiment, command.config)
         shared["data"] = lambda: data.identity(run.dataset)["sha256"]
         for line in experiment.kind.check(run):
@@ -138,7 +131,8 @@ def train_and_score(
     resume.check_data(folder, identity)
     with ExitStack() as stack:
         checkpointer, restored = _restore(run, folder, identity, strict_resume, stack)
-        before = restore.description(folder) if restored and _described(folder) else None
+        described = restored and (folder / "config.json").exists()
+        before = restore.description(folder) if described else None
         description = provenance.describe(run, command, before)
         state = restored.state if restored else run.fresh_state()
         start = restored.step if restored else 0
@@ -147,21 +141,27 @@ def train_and_score(
         _show(run, state, start, folder, name)
         write, show_step = _writers(run, start, folder, name, stack)
         stack.callback(run.feed.close)
-        with _nonfinite_recorded(run, folder), signals.deferred() as finish_step:
-            finished = training.run(
-                run.objective,
-                run.optimizer,
-                run.feed,
-                state,
-                plan=run.plan,
-                mesh=run.mesh,
-                write=write,
-                checkpointer=checkpointer,
-                meta=resume.meta(run, identity),
-                evaluators=run.experiment.kind.evaluators(run),
-                on_step=_both(finish_step, show_step),
-                stop=parallel.any_process(run.mesh, lambda: signals.requested),
-            )
+        stack.enter_context(failures.nonfinite_recorded(run.feed, folder / "nonfinite.json"))
+        finish_step = stack.enter_context(signals.deferred())
+
+        def on_step(step: int) -> None:
+            finish_step()
+            show_step(step)
+
+        finished = training.run(
+            run.objective,
+            run.optimizer,
+            run.feed,
+            state,
+            plan=run.plan,
+            mesh=run.mesh,
+            write=write,
+            checkpointer=checkpointer,
+            meta=resume.meta(run, identity),
+            evaluators=run.experiment.kind.evaluators(run),
+            on_step=on_step,
+            stop=parallel.any_process(run.mesh, lambda: signals.requested),
+        )
         checkpointer.wait()
     return _score(run, finished, start, folder, description)
 
@@ -194,9 +194,14 @@ def _score(
         print(f"stopped after step {finished.step}, saved; run the same command again to resume.")
         return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
+    seconds["resumed_from_step"] = start
+    before = resume.summary_of(folder)
+    if before.get("state_sha256") == sha256:  # stopped while it was drawn
+        seconds = before["seconds"]
     origin = provenance.of_scores(run, description, finished.step)
-    origin |= {"seconds": {**seconds, "resumed_from_step": start}, "state_sha256": sha256}
-    return run.experiment.kind.score(run, finished.state, folder, origin, draw=True)
+    origin |= {"seconds": seconds, "state_sha256": sha256}
+    with resume.unfinished(folder) if multihost.is_first() else nullcontext():
+        return run.experiment.kind.score(run, finished.state, folder, origin, draw=True)
 
 
 def _show(run: Run, state: TrainState, start: int, folder: Path, name: str) -> None:
@@ -212,42 +217,19 @@ def _writers(
     """Open where rows and steps go: files, dashboards, the terminal; in the first process only."""
     if not multihost.is_first():
         return (lambda step, row: None), (lambda step: None)
-    unit = run.experiment.kind.unit
-    progress = console.Progress(start, run.plan.steps, run.dataset.batch_size, unit)
-    stack.callback(progress.close)
-    write_files = writers.open_writers(
-        folder,
-        writers.settings(**as_kwargs(run.config, "log")),
-        resume_step=start or None,
-        name=name,
-        config=command_line.plain(run.config),
-        stack=stack,
+    progress = console.Progress(
+        start, run.plan.steps, run.dataset.batch_size, run.experiment.kind.unit
     )
+    opened = sinks.open_writers(folder, run.config, name, start or None)
+    for sink in (progress, *opened):
+        stack.callback(sink.close)
 
     def write(step: int, row: Row) -> None:
         row = {**row, "learning_rate": float(run.schedule(step - 1))}
-        write_files(step, row)
-        progress.on_row(step, row)
+        for sink in (*opened, progress):
+            sink.write(step, row)
 
     return write, progress.on_step
-
-
-def _described(folder: Path) -> bool:
-    return (folder / "config.json").exists()
-
-
-def _both(first: Callable[[], None], second: Callable[[int], None]) -> Callable[[int], None]:
-    def on_step(step: int) -> None:
-        first()
-        second(step)
-
-    return on_step
-
-
-def _nonfinite_recorded(run: Run, folder: Path) -> Any:
-    if not multihost.is_first():
-        return nullcontext()
-    return failures.nonfinite_batches_recorded(run.feed, folder / "nonfinite.json")
 
 
 def set_up_jax() -> None:

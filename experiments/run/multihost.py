@@ -20,8 +20,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from contrastive_jax.errors import ConfigError, PeerError, RunError
-from experiments.run.signals import STOPPED, StopRequested
+from contrastive_jax.data._errors import first_line
+from contrastive_jax.errors import CheckpointError, ConfigError, PeerError, RunError
+from experiments.run.signals import ABANDONED, STOPPED, StopRequested
 
 FLAGS = {
     "coordinator": "HOST:PORT of process 0",
@@ -56,10 +57,24 @@ def joined(flags: Mapping[str, str | None]) -> Iterator[None]:
         raise  # `leave` ends the others' wait
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
-            raise PeerError(_died(error)) from error
+            raise PeerError(
+                f"Process {jax.process_index()} lost another process of the run, or its network:\n"
+                f"{first_line(error)}.\n"
+                "See what that one said, and run the same command again in all."
+            ) from error
         traceback.print_exc()
         leave(1)
     jax.distributed.shutdown()
+
+
+def exit_code(error: BaseException) -> int:
+    """Give the exit code of a command that ends with this error."""
+    if isinstance(error, RunError):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return CheckpointError.exit_code
+    codes = {StopRequested: STOPPED, KeyboardInterrupt: ABANDONED}
+    return codes.get(type(error), 1)
 
 
 def leave(code: int) -> NoReturn:
@@ -99,7 +114,7 @@ def agreed() -> Iterator[dict[str, Any]]:
         yield shared
     except BaseException as error:
         if not _alone():
-            _share({"error": str(error), "code": _code(error)})
+            _share({"error": str(error), "code": exit_code(error)})
         raise
     if _alone():
         return
@@ -107,7 +122,9 @@ def agreed() -> Iterator[dict[str, Any]]:
     entries = _share({"values": known})
     for process, entry in enumerate(entries):
         if "error" in entry:
-            raise _of_another(process, entry)
+            error = RunError(f"Process {process} stopped: {entry['error']}")
+            error.exit_code = entry["code"]
+            raise error
     _compare([entry["values"] for entry in entries])
 
 
@@ -148,7 +165,7 @@ def _wanted(flags: Mapping[str, str | None]) -> dict[str, Any] | None:
     """Arguments of `jax.distributed.initialize`: none where it finds out itself, None for alone."""
     names = ("coordinator", "num_processes", "process_id")
     given = [name for name in names if flags.get(name) is not None]
-    count = _number(flags, "num_processes", 1, 1)
+    count, process = _number(flags, "num_processes", 1, 1), _number(flags, "process_id", 0, 0)
     if not given:
         return {} if _in_cluster() else None
     if given == ["num_processes"] and count == 1:
@@ -156,23 +173,17 @@ def _wanted(flags: Mapping[str, str | None]) -> dict[str, Any] | None:
     if len(given) < len(names):
         missing = sorted(set(names) - set(given))[0]
         raise ConfigError(f"--{given[0]} was given without --{missing}; give all three or none.")
-    process = _number(flags, "process_id", 0, 0)
     if process >= count:
         raise ConfigError(f"--process_id is {process}; {count} processes are 0 to {count - 1}.")
-    host, _, port = str(flags["coordinator"]).rpartition(":")
+    address = str(flags["coordinator"])
+    host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"--coordinator is {flags['coordinator']!r}; give HOST:PORT.")
-    return {
-        "coordinator_address": flags["coordinator"],
-        "num_processes": count,
-        "process_id": process,
-    }
+        raise ConfigError(f"--coordinator is {address!r}; give HOST:PORT.")
+    return {"coordinator_address": address, "num_processes": count, "process_id": process}
 
 
 def _number(flags: Mapping[str, str | None], name: str, default: int, least: int) -> int:
-    text = flags.get(name)
-    if text is None:
-        return default
+    text = flags.get(name) or str(default)
     if not text.isdecimal() or int(text) < least:
         raise ConfigError(f"--{name} is {text!r}; give a whole number from {least} up.")
     return int(text)
@@ -196,9 +207,8 @@ def _check_port(wanted: Mapping[str, Any]) -> None:
 
 
 def _no_entry(wanted: Mapping[str, Any], error: Exception) -> PeerError:
-    first = str(error).strip().splitlines()[0][:200]
     return PeerError(
-        f"{_place(wanted)} cannot join the run: {first}.\n"
+        f"{_place(wanted)} cannot join the run: {first_line(error)}.\n"
         "Does another run of this machine hold the port?"
     )
 
@@ -219,14 +229,6 @@ def _place(wanted: Mapping[str, Any]) -> str:
         return "A process of this cluster"
     process, count = wanted["process_id"], wanted["num_processes"]
     return f"Process {process} of {count} (coordinator {wanted['coordinator_address']})"
-
-
-def _died(error: BaseException) -> str:
-    reason = str(error).strip().splitlines()[0][:200]
-    return (
-        f"Process {jax.process_index()} lost another process of the run, or its network:\n"
-        f"{reason}.\nSee what that one said, and run the same command again in all."
-    )
 
 
 def _share(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -251,18 +253,3 @@ def _compare(shared: Sequence[Mapping[str, Any]]) -> None:
             f"The {len(shared)} processes of this run disagree. {'; '.join(differences[:3])}.\n"
             "Start all of them with the same command, code and data."
         )
-
-
-def _of_another(process: int, entry: Mapping[str, Any]) -> RunError:
-    error = RunError(f"Process {process} stopped: {entry['error']}")
-    error.exit_code = entry["code"]
-    return error
-
-
-def _code(error: BaseException) -> int:
-    """As `command_line.exit_codes` has it."""
-    if isinstance(error, RunError):
-        return error.exit_code
-    if isinstance(error, StopRequested):
-        return STOPPED
-    return 4 if isinstance(error, OSError) else 1

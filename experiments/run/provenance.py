@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 import contrastive_jax
 from contrastive_jax import data
@@ -53,23 +52,18 @@ def of_scores(run: Run, description: Mapping[str, Any], step: int) -> dict[str, 
       description: the config.json of its folder.
       step: of the checkpoint.
     """
-    devices = jax.devices()
+    devices, config = jax.devices(), plain(run.config)
     return {
         "schema": SCHEMA,
         "step": step,
         **{name: description.get(name) for name in ("method", "code", "data")},
         "scored_by": code(),
-        "config": plain(run.config),
-        "config_sha256": fingerprint(run.config),
+        "config": config,
+        "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "cpus": os.cpu_count(),
         "versions": versions(),
     }
-
-
-def fingerprint(config: ConfigDict) -> str:
-    """Compute the SHA-256 of a resolved config."""
-    return hashlib.sha256(json.dumps(plain(config), sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache

@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from ml_collections import ConfigDict
 from contrastive_jax import data
 from contrastive_jax.errors import CheckpointError, ConfigError
 from contrastive_jax.storage import workdir
-from contrastive_jax.training.checkpoint import Checkpointer, Restored
+from contrastive_jax.training.checkpoint import Checkpointer
 from contrastive_jax.types import TrainState
 from experiments.run import build, command_line, methods
 from experiments.run.build import Experiment, Run
@@ -22,7 +24,6 @@ FLAGS = {
     "step": "which checkpoint: a number, latest or best",
     "data_dir": "where the data is now, if it has moved",
 }
-# Keys of older versions by their present names; None: the value that is left out did nothing.
 FREE = (  # how a run is watched, scored and read
     "eval.",
     "log.",
@@ -34,6 +35,7 @@ FREE = (  # how a run is watched, scored and read
     "data.bank",
 )
 SCHEMA = 2  # of config.json and of the files in results/
+# Keys of older versions by their present names; None: the value that is left out did nothing.
 RENAMED = {"loss.views_apart": "loss.views_separately", "encoder.whiten": None}
 
 
@@ -53,21 +55,16 @@ class OpenedRun(NamedTuple):
         """
         run = build.build(self.experiment, self.config)
         refuse_other_data(self.folder, self.description.get("data"), data.identity(run.dataset))
-        restored = checkpoint(run, self.folder, step)
-        return LoadedRun(run, restored.step, restored.state)
+        return _at(run, self.folder, step)
 
     def load_without_data(self, step: str = "latest") -> "LoadedRun":
-        """Read the checkpoint alone, where config.json describes the data.
-
-        Raises: as `load`.
-        """
+        """Read the checkpoint alone, where config.json describes the data; raises as `load`."""
         identity = self.description.get("data")
         if identity is None:  # of a version that did not record it
             return self.load(step)
         stand_in = self.experiment.kind.stand_in
         run = build.build(self.experiment, self.config, lambda config: stand_in(config, identity))
-        restored = checkpoint(run, self.folder, step)
-        return LoadedRun(run, restored.step, restored.state)
+        return _at(run, self.folder, step)
 
 
 class LoadedRun(NamedTuple):
@@ -76,6 +73,30 @@ class LoadedRun(NamedTuple):
     run: Run
     step: int
     trained: TrainState
+
+
+def _at(run: Run, folder: Path, wanted: str) -> LoadedRun:
+    """Restore the checkpoint "latest", "best" or of a step; skip damaged ones with a warning."""
+    if not (folder / "checkpoints").is_dir():
+        raise CheckpointError(f"{folder} holds no checkpoints; train the run first.")
+    settings = as_kwargs(run.config, "checkpoint")
+    with Checkpointer(folder / "checkpoints", **settings) as checkpointer:
+        restored = checkpointer.restore(run.abstract_state(), step=_step(wanted, checkpointer))
+    if restored is None:
+        raise CheckpointError(f"{folder} has no checkpoint yet; train it first.")
+    for line in restored.skipped:
+        print(f"warning: {line}", file=sys.stderr)
+    return LoadedRun(run, restored.step, restored.state)
+
+
+def _step(wanted: str, checkpointer: Checkpointer) -> int | None:
+    if wanted == "latest":
+        return None
+    step = checkpointer.best_step() if wanted == "best" else None
+    step = int(wanted) if wanted.isdecimal() else step
+    if step not in checkpointer.steps():
+        raise ConfigError(f"--step {wanted}: the checkpoints are {checkpointer.steps()}.")
+    return step
 
 
 def description(folder: Path) -> dict[str, Any]:
@@ -121,12 +142,8 @@ def method_of(description: Mapping[str, Any]) -> str:
     return description.get("method") or ("moco" if "moco" in description["config"] else "simclr")
 
 
-def config_of(description: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+def config_of(description: Mapping[str, Any], experiment: Experiment) -> ConfigDict:
     """Read the config of a run, completed by the keys that came after it."""
-    return command_line.plain(_completed(description, experiment))
-
-
-def _completed(description: Mapping[str, Any], experiment: Experiment) -> ConfigDict:
     config = ConfigDict(description["config"])
     for old, new in RENAMED.items():
         section, _, key = old.partition(".")
@@ -136,6 +153,28 @@ def _completed(description: Mapping[str, Any], experiment: Experiment) -> Config
             if new is not None:
                 config[section][new.partition(".")[2]] = value
     return complete(config, experiment.all_sections())
+
+
+def differences(
+    before: Mapping[str, Any], experiment: Experiment, config: ConfigDict, free: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """List the keys of a config that make it another run, and those that are free to change.
+
+    Args:
+      before: {"config": ...} of the run.
+      experiment: its method.
+      config: what is asked for now.
+      free: keys, or the beginnings of keys.
+    """
+    plain = command_line.plain
+    old, new = dict(leaves(plain(config_of(before, experiment)))), dict(leaves(plain(config)))
+    refused: list[str] = []
+    allowed: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            kind = allowed if key.startswith(tuple(free)) else refused
+            kind.append(f"{key}: {old.get(key)!r} -> {new.get(key)!r}")
+    return refused, allowed
 
 
 def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> OpenedRun:
@@ -156,13 +195,29 @@ def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> Ope
         raise ConfigError(f"{path} is a run of {method!r}; this version has {known}.")
     experiment = methods.METHODS[method]
     try:
-        config = _completed(found, experiment)
+        config = config_of(found, experiment)
     except ConfigError as error:
         raise ConfigError(f"{path / 'config.json'}: {error}") from error
     if data_dir is not None:
         with config.unlocked():
             config.data.data_dir = data_dir
     return OpenedRun(path, found, experiment, config)
+
+
+@contextmanager
+def place_for_results(folder: Path) -> Iterator[Path]:
+    """Hold the folder of a run to write scores into; one that is read-only is left as it is.
+
+    Raises:
+      CheckpointError: at the end, where the folder is read-only: nothing was kept.
+    """
+    if os.access(folder, os.W_OK):
+        with workdir.lock(folder):
+            yield folder
+        return
+    with tempfile.TemporaryDirectory() as elsewhere:
+        yield Path(elsewhere)
+    raise CheckpointError(f"{folder} is read-only: the scores above were printed, and not kept.")
 
 
 def parse(
@@ -176,106 +231,38 @@ def parse(
       strings: the command's flags with a value, beside --step and --data_dir.
 
     Raises:
-      ConfigError: as `command_line.parse` and `of_command`.
+      ConfigError: no run, or the command changes more than how it is scored.
     """
     flags = {**FLAGS, **(strings or {})}
-    path = command_line.flag_text(argv, "config")
-    sections = _sections_of(path) if path else {}
-    command = command_line.parse(argv, usage, sections, flags, takes_run=True)
-    return command, of_command(command)
-
-
-def _sections_of(path: str) -> Sections:
-    """The sections of a config file by the method that its own sections belong to."""
-    method = method_of({"config": command_line.read(path)})
-    return methods.METHODS[method].all_sections()
-
-
-def of_command(command: Command) -> OpenedRun:
-    """Open the run of a command: by its folder, or by --config and --workdir.
-
-    Raises:
-      ConfigError: the command changes more than how the run is scored; no run.
-    """
-    if command.run is not None:
-        opened = open_run(command.run, command.strings.get("data_dir"))
-        _only_eval(list(command.overrides))
+    command = command_line.parse(argv, usage, _sections_of, flags, takes_run=True)
+    data_dir = command.strings["data_dir"]
+    if command.config is None:
+        opened = open_run(command.run or "", data_dir)
+        for key in command.overrides:
+            if not key.startswith("eval."):
+                raise ConfigError(
+                    f"--config.{key} would make it another run; a finished one keeps its config.\n"
+                    "Only --config.eval.KEY=VALUE may change."
+                )
         sections = opened.experiment.all_sections()
-        return opened._replace(
-            config=command_line.override(opened.config, command.overrides, sections)
-        )
+        config = command_line.override(opened.config, command.overrides, sections)
+        return command, opened._replace(config=config)
     folder = Path(command.workdir or os.path.join("runs", command.name))
-    opened = open_run(folder, command.strings.get("data_dir"))
-    assert command.config is not None
-    plain = command_line.plain
-    changed, _ = differences(plain(opened.config), plain(command.config), FREE)
+    opened = open_run(folder, data_dir or command.config.data.data_dir)
+    changed, _ = differences(opened.description, opened.experiment, command.config, FREE)
     if changed:
         raise ConfigError(
             f"{opened.folder} was trained with another config: {'; '.join(changed[:3])}.\n"
             f"Name the run by its folder, which has its config: ... {opened.folder}"
         )
-    data_dir = command.strings.get("data_dir") or command.config.data.get("data_dir")
-    config = opened.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.eval = command.config.eval
-        config.data.data_dir = data_dir if data_dir is not None else config.data.data_dir
-    return opened._replace(config=config)
+    with opened.config.unlocked():
+        opened.config.eval = command.config.eval
+    return command, opened
 
 
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """List the keys that make it another run, and those that are free to change.
-
-    Args:
-      before, now: two configs.
-      free: keys, or the beginnings of keys.
-
-    >>> differences({"loss": {"temperature": 0.1}}, {"loss": {"temperature": 0.2}}, ("eval.",))
-    (['loss.temperature: 0.1 -> 0.2'], [])
-    """
-    old, new = dict(leaves(before)), dict(leaves(now))
-    refused: list[str] = []
-    allowed: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and "[" not in key:
-            kind = allowed if key.startswith(tuple(free)) else refused
-            kind.append(f"{key}: {old.get(key)!r} -> {new.get(key)!r}")
-    return refused, allowed
-
-
-def _only_eval(keys: Sequence[str]) -> None:
-    others = [key for key in keys if not key.startswith("eval.")]
-    if others:
-        raise ConfigError(
-            f"--config.{others[0]} would make it another run; a finished one keeps its config.\n"
-            "Only --config.eval.KEY=VALUE may change."
-        )
-
-
-def checkpoint(run: Run, folder: Path, wanted: str = "latest") -> Restored:
-    """Restore the checkpoint "latest", "best" or of a step; skip damaged ones with a warning.
-
-    Raises:
-      CheckpointError: none can be trusted, or there is none. ConfigError: no such step.
-    """
-    if not (folder / "checkpoints").is_dir():
-        raise CheckpointError(f"{folder} holds no checkpoints; train the run first.")
-    settings = as_kwargs(run.config, "checkpoint")
-    with Checkpointer(folder / "checkpoints", **settings) as checkpointer:
-        restored = checkpointer.restore(run.abstract_state(), step=_step(wanted, checkpointer))
-    if restored is None:
-        raise CheckpointError(f"{folder} has no checkpoint yet; train it first.")
-    for line in restored.skipped:
-        print(f"warning: {line}", file=sys.stderr)
-    return restored
-
-
-def _step(wanted: str, checkpointer: Checkpointer) -> int | None:
-    if wanted == "latest":
-        return None
-    step = checkpointer.best_step() if wanted == "best" else None
-    step = int(wanted) if wanted.isdecimal() else step
-    if step not in checkpointer.steps():
-        raise ConfigError(f"--step {wanted}: the checkpoints are {checkpointer.steps()}.")
-    return step
+def _sections_of(path: str) -> Sections:
+    """The sections of the method that a config file is of: those that its own sections need."""
+    given = set(command_line.read(path))
+    every = [experiment.all_sections() for experiment in methods.METHODS.values()]
+    fitting = [sections for sections in every if given <= sections.keys()] or every
+    return min(fitting, key=lambda sections: len(sections.keys() - given))

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def check_folder(folder: Path, experiment: Experiment, config: ConfigDict) -> No
             f"{folder} holds a run of the method {method!r}, not {experiment.name!r}.\n"
             "Pass another --workdir."
         )
-    _refuse_config(folder, restore.config_of(before, experiment), plain(config))
+    _allowed_changes(folder, before, experiment, config)
 
 
 def _has_trained(folder: Path) -> bool:
@@ -45,22 +46,38 @@ def _has_trained(folder: Path) -> bool:
     return (folder / "metrics.jsonl").exists() or any(steps)
 
 
+def summary_of(folder: Path) -> dict[str, Any]:
+    """Read the scores after the last training; {} where there are none."""
+    path = folder / "results" / "summary.json"
+    summary = workdir.read_json(path) if path.exists() else None
+    whole = isinstance(summary, dict) and {"config", "evaluations"} <= summary.keys()
+    return summary if whole else {}
+
+
 def finished_summary(
     folder: Path, experiment: Experiment, config: ConfigDict
 ) -> dict[str, Any] | None:
-    """Read the summary of a folder where this config was trained to its end and scored, else None.
+    """Read the summary of a folder where this config was trained, scored and drawn, else None.
 
     How a run is watched and scored may differ: `experiments.evaluate` scores it again.
     """
-    path = folder / "results" / "summary.json"
-    if not path.exists() or not (folder / "config.json").exists():
+    summary = summary_of(folder)
+    if not summary or not (folder / "config.json").exists() or _mark(folder).exists():
         return None
-    summary = workdir.read_json(path)
-    if not isinstance(summary, dict) or not {"config", "evaluations"} <= summary.keys():
-        return None
-    trained = restore.config_of(summary, experiment)
-    refused, _ = restore.differences(trained, plain(config), restore.FREE)
+    refused, _ = restore.differences(summary, experiment, config, restore.FREE)
     return None if refused else summary
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[None]:
+    """Mark a run as not complete until the block, which scores and draws it, has ended."""
+    _mark(folder).touch()
+    yield
+    _mark(folder).unlink()
+
+
+def _mark(folder: Path) -> Path:
+    return folder / ".unfinished"
 
 
 def same_place(folder: Path, config: ConfigDict) -> bool:
@@ -101,11 +118,8 @@ def state(
     restored = checkpointer.restore(run.abstract_state(), strict=strict)
     if restored is None:
         return None
-    before = restored.meta.get("config")
-    now = plain(run.config)
-    if before is not None:
-        before = restore.config_of({"config": before}, run.experiment)
-        _refuse_config(folder, before, now)
+    known = "config" in restored.meta
+    allowed = _allowed_changes(folder, restored.meta, run.experiment, run.config) if known else []
     restore.refuse_other_data(folder, restored.meta.get("data"), identity)
     if restored.step > run.plan.steps:
         raise ConfigError(
@@ -116,40 +130,41 @@ def state(
         print(f"warning: {line}", file=sys.stderr)
     if restored.skipped:
         print(f"warning: resuming from step {restored.step}, the newest good one", file=sys.stderr)
-    allowed = restore.differences(before, now, RESUMABLE)[1] if before is not None else []
     for line in (*allowed, *_machine_notes(restored.meta)):
         print(f"note: {line}", file=sys.stderr)
     return restored
 
 
-def _refuse_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    refused, _ = restore.differences(before, now, RESUMABLE)
+def _allowed_changes(
+    folder: Path, before: Mapping[str, Any], experiment: Experiment, config: ConfigDict
+) -> list[str]:
+    refused, allowed = restore.differences(before, experiment, config, RESUMABLE)
     if refused:
         raise ConfigError(
             f"{folder} holds a run of another config: {'; '.join(refused[:3])}.\n"
             "Pass another --workdir, or the config that it was started with."
         )
+    return allowed
 
 
 def meta(run: Run, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Make what a checkpoint holds beside the state."""
-    config = plain(run.config)
     named = {"method": run.experiment.name, "data": dict(identity)}
-    return {"config": config, "machine": machine(), **named}
+    return {"config": plain(run.config), "machine": machine(), **named}
 
 
 def machine() -> dict[str, Any]:
     """Describe what two machines have to share for equal bits."""
     devices = jax.devices()
-    kind = f"{len(devices)} x {devices[0].device_kind}"
-    threads = {"cpus": _usable_cpus()} if devices[0].platform == "cpu" else {}
-    processes = jax.process_count()
-    return {"devices": kind, "processes": processes, **threads, "jax": jax.__version__}
-
-
-def _usable_cpus() -> int | None:
-    """What decides how XLA splits its sums on a CPU; Linux alone tells what a process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    described = {
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "processes": jax.process_count(),
+        "jax": jax.__version__,
+    }
+    if devices[0].platform != "cpu":
+        return described
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone tells what a process may use
+    return {**described, "cpus": len(affinity(0)) if affinity else os.cpu_count()}  # XLA's threads
 
 
 def _machine_notes(meta: Mapping[str, Any]) -> list[str]:

@@ -1,11 +1,12 @@
 """The sections of a config: which keys the functions that read them take, and their defaults."""
 
+import ast
 import difflib
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
@@ -66,10 +67,8 @@ def keys_of(section: Keys | Choice, values: Mapping[str, Any], name: str = "") -
         return section
     chosen = values.get(section.key, section.default)
     if chosen not in section.options:
-        near = difflib.get_close_matches(str(chosen), section.options, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        options = ", ".join(sorted(section.options))
-        raise ConfigError(f"{name}.{section.key} is {chosen!r}{hint}; give one of: {options}.")
+        known = nearest(str(chosen), section.options)
+        raise ConfigError(f"{name}.{section.key} is {chosen!r}; {known}")
     own = {section.key: Key(section.default, str)}
     return {**own, **section.common, **section.options[chosen]}
 
@@ -79,45 +78,35 @@ def complete(config: ConfigDict, sections: Sections) -> ConfigDict:
 
     Raises:
       ConfigError: a section or key that nothing reads, naming the nearest that exists; a key
-        without a default that is missing; a number that is not finite.
+        without a default that is missing; a value of another type; a number that is not finite.
     """
-    check_names("section", set(config), set(sections))
-    whole = config.copy_and_resolve_references()
-    with whole.unlocked():
-        for name, section in sections.items():
-            if name not in whole:
-                whole[name] = ConfigDict()
-            keys = keys_of(section, whole[name], name)
-            check_names(f"key of {name!r}", set(whole[name]), set(keys))
-            whole[name] = _completed(name, whole[name], keys)
-    for key, value in leaves(whole):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"--config.{key} is {value}; give a finite number.")
+    check_names("section", config, sections)
+    whole = ConfigDict()
+    for name, section in sections.items():
+        values = config.get(name, ConfigDict())
+        keys = keys_of(section, values, name)
+        check_names(f"key of {name!r}", values, keys)
+        whole[name] = ConfigDict()
+        for key, (default, kind) in keys.items():
+            value = default if values.get(key) is None else values[key]
+            whole[name][key] = _typed(f"{name}.{key}", value, kind)
     return whole
-
-
-def _completed(name: str, values: ConfigDict, keys: Keys) -> ConfigDict:
-    section = ConfigDict()
-    for key, (default, kind) in keys.items():
-        value = values.get(key)
-        if value is None and default is REQUIRED:
-            raise ConfigError(f"The config has no {name}.{key}, and it has no default.")
-        section[key] = _typed(f"{name}.{key}", default if value is None else value, kind)
-    return section
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """Check a value against the type that its function takes, and give it that type.
 
     None remembers the type of what may take its place, an int becomes a float where one is
-    expected, so that its overrides may be fractions, and a list becomes a tuple.
+    expected, and a list becomes a tuple.
     """
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is REQUIRED:
+        raise ConfigError(f"The config has no {name}, and {name} has no default.")
+    options = _options(kind)
     scalars = [option for option in options if option in _SCALARS]
     if value is None:
         return config_dict.placeholder(scalars[0] if scalars else tuple)
     if type(value) is int and float in scalars and int not in scalars:
-        return float(value)
+        value = float(value)
     if isinstance(value, list | tuple):
         value = tuple(value)
         fits = any(typing.get_origin(o) is tuple or o in (tuple, Any) for o in options)
@@ -125,89 +114,141 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         fits = type(value) in scalars or not scalars or any(o is Any for o in options)
         fits = fits and not any(typing.get_origin(o) is tuple for o in options)
     if not fits:
-        expected = " or ".join(getattr(o, "__name__", str(o)) for o in options)
-        raise ConfigError(f"{name} is {value!r}; give {expected.replace('NoneType', 'None')}.")
+        raise _wrong(name, value, options)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"--config.{name} is {value}; give a finite number.")
     return value
 
 
-def choose(config: ConfigDict, sections: Sections, key: str, value: str) -> bool:
-    """Set the key of a `Choice`; options that only the one before it takes are left out.
+def _options(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
-    Returns:
-      Whether "section.key" is such a key.
+
+def _wrong(name: str, value: Any, options: Iterable[Any]) -> ConfigError:
+    plain = [o for o in options if o in _SCALARS or typing.get_origin(o) is tuple or o is tuple]
+    expected = " or ".join(o.__name__ if o in _SCALARS else str(o) for o in plain)
+    return ConfigError(f"{name} is {value!r}; give {expected or 'another type'}.")
+
+
+def from_text(name: str, text: str, kind: Any) -> Any:
+    """Read a value of the command line as the type that its function takes.
+
+    >>> from_text("a.b", "0.5", int | float), from_text("a.b", "(1, 2)", tuple[int, ...])
+    (0.5, (1, 2))
+
+    Raises:
+      ConfigError: it is none.
     """
-    name, _, last = key.partition(".")
-    section = sections.get(name)
-    if not isinstance(section, Choice) or last != section.key or name not in config:
-        return False
-    with config.unlocked():
-        config[name][last] = value
-        keys = keys_of(section, config[name], name)
-        for old in [k for k in config[name] if k not in keys and _known(section, k)]:
-            del config[name][old]
-    return True
+    options = _options(kind)
+    for option in options if text != "None" else ():
+        try:
+            if option is str:
+                return text
+            if option is bool:
+                return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            if option in (int, float):
+                return option(text)
+            if option is Any:
+                return ast.literal_eval(text)
+            if typing.get_origin(option) is tuple:
+                value = ast.literal_eval(text)
+                return value if isinstance(value, tuple | list) else (value,)
+        except (ValueError, KeyError, SyntaxError):
+            continue
+    if text != "None":
+        raise _wrong(f"--config.{name}", text, options)
+    return None
 
 
 def set_values(
-    config: ConfigDict, sections: Sections, values: Mapping[str, Any], of: str
+    config: ConfigDict,
+    sections: Sections,
+    values: Mapping[str, Any],
+    read: Callable[[str, Any, Any], Any] = lambda name, value, kind: value,
 ) -> ConfigDict:
     """Copy a config with some keys set, {"section.key": value}; None gives a default back.
 
+    Args:
+      config: a config; what it leaves out is added.
+      sections: of it.
+      values: by "section.key", or "section.key[place]" for one value of a tuple.
+      read: (key, value, type) -> the value to set.
+
     Raises:
-      ConfigError: a key that does not exist, or a value of another type; says that it is `of` what.
+      ConfigError: a key that does not exist, or a value of another type.
     """
     config = config.copy_and_resolve_references()
-    try:
+    for key, value in values.items():
+        _choose(config, sections, key, value)
+    whole = complete(config, sections)
+    with whole.unlocked(), whole.ignore_type():  # `complete` checks the types
         for key, value in values.items():
-            choose(config, sections, key, value)
-        config = complete(config, sections)
-        for key, value in values.items():
-            name, _, last = key.partition(".")
-            check_names("section", {name}, set(config))
-            check_names(f"key of {name!r}", {last}, set(config[name]))
-            if value is None:
-                unset(config, sections, key)
+            name, last, place = _parts(key, sections)
+            keys = keys_of(sections[name], whole[name], name)
+            check_names(f"key of {name!r}", [last], keys)
+            if place:
+                whole[name][last] = _with_item(key, whole[name][last], place, value, read)
             else:
-                config[name][last] = value
-    except (ConfigError, TypeError) as error:
-        raise ConfigError(f"{of}: {error}") from error
-    return complete(config, sections)
+                whole[name][last] = read(key, value, keys[last].type)
+    return complete(whole, sections)
 
 
-def _known(section: Choice, key: str) -> bool:
-    return any(key in keys for keys in section.options.values())
-
-
-def unset(config: ConfigDict, sections: Sections, key: str) -> None:
-    """Give a key its default back.
-
-    Raises:
-      ConfigError: it is no key, or has no default.
-    """
+def _parts(key: str, sections: Sections) -> tuple[str, str, str]:
+    """Split "section.key[place]"; the place may be empty."""
     name, _, last = key.partition(".")
-    check_names("section", {name}, set(sections))
-    keys = keys_of(sections[name], config.get(name, {}), name)
-    check_names(f"key of {name!r}", {last}, set(keys))
-    if keys[last].default is REQUIRED:
-        raise ConfigError(f"--config.{key} has no default; give it a value.")
+    check_names("section", [name], sections)
+    if not last:
+        raise ConfigError(f"{name!r} is a section; set --config.{name}.KEY=VALUE.")
+    last, _, place = last.removesuffix("]").partition("[")
+    return name, last, place
+
+
+def _with_item(
+    key: str, values: Any, place: str, item: Any, read: Callable[[str, Any, Any], Any]
+) -> tuple[Any, ...]:
+    n = len(values) if isinstance(values, tuple) else 0
+    if place not in map(str, range(n)):
+        raise ConfigError(f"--config.{key}: {key.partition('[')[0]} has {n} values, [0] first.")
+    i = int(place)
+    return (*values[:i], read(key, item, type(values[i])), *values[i + 1 :])
+
+
+def _choose(config: ConfigDict, sections: Sections, key: str, value: Any) -> None:
+    """Set the key of a `Choice`; options that only the one before it takes are left out."""
+    name, _, last = key.partition(".")
+    section = sections.get(name)
+    if not isinstance(section, Choice) or last != section.key or name not in config or not value:
+        return
     with config.unlocked():
-        if last in config[name]:
-            del config[name][last]
-        config[name][last] = _typed(key, *keys[last])
+        config[name][last] = value
+        keys = keys_of(section, config[name], name)
+        others = set().union(*section.options.values()) - keys.keys()
+        for old in others.intersection(config[name]):
+            del config[name][old]
 
 
-def check_names(kind: str, given: set[str], known: set[str]) -> None:
+def check_names(kind: str, given: Iterable[str], known: Collection[str]) -> None:
     """Refuse a name that does not exist, naming the nearest one and all others.
 
     >>> check_names("key of 'loss'", {"knd"}, {"kind", "temperature"})
     Traceback (most recent call last):
     contrastive_jax.errors.ConfigError: 'knd' is no key of 'loss'; did you mean 'kind'?
-    It has: kind, temperature.
+    Give one of: kind, temperature.
     """
-    for name in sorted(given - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ConfigError(f"{name!r} is no {kind}{hint}\nIt has: {', '.join(sorted(known))}.")
+    for name in sorted(set(given) - set(known)):
+        raise ConfigError(f"{name!r} is no {kind}; {nearest(name, known)}")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Say which of the known names is nearest, and all of them.
+
+    >>> nearest("cosine", ["knn", "linear"])
+    'give one of: knn, linear.'
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    start = f"did you mean {near[0]!r}?\nGive" if near else "give"
+    return f"{start} one of: {', '.join(sorted(known))}."
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -219,16 +260,10 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
     for key, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
             yield from leaves(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            yield f"{prefix}{key}", value
-            yield from ((f"{prefix}{key}[{i}]", item) for i, item in enumerate(value))
         else:
             yield f"{prefix}{key}", value
 
 
 def as_kwargs(config: ConfigDict, section: str) -> dict[str, Any]:
-    """Turn a section into keyword arguments; lists become tuples.
-
-    A ValueError of the function that takes them is a bad value of that section.
-    """
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in config[section].items()}
+    """Turn a section into keyword arguments."""
+    return dict(config[section].items())

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 STOPPED = 75  # stopped on request: run the same command again
 ABANDONED = 130
@@ -36,6 +37,8 @@ class StopSignal:
             return
         for number in SIGNALS:
             signal.signal(number, self._receive)
+        signal.signal(signal.SIGALRM, self._raise_again)
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
         arrivals, arrived = os.pipe()
         os.set_blocking(arrived, False)
         signal.set_wakeup_fd(arrived, warn_on_full_buffer=False)
@@ -50,6 +53,18 @@ class StopSignal:
         if not self._defer:
             raise StopRequested(name)
         print(f"\n{name}: finishing this step and saving; again to quit now.", file=sys.stderr)
+
+    def _on_unraisable(self, unraisable: Any) -> None:
+        """Raise again a stop that Python dropped: it came in a finalizer or a callback."""
+        if isinstance(unraisable.exc_value, StopRequested):
+            self._dropped = str(unraisable.exc_value)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            self._unraisable(unraisable)
+
+    def _raise_again(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise StopRequested(self._dropped)
 
     def _watch(self, arrivals: int) -> None:
         _next_of(arrivals)

@@ -1,14 +1,16 @@
 """Where the metrics of a run go: metrics.jsonl, TensorBoard, Weights & Biases, the terminal."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from contrastive_jax.storage.jsonl import JsonlWriter
 from contrastive_jax.storage.tensorboard import TensorBoardWriter
 from contrastive_jax.storage.wandb import WandbWriter
+from experiments.run.sections import as_kwargs
 
 
 class Settings(NamedTuple):
@@ -34,37 +36,19 @@ def settings(tensorboard: bool = True, wandb: str | None = None) -> Settings:
 
 
 def open_writers(
-    folder: Path,
-    chosen: Settings,
-    *,
-    resume_step: int | None,
-    name: str,
-    config: Mapping[str, Any],
-    stack: ExitStack,
-) -> Callable[[int, Mapping[str, float]], None]:
-    """Open the writers of a run; `stack` closes them.
+    folder: Path, config: ConfigDict, name: str, resume_step: int | None
+) -> list[JsonlWriter | TensorBoardWriter | WandbWriter]:
+    """Open the writers of a run; each writes (step, row) and wants to be closed.
 
     Args:
       folder: the workdir.
-      chosen: of `settings`.
+      config, name: of the run.
       resume_step: rows after it are removed; None starts anew.
-      name, config: of the run, for W&B.
-      stack: closes the writers.
-
-    Returns:
-      A function (step, row) that writes a row to all of them.
     """
-    path = folder / "metrics.jsonl"
-    writers: list[Any] = [stack.enter_context(closing(JsonlWriter(path, resume_step)))]
+    chosen = settings(**as_kwargs(config, "log"))
+    writers: list[Any] = [JsonlWriter(folder / "metrics.jsonl", resume_step)]
     if chosen.tensorboard:
-        events = TensorBoardWriter(folder / "tensorboard", resume_step)
-        writers.append(stack.enter_context(closing(events)))
+        writers.append(TensorBoardWriter(folder / "tensorboard", resume_step))
     if chosen.wandb is not None:
-        online = WandbWriter(folder, name, config, chosen.wandb)
-        writers.append(stack.enter_context(closing(online)))
-
-    def write(step: int, row: Mapping[str, float]) -> None:
-        for writer in writers:
-            writer.write(step, row)
-
-    return write
+        writers.append(WandbWriter(folder, name, json.loads(config.to_json()), chosen.wandb))
+    return writers

@@ -112,7 +112,7 @@ def pretend(monkeypatch):
         ("{'axes': {}}", "either axes or cells"),
         ("{'axis': {}}", "'axis' is no key of a grid"),
         ("{'columns': {}}", "no columns"),
-        ("{'columns': {'a': {'layer': 'feature', 'name': 'linear'}}}", "asks for 'feature'"),
+        ("{'columns': {'a': {'layer': 'feature', 'name': 'linear'}}}", "'layer': 'feature'"),
         ("{'columns': {'a': {'logged': 'lss'}}}", "asks for 'lss'"),
         ("{'columns': {'a': {'layr': 'features'}}}", "the column 'a'"),
         ("{'tuned': {'best': ('nothing',)}}", "no cell 'nothing'"),
@@ -120,7 +120,7 @@ def pretend(monkeypatch):
         ("{'figure': {'columns': ('kNN',)}}", "the figure draws 'kNN'"),
         ("{'figure': {'axes': 'x'}}", "'axes' is no key of a figure"),
         ("{'seeds': 0}", "seeds is 0"),
-        ("{'experiment': 'simclear'}", "'simclear'; give one of"),
+        ("{'experiment': 'simclear'}", "'simclear'; did you mean 'simclr'"),
     ],
 )
 def test_a_bad_grid_is_refused_before_anything_runs(changes, says, page, run, pretend, tmp_path):

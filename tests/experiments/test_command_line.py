@@ -49,7 +49,7 @@ def run(capsys):
         (
             (CONFIG, "--config.loss.kind=nt_xnet"),
             2,
-            "'nt_xnet' (did you mean 'nt_xent'?); give one of",
+            "'nt_xnet'; did you mean 'nt_xent'?\nGive one of",
         ),
         ((CONFIG, "--config.optimizer.learning_rate=inf"), 2, "learning_rate is inf"),
         ((CONFIG, "--config.optimizer.name=sdg"), 2, "'sdg'; give one of"),
@@ -172,7 +172,7 @@ def test_none_gives_a_key_its_default_back():
         ("--config.augment.crop_scale[7]=0.5", "crop_scale has 2 values"),
         ("--config.train=3", "'train' is a section"),
         ("--config.loss.margin=0.5", "'margin' is no key of 'loss'"),
-        ("--config.loss.kind=nt_margin=1", "give one of"),
+        ("--config.loss.kind=nt_margin=1", "Give one of"),
         ("--config.data.batch_size=1.5", "batch_size"),
     ],
 )

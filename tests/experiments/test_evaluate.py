@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("in_the_repository")
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ("--protocols=knn,kmn", "'kmn' is none of knn, linear.*did you mean 'knn'"),
+        ("--protocols=knn,kmn", "'kmn' is no protocol; did you mean 'knn'"),
         ("--epochs=many", "--epochs is 'many'; give a number"),
         ("--epochs=nan", "--epochs nan"),
         ("--label_fraction=1.5", "--label_fraction 1.5"),

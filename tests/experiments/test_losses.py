@@ -69,7 +69,7 @@ def test_without_normalization_the_logits_are_inner_products(key):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"kind": "nt_xnet"}, "loss.kind is 'nt_xnet' .did you mean 'nt_xent'"),
+        ({"kind": "nt_xnet"}, "loss.kind is 'nt_xnet'; did you mean 'nt_xent'"),
         ({"kind": "nt_xent", "margin": 0.5}, "'margin' is no key of 'loss'"),
         ({"kind": "nt_margin", "temperature": 0.5}, "'temperature' is no key of 'loss'"),
         ({"kind": "sup_con", "semi_hard": False}, "'semi_hard' is no key"),

@@ -330,6 +330,23 @@ def test_what_is_no_run_is_refused(finished_run, tmp_path):
         assert error.value.exit_code == 2
 
 
+@pytest.mark.parametrize("bad", ["file/report.html", "folder"])
+def test_a_place_that_cannot_be_written_is_an_error_of_its_flag(finished_run, tmp_path, bad):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="--to") as error:
+        report.main(["report", str(finished_run), "--quick", "--to", str(tmp_path / bad)])
+    assert "workdir" not in str(error.value)
+
+
+def test_scores_stand_before_pictures_and_details_are_folded(page):
+    text = page.read_text()
+    assert text.index('id="scores"') < text.index("<img ")
+    folded = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    assert "pre><code" not in folded
+    assert 'id="what-differs"' in folded
+
+
 def test_an_ablation_shows_its_verdict_table_and_figure(finished_run, tmp_path):
     verdict = {"claim": "5 < 6 & so", "outcome": "not reproduced", "reasons": ["for one", "b"]}
     workdir.write_json(tmp_path / "verdict.json", verdict)

@@ -21,7 +21,7 @@ from contrastive_jax.data import digits_and_npz, records, tfds
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import jsonl, tensorboard, workdir
 from contrastive_jax.training import checkpoint, checksums, loop, manifest, orbax_store
-from experiments.run import build, failures, multihost, resume, signals
+from experiments.run import build, failures, multihost, restore, resume, signals
 from experiments.scoring import pictures
 
 _undo: list[Callable[[], None]] = []
@@ -235,7 +235,7 @@ BREAKS: dict[str, Callable[[], None]] = {
     "the workdir is not locked": _replace(workdir, "lock", contextlib.nullcontext),
     "a killed run leaves its lock": _lock_by_existence,
     "--strict_resume is not heeded": _never_strict,
-    "configs are not compared": _replace(resume, "differences", lambda *args: ([], [])),
+    "configs are not compared": _replace(restore, "differences", lambda *args: ([], [])),
     "shapes are not compared": _replace(checkpoint, "require_same_architecture"),
     "another machine is not mentioned": _replace(resume, "_machine_notes", lambda *args: []),
     "metrics may be NaN": _replace(loop, "require_finite"),
@@ -261,7 +261,7 @@ BREAKS: dict[str, Callable[[], None]] = {
     "a dead process is not missed": _replace(multihost, "HEARTBEAT_SECONDS", 86400),
     "the start is not watched": _replace(multihost, "_give_up"),
     "no address is named": _replace(multihost, "_place", lambda wanted: "A process"),
-    "data is not compared": _replace(resume, "_refuse_data"),
+    "data is not compared": _replace(restore, "refuse_other_data"),
     "the length is not compared": _any_length,
     "a picture that fails ends the run": _fatal_pictures,
     "pictures come before scores": _pictures_first,

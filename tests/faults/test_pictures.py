@@ -35,6 +35,11 @@ def test_kill_9_while_pictures_are_drawn(toy):
     assert ended.code == -signal.SIGKILL, ended
     assert (workdir / "results" / "summary.json").exists()
     assert summary(workdir)["evaluations"]
+    scored = summary(workdir)
     again = toy.run(workdir, *DRAWN)
     assert again.code == 0, again
-    assert f"{workdir} is complete" in again.out
+    pictures = {path.stem for path in (workdir / "figures").iterdir()}
+    assert {"views", "cosines", "curves", "neighbors", "scores", "map_features"} <= pictures
+    assert summary(workdir)["evaluations"] == scored["evaluations"]
+    assert summary(workdir)["seconds"]["training"] == scored["seconds"]["training"]
+    assert f"{workdir} is complete" in toy.run(workdir, *DRAWN).out

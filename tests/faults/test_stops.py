@@ -1,11 +1,13 @@
 """Killed, asked to stop, asked twice: nothing is lost but the steps since the last checkpoint."""
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.faults.commands import committed, rows
+from tests.faults.commands import ROOT, committed, rows
 from tests.faults.rows import row
 
 
@@ -78,6 +80,31 @@ def test_ctrl_c_twice_leaves_at_once_with_130(lab):
     assert ended.code == 130, ended
     assert max(committed(workdir)) in (3, 6)
     lab.finishes_like_the_uninterrupted_run(workdir, max(committed(workdir)))
+
+
+IN_A_FINALIZER = """
+import os, signal, time
+from experiments.run.signals import StopRequested, StopSignal
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+
+StopSignal().install()
+try:
+    Finalized()
+    time.sleep(20)
+except StopRequested as stop:
+    print("stopped by", stop)
+"""
+
+
+def test_ctrl_c_within_a_finalizer_is_not_lost():
+    """Python drops what is raised there: by garbage collection while a run is scored."""
+    argv = [sys.executable, "-c", IN_A_FINALIZER]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "stopped by SIGINT\n"), ended.stderr
 
 
 @row(31, broken="nothing waits for the last save")

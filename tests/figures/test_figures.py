@@ -121,8 +121,9 @@ def draw_pairs(path: Path, n=12, shape=(32, 32, 3), names=CIFAR, labeled=True):
 
 
 def draw_ablation(path: Path, points, **how):
-    title = "losses-cpu-data.data_dir=/somewhere/else: mean and standard error, seeds: 3"
-    return figures.ablation(path, points, title=title, unit="linear, %", **how)
+    title = "losses-cpu-data.data_dir=/somewhere/else, which is a long name of an ablation"
+    spread = "mean ± 2 standard errors, 3 seeds"
+    return figures.ablation(path, points, title=title, unit="linear, %", spread=spread, **how)
 
 
 def draw_losses(path: Path):
@@ -175,7 +176,7 @@ DRAWINGS = {
         path, {name: history(3) for name in ODD_NAMES}
     ),
     "ablation of losses": draw_losses,
-    "ablation of two axes as bars": lambda path: draw_grouped(path, "bars"),
+    "ablation of two axes as points": lambda path: draw_grouped(path, "points"),
     "ablation of two axes as lines": lambda path: draw_grouped(path, "lines"),
     "ablation of one cell": lambda path: draw_ablation(path, {("0.1",): (50.0, 0.0)}),
     "matrix of two": lambda path: draw_matrix(path, "crop", "color"),

@@ -19,7 +19,9 @@ gradient, ring of devices).
 
 From finite embeddings of any size a loss and its gradients are finite. Where rows are normalized,
 one without an entry above 1e-30 counts as zero; where they are taken as they come, one with an
-entry beyond 1e15 (vicreg: 1e8) is shrunk to that, since its square would leave float32.
+entry beyond 1e15 (barlow_twins, vicreg: 1e8) is shrunk to that, since its square would leave
+float32. Labels and ids are compared exactly: integers beyond int32 are refused, but under `jax.jit`
+JAX has cut them before a loss sees them. Lists are taken for arrays.
 """
 
 from contrastive_jax.losses.margin import margin_contrastive, nt_margin, triplet

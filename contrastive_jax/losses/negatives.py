@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from contrastive_jax._numerics import log_sum_exp, softplus, unit
-from contrastive_jax.losses._engine.checks import check_embedding, check_shapes
+from contrastive_jax.losses._engine.checks import (
+    arrays,
+    check_embedding,
+    check_flag,
+    check_number,
+    check_shapes,
+)
 from contrastive_jax.losses._engine.reduce import over_both, over_keys, over_self
 from contrastive_jax.losses._engine.similarity import (
     check_pairs,
@@ -50,6 +56,9 @@ def per_query_info_nce(
 
     Reference: van den Oord et al., 2018, equation 4 (arXiv 1807.03748), with given negatives.
     """
+    query_BD, key_BD, negatives_BKD = arrays(
+        query_BD=query_BD, key_BD=key_BD, negatives_BKD=negatives_BKD
+    )
     check_pairs(query_BD, key_BD, temperature, None, None, None)
     check_embedding("negatives_BKD", negatives_BKD, "BKD")
     B, D = query_BD.shape
@@ -81,7 +90,8 @@ def queue_info_nce(
     Args:
       query_BD, key_BD, queue_KD: any float dtype, normalized inside.
       temperature: scalar above 0; may be traced.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per query.
@@ -99,6 +109,7 @@ def queue_info_nce(
     Reference: He et al., Momentum Contrast for Unsupervised Visual Representation Learning,
     CVPR 2020, equation 1 (arXiv 1911.05722).
     """
+    query_BD, key_BD, queue_KD = arrays(query_BD=query_BD, key_BD=key_BD, queue_KD=queue_KD)
     check_pairs(query_BD, key_BD, temperature, None, None, block_size)
     check_embedding("queue_KD", queue_KD, "KD")
     check_shapes("queue_KD", queue_KD, "query", (len(queue_KD), query_BD.shape[1]))
@@ -130,7 +141,8 @@ def joint_info_nce(
       temperature: scalar above 0; may be traced.
       ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per pair; 0 where there is nothing to contrast with.
@@ -148,6 +160,7 @@ def joint_info_nce(
     Reference: Li et al., Towards General Text Embeddings with Multi-stage Contrastive Learning,
     2023, the improved contrastive loss (arXiv 2308.03281).
     """
+    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     query_BD = scaled(query_BD, temperature, sides=2)
     key_BD = scaled(key_BD, temperature, sides=2)
@@ -195,7 +208,8 @@ def guided_info_nce(
       margin: how much less similar than the positive a negative must be.
       relative: whether the margin is a fraction of the positive's similarity.
       axis_name: mapped axis over which the batch is sharded; keys come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per query; 0 where there is nothing to contrast with.
@@ -213,7 +227,11 @@ def guided_info_nce(
     Reference: Solatorio, GISTEmbed: Guided In-sample Selection of Training Negatives, 2024,
     section 3 (arXiv 2402.16829), from queries to keys.
     """
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
+    guide_query_BF, guide_key_BF = arrays(guide_query_BF=guide_query_BF, guide_key_BF=guide_key_BF)
     ids = check_pairs(query_BD, key_BD, temperature, None, axis_name, block_size)
+    margin = check_number("margin", margin)
+    check_flag("relative", relative)
     check_embedding("guide_query_BF", guide_query_BF, "BF")
     check_embedding("guide_key_BF", guide_key_BF, "BF")
     check_shapes(

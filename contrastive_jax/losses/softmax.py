@@ -7,9 +7,11 @@ engine (`_engine/`): the same sums, also in tiles, on many devices, and safe whe
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax._numerics import softplus, unit
+from contrastive_jax._numerics import as_array, softplus, unit
 from contrastive_jax.losses._engine.checks import (
+    arrays,
     check_embedding,
+    check_flag,
     check_labels,
     check_option,
     check_shapes,
@@ -78,8 +80,9 @@ def nt_xent(
       temperature: scalar above 0; may be traced, its gradient is exact.
       normalize: False takes inner products of the embeddings as they come (the paper's Table 5).
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form
-        (reverse-mode differentiation only).
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B, V], one loss per anchor; 0 where there is nothing to contrast with.
@@ -97,7 +100,9 @@ def nt_xent(
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
     ICML 2020, equation 1 (arXiv 2002.05709).
     """
+    z_BVD = as_array("z_BVD", z_BVD)
     check_views(z_BVD, temperature, block_size)
+    check_flag("normalize", normalize)
     z_BVD = scaled(z_BVD, temperature, sides=2, normalize=normalize)
     negatives_BV = other_views_of(z_BVD, other_examples, (), axis_name, block_size).exponents[0]
     return mean_positive_loss(positives_of(z_BVD), negatives_BV)
@@ -126,8 +131,9 @@ def info_nce(
       negatives_BKD: K further negatives that came with each query.
       ids_B: integers; keys j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; keys come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form
-        (reverse-mode differentiation only).
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per query; 0 where there is nothing to contrast with.
@@ -145,11 +151,13 @@ def info_nce(
     2018, equation 4 (arXiv 1807.03748); Karpukhin et al., Dense Passage Retrieval, EMNLP 2020,
     equation 2 and section 3.2 (arXiv 2004.04906).
     """
+    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
     rows = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     query_BD = scaled(query_BD, temperature, sides=1)
     key_BD = unit(key_BD)
     keys, cols = key_BD, rows
     if negatives_BKD is not None:
+        negatives_BKD = as_array("negatives_BKD", negatives_BKD)
         check_embedding("negatives_BKD", negatives_BKD, "BKD")
         B, K, D = negatives_BKD.shape
         check_shapes("negatives_BKD", negatives_BKD, "key_BD", (len(key_BD), K, key_BD.shape[1]))
@@ -182,8 +190,9 @@ def symmetric_info_nce(
       temperature: scalar above 0; may be traced (CLIP learns it), its gradient is exact.
       ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form
-        (reverse-mode differentiation only).
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per pair; 0 where there is nothing to contrast with.
@@ -200,6 +209,7 @@ def symmetric_info_nce(
     Reference: Radford et al., Learning Transferable Visual Models From Natural Language
     Supervision, ICML 2021, figure 3 (arXiv 2103.00020).
     """
+    a_BD, b_BD, ids_B = arrays(a_BD=a_BD, b_BD=b_BD, ids_B=ids_B)
     rows = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
     a_BD = scaled(a_BD, temperature, sides=1)
     b_BD = unit(b_BD)
@@ -225,14 +235,18 @@ def sup_con(
         outside: loss_i = 1/|P(i)| sum_{p in P(i)} -log( exp s(i, p) / sum_{a != i} exp s(i, a) )
         inside:  loss_i = -log( 1/|P(i)| sum_{p in P(i)} exp s(i, p) / sum_{a != i} exp s(i, a) )
 
+    The positives stand in the denominator as well, so a batch of one class has a loss, as in the
+    paper; pytorch-metric-learning makes it 0.
+
     Args:
       z_BVD: embeddings of V views of B examples, any float dtype; normalized inside.
       labels_B: integers.
       temperature: scalar above 0; may be traced, its gradient is exact.
       positives: "outside" or "inside" of the log is the sum over positives.
       axis_name: mapped axis over which the batch is sharded; pairs come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form
-        (reverse-mode differentiation only).
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B, V], one loss per anchor; 0 for an anchor without positives.
@@ -251,6 +265,7 @@ def sup_con(
     Reference: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equations 2 and 3
     (arXiv 2004.11362).
     """
+    z_BVD, labels_B = arrays(z_BVD=z_BVD, labels_B=labels_B)
     check_views(z_BVD, temperature, block_size, at_least=1)
     B, V, D = z_BVD.shape
     check_labels("labels_B", labels_B, "z_BVD", B)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from contrastive_jax._numerics import as_numpy
 from contrastive_jax.evaluation.intervals import wilson_interval
 
 Row = dict[str, Any]  # one result, ready for JSON
@@ -68,6 +69,13 @@ def stratified_split(y_N: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
             "it must lie in (0, 1) and leave some to choose by"
         )
     return np.flatnonzero(~held_N), np.flatnonzero(held_N)
+
+
+def as_labeled(name: str, examples: Any) -> LabeledFeatures:
+    """Make arrays of features and classes that may be lists; ValueError as `check_labels`."""
+    features_NF, label_N = (as_numpy(name, part) for part in examples)
+    check_labels(name, features_NF, label_N)
+    return features_NF, label_N
 
 
 def check_labels(name: str, features_NF: np.ndarray, label_N: np.ndarray) -> None:

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
-from contrastive_jax._numerics import as_array, bounded, euclidean, softplus, unit
+from contrastive_jax._numerics import as_array, softplus, unit
 from contrastive_jax.losses._engine.checks import (
     arrays,
     check_embedding,
@@ -21,6 +20,7 @@ from contrastive_jax.losses._engine.checks import (
     check_shapes,
 )
 from contrastive_jax.losses._engine.mapped_axis import global_index
+from contrastive_jax.losses._engine.pairs import distance_between, zero_or_one
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import check_views, positives_of
 from contrastive_jax.losses._engine.tile import Terms
@@ -33,12 +33,15 @@ def margin_contrastive(
     margin: jax.Array | float = 1.0,
     *,
     positive_margin: jax.Array | float = 0.0,
+    distance: str = "euclidean",
+    hinge: str = "squared",
 ) -> jax.Array:
     """Compute the contrastive loss of Hadsell, Chopra and LeCun, of similar and dissimilar pairs.
 
         loss_i = (1 - Y_i) max(0, D_i - positive_margin)^2 / 2 + Y_i max(0, margin - D_i)^2 / 2
 
-    with D_i = |x_i - y_i|. The paper has no positive margin: 0.
+    with D_i = |x_i - y_i|, as in the paper, whose positive margin is 0. A linear hinge has neither
+    the squares nor the halves.
 
     Args:
       x_BD, y_BD: embeddings of any float dtype, taken as they come (not normalized).
@@ -46,13 +49,15 @@ def margin_contrastive(
         anything else, which only a traced array may hold, the loss is NaN.
       margin: scalar above 0, in the units of the embedding.
       positive_margin: distance up to which a similar pair has no loss.
+      distance: "euclidean" or "cosine" (1 - cosine similarity).
+      hinge: "squared" or "linear".
 
     Returns:
       float32 [B], one loss per pair.
 
     Raises:
-      ValueError: wrong rank or dtype, batches that differ, margin <= 0, class ids for
-        `dissimilar_B`.
+      ValueError: wrong rank or dtype, batches that differ, margin <= 0, unknown distance or hinge,
+        class ids for `dissimilar_B`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,11 +76,15 @@ def margin_contrastive(
     check_shapes("dissimilar_B", dissimilar_B, "x_BD", x_BD.shape[:1])
     margin = check_positive("margin", margin)
     positive_margin = check_positive("positive_margin", positive_margin, or_zero=True)
-    distance = euclidean(x_BD, y_BD)
-    dissimilar = _zero_or_one("dissimilar_B", dissimilar_B)
-    push = jnp.maximum(0.0, margin - distance)
-    pull = jnp.maximum(0.0, distance - positive_margin)
-    return 0.5 * ((1.0 - dissimilar) * pull**2 + dissimilar * push**2)
+    check_option("distance", distance, ("euclidean", "cosine"))
+    check_option("hinge", hinge, ("squared", "linear"))
+    distance_B = distance_between(x_BD, y_BD, distance)
+    dissimilar = zero_or_one("dissimilar_B", dissimilar_B)
+    push = jnp.maximum(0.0, margin - distance_B)
+    pull = jnp.maximum(0.0, distance_B - positive_margin)
+    if hinge == "squared":
+        push, pull = 0.5 * push**2, 0.5 * pull**2
+    return (1.0 - dissimilar) * pull + dissimilar * push
 
 
 def triplet(
@@ -124,19 +133,9 @@ def triplet(
     check_option("distance", distance, ("euclidean", "squared", "cosine"))
     # Cast once: gradients of the two distances, each rounded to infinity in float16, add to NaN.
     anchor_BD = anchor_BD.astype(jnp.float32)
-    near = _distance(anchor_BD, positive_BD, distance)
-    far = _distance(anchor_BD, negative_BD, distance)
+    near = distance_between(anchor_BD, positive_BD, distance)
+    far = distance_between(anchor_BD, negative_BD, distance)
     return softplus(near - far) if margin is None else jnp.maximum(0.0, near - far + margin)
-
-
-def _zero_or_one(name: str, flag_B: jax.Array) -> jax.Array:
-    """float32; NaN where a traced value is neither, which a run notices."""
-    if flag_B.dtype == bool:
-        return flag_B.astype(jnp.float32)
-    valid = (flag_B == 0) | (flag_B == 1)
-    if not isinstance(valid, Tracer) and not valid.all():
-        raise ValueError(f"{name} holds values other than 0 and 1: compare the class ids first.")
-    return jnp.where(valid, flag_B.astype(jnp.float32), jnp.nan)
 
 
 class _View(NamedTuple):
@@ -221,12 +220,3 @@ def _semi_hard(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Ter
         count = kept.astype(jnp.float32)
         values += [count, count, jnp.where(kept, s, 0.0)]
     return Terms(values=tuple(values))
-
-
-def _distance(x: jax.Array, y: jax.Array, kind: str) -> jax.Array:
-    if kind == "euclidean":
-        return euclidean(x, y)
-    if kind == "cosine":
-        return 1.0 - jnp.sum(unit(x) * unit(y), axis=-1)
-    gap = bounded(x) - bounded(y)
-    return jnp.sum(gap * gap, axis=-1)

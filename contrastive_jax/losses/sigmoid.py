@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from contrastive_jax._numerics import as_array, softplus, unit
-from contrastive_jax.losses._engine.checks import arrays, check_flag, check_number
+from contrastive_jax.losses._engine.checks import arrays, check_flag, check_number, check_option
 from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import (
@@ -27,6 +27,7 @@ def siglip(
     bias: jax.Array | float = -10.0,
     *,
     ids_B: jax.Array | None = None,
+    same_id: str = "left_out",
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
@@ -40,7 +41,9 @@ def siglip(
       a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalized inside.
       temperature: scalar above 0; may be traced, its gradient is exact.
       bias: scalar; may be traced, its gradient is exact.
-      ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
+      ids_B: integers; pairs j != i with the id of i depict the same thing.
+      same_id: what becomes of these: "left_out", or "positive" (y_ij = 1: several captions of an
+        image).
       axis_name: mapped axis over which the batch is sharded; pairs with all devices count.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
         have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
@@ -49,7 +52,8 @@ def siglip(
       float32 [B], one loss per row of a; its mean is the paper's loss.
 
     Raises:
-      ValueError: wrong rank or dtype, batches that differ, temperature <= 0, block_size < 1.
+      ValueError: wrong rank or dtype, batches that differ, unknown `same_id`, temperature <= 0,
+        block_size < 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,9 +66,10 @@ def siglip(
     """
     a_BD, b_BD, ids_B = arrays(a_BD=a_BD, b_BD=b_BD, ids_B=ids_B)
     bias = check_number("bias", bias)
+    check_option("same_id", same_id, ("left_out", "positive"))
     ids = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
     return over_keys(
-        _classified,
+        _classified if same_id == "left_out" else _classified_by_id,
         scaled(a_BD, temperature, sides=1),
         unit(b_BD),
         ids,
@@ -142,6 +147,12 @@ def _classified(s: jax.Array, bias: jax.Array, rows: Ids, cols: Ids) -> Terms:
     return Terms(
         values=(jnp.where(same & ~matching, 0.0, softplus(jnp.where(matching, -logit, logit))),)
     )
+
+
+def _classified_by_id(s: jax.Array, bias: jax.Array, rows: Ids, cols: Ids) -> Terms:
+    logit = s + bias
+    same = rows.id[:, None] == cols.id[None, :]
+    return Terms(values=(softplus(jnp.where(same, -logit, logit)),))
 
 
 def _pushed(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Terms:

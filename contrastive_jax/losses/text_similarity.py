@@ -50,8 +50,9 @@ def cosent(
     The loss ranks the batch as a whole, so it is one number.
 
     Args:
-      x_BD, y_BD: the pairs, any float dtype; normalized inside.
-      score_B: any numbers; only their order counts.
+      x_BD, y_BD: the pairs, any float dtype; normalized inside. With y [B,N,D], a row of x is
+        paired with N rows, such as a positive and graded negatives.
+      score_B: any numbers, [B,N] with such a y; only their order counts, among all pairs.
       temperature: scalar above 0; may be traced.
 
     Returns:
@@ -69,7 +70,7 @@ def cosent(
 
     Reference: Su, CoSENT, 2022 (kexue.fm/archives/8847).
     """
-    x_BD, y_BD, score_B = _checked(x_BD, y_BD, score_B)
+    x_BD, y_BD, score_B = _pairs(x_BD, y_BD, score_B)
     temperature = check_positive("temperature", temperature)
     return _ranked(_cosine(x_BD, y_BD), score_B, temperature)
 
@@ -86,8 +87,9 @@ def angle(
     The loss ranks the batch as a whole, so it is one number.
 
     Args:
-      x_BD, y_BD: the pairs, any float dtype; D is even; normalized inside.
-      score_B: any numbers; only their order counts.
+      x_BD, y_BD: the pairs, any float dtype; D is even; normalized inside. With y [B,N,D], a row
+        of x is paired with N rows, such as a positive and graded negatives.
+      score_B: any numbers, [B,N] with such a y; only their order counts, among all pairs.
       temperature: scalar above 0; may be traced.
 
     Returns:
@@ -106,7 +108,7 @@ def angle(
     Reference: Li and Li, AnglE-optimized Text Embeddings, ACL 2024, section 3.4
     (arXiv 2309.12871).
     """
-    x_BD, y_BD, score_B = _checked(x_BD, y_BD, score_B)
+    x_BD, y_BD, score_B = _pairs(x_BD, y_BD, score_B)
     temperature = check_positive("temperature", temperature)
     if x_BD.shape[1] % 2:
         raise ValueError(f"D is {x_BD.shape[1]}, expected an even number: pad the embedding.")
@@ -122,6 +124,21 @@ def _checked(
     check_shapes("y_BD", y_BD, "x_BD", x_BD.shape)
     check_shapes("score_B", score_B, "x_BD", x_BD.shape[:1])
     return x_BD, y_BD, score_B
+
+
+def _pairs(
+    x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Pairs and their scores; a row and its N others are N pairs."""
+    x_BD, y_BD, score_B = arrays(x_BD=x_BD, y_BD=y_BD, score_B=score_B)
+    if y_BD.ndim != 3:
+        return _checked(x_BD, y_BD, score_B)
+    check_embedding("x_BD", x_BD, "BD")
+    check_embedding("y_BND", y_BD, "BND")
+    (B, D), N = x_BD.shape, y_BD.shape[1]
+    check_shapes("y_BND", y_BD, "x_BD", (B, N, D))
+    check_shapes("score_BN", score_B, "y_BND", (B, N))
+    return jnp.repeat(x_BD, N, axis=0), y_BD.reshape(B * N, D), score_B.reshape(B * N)
 
 
 def _cosine(x_BD: jax.Array, y_BD: jax.Array) -> jax.Array:

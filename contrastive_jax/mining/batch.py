@@ -47,6 +47,35 @@ def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
     return _nearest(distance_NN, negative)
 
 
+def hardest_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
+    """Find for each anchor the farthest other row of its label.
+
+        index_i = argmax_{p != i: label_p = label_i} d(i, p)
+
+    Args:
+      distance_NN: float distances between all rows.
+      labels_N: integers, within int32 under `jax.jit`.
+
+    Returns:
+      Mined [N].
+
+    Raises:
+      ValueError: shapes or dtypes that do not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import mining
+      >>> x = jnp.array([0.0, 1.0, 3.0, 4.0])
+      >>> mined = mining.hardest_positive(abs(x[:, None] - x[None]), jnp.array([0, 0, 0, 1]))
+      >>> print(mined.index, mined.valid)
+      [2 2 0 0] [ True  True  True False]
+
+    Reference: Hermans et al., In Defense of the Triplet Loss, 2017, section 2 (arXiv 1703.07737).
+    """
+    distance_NN, positive, _ = _pairs(distance_NN, labels_N)
+    return _nearest(-distance_NN, positive)
+
+
 def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
     """Find for each anchor the nearest other row of its label.
 

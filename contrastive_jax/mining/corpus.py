@@ -30,6 +30,8 @@ def mine_corpus(
     ranks: tuple[int, int] | None = None,
     margin: float | None = None,
     relative_margin: float | None = None,
+    max_score: float | None = None,
+    min_score: float | None = None,
     excluded_QE: jax.Array | None = None,
     key: jax.Array | None = None,
     block_size: int = 4096,
@@ -50,6 +52,7 @@ def mine_corpus(
       n_negatives: K.
       ranks: (first, last) from 0; (0, 4 K) when None.
       margin, relative_margin: None, or how far below the positives a negative must score.
+      max_score, min_score: None, or the scores between which a negative must be, both included.
       excluded_QE: int32, more rows that are no negatives of a query, padded with -1.
       key: typed PRNG key for a random choice; the same key gives the same choice.
       block_size: rows of the corpus that are scored at a time.
@@ -90,8 +93,11 @@ def mine_corpus(
     if relative_margin is not None:
         limit = jnp.minimum(limit, worst - jnp.abs(worst) * relative_margin)
     limit = jnp.inf if margin is None and relative_margin is None else limit[:, None]
+    if max_score is not None:
+        limit = jnp.minimum(limit, max_score)
+    least = -jnp.inf if min_score is None else min_score
     rank = jnp.arange(last)[None, :]
-    valid = (score > -jnp.inf) & (rank >= first) & (score <= limit)
+    valid = (score > -jnp.inf) & (rank >= first) & (score <= limit) & (score >= least)
     chosen = _choose(key, valid, n_negatives)
     score, index, valid = (jnp.take_along_axis(x, chosen, axis=1) for x in (score, index, valid))
     nothing = ~jnp.isfinite(best)

@@ -160,7 +160,7 @@ def joint_info_nce(
     Reference: Li et al., Towards General Text Embeddings with Multi-stage Contrastive Learning,
     2023, the improved contrastive loss (arXiv 2308.03281).
     """
-    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     query_BD = scaled(query_BD, temperature, sides=2)
     key_BD = scaled(key_BD, temperature, sides=2)

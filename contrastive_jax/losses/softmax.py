@@ -151,7 +151,7 @@ def info_nce(
     2018, equation 4 (arXiv 1807.03748); Karpukhin et al., Dense Passage Retrieval, EMNLP 2020,
     equation 2 and section 3.2 (arXiv 2004.04906).
     """
-    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
     rows = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     query_BD = scaled(query_BD, temperature, sides=1)
     key_BD = unit(key_BD)
@@ -209,7 +209,7 @@ def symmetric_info_nce(
     Reference: Radford et al., Learning Transferable Visual Models From Natural Language
     Supervision, ICML 2021, figure 3 (arXiv 2103.00020).
     """
-    a_BD, b_BD, ids_B = arrays(a_BD=a_BD, b_BD=b_BD, ids_B=ids_B)
+    a_BD, b_BD = arrays(a_BD=a_BD, b_BD=b_BD)
     rows = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
     a_BD = scaled(a_BD, temperature, sides=1)
     b_BD = unit(b_BD)

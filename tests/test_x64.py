@@ -1,4 +1,7 @@
-"""With `jax_enable_x64` every public function gives the numbers and dtypes it gives without."""
+"""With `jax_enable_x64` every public function gives the numbers and dtypes it gives without.
+
+Losses and their gradients: `test_parallel.py`.
+"""
 
 import functools
 import inspect
@@ -16,6 +19,7 @@ from contrastive_jax.evaluation import (
     few_labels,
     intervals,
     knn,
+    logistic,
     neighbors,
     probes,
     retrieval,
@@ -37,45 +41,6 @@ def key():
     return jax.random.key(0)
 
 
-def in_tiles(name):
-    return "block_size" in inspect.signature(getattr(losses, name)).parameters
-
-
-def values_and_gradients(forms, arguments):
-    """{name: (value, gradient)} of losses by name and options, in one compilation."""
-
-    def total(first):
-        values = {
-            form: getattr(losses, form[0])(first[form], *arguments[form[0]][1:], **dict(form[1:]))
-            for form in forms
-        }
-        return sum((jnp.cos(jnp.arange(x.size)) * x.ravel()).sum() for x in values.values()), values
-
-    first = {form: arguments[form[0]][0] for form in forms}
-    both = jax.jit(jax.value_and_grad(total, has_aux=True), compiler_options=QUICK_COMPILE)
-    (_, values), gradients = both(first)
-    return {form: (values[form], gradients[form]) for form in forms}
-
-
-def test_losses_and_their_gradients_dense_and_in_tiles():
-    arguments = {name: [x[:4] for x in args] for name, args in ARGUMENTS.items()}
-    arguments["soft_info_nce"][2] = arguments["soft_info_nce"][2][:, :4]
-    dense = values_and_gradients([(name,) for name in arguments], arguments)
-    wide = {
-        name: [x.astype(np.float64 if x.dtype == np.float32 else np.int64) for x in args]
-        for name, args in arguments.items()
-    }
-    tiled = [(name, ("block_size", 3)) for name in arguments if in_tiles(name)]
-    assert len(tiled) > 15
-    with jax.enable_x64(True):
-        got = values_and_gradients([*dense, *tiled], wide)
-    for form, (value, gradient) in got.items():
-        assert value.dtype == np.float32, form
-        assert gradient.dtype == np.float64, form
-        for part, expected in zip((value, gradient), dense[form[:1]], strict=True):
-            np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5, err_msg=str(form))
-
-
 def encode(params, x, key):
     return x @ params
 
@@ -87,7 +52,7 @@ def head():
 
 
 def sharded():
-    return parallel.shard_loss(losses.nt_xent, parallel.make_mesh(jax.devices()[:2]))(VIEWS)
+    return parallel.shard_loss(losses.spread_out, parallel.make_mesh(jax.devices()[:2]))(X, X)
 
 
 def extracted():
@@ -101,8 +66,8 @@ def mined_corpus(**options):
 
 def views():
     images = (255 * IMAGE[None]).astype(np.uint8)
-    often = {"rotate_probability": 0.5, "cutout_probability": 0.5, "noise_probability": 0.5}
-    return augment.make_views(6, **often).train(key(), images, ROWS[:1, 0])
+    settings = {"rotate_probability": 0.5, "jitter_probability": 0, "cutout_probability": 0.5}
+    return augment.make_views(6, **settings).train(key(), images, ROWS[:1, 0])
 
 
 sets = (X[:16], LABELS[:16], X[16:], LABELS[16:])
@@ -111,13 +76,13 @@ ON_DEVICE = {  # compiled together
     "learned_temperature": lambda: losses.learned_temperature(jnp.asarray(2.0)),
     "matryoshka": lambda: losses.matryoshka(losses.nt_xent, VIEWS[:4], dims=np.array([2, 4])),
     "hardest_negative": lambda: mining.hardest_negative(DISTANCE, LABELS),
+    "hardest_positive": lambda: mining.hardest_positive(DISTANCE, LABELS),
     "easy_positive": lambda: mining.easy_positive(DISTANCE, LABELS),
     "semi_hard_negative": lambda: mining.semi_hard_negative(DISTANCE, LABELS),
     "distance_weighted_negative": lambda: mining.distance_weighted_negative(
         key(), DISTANCE, LABELS, 4, farthest=9.0
     ),
-    "mine_corpus": lambda: mined_corpus(margin=0.1, excluded_QE=ROWS + 5),
-    "mine_corpus by chance": lambda: mined_corpus(key=key()),
+    "mine_corpus": lambda: mined_corpus(margin=0.1, excluded_QE=ROWS + 5, key=key()),
     "make_queue": lambda: queue.make_queue(key(), 5, 4),
     "push": lambda: queue.push(queue.make_queue(key(), 5, 4), X[:3]),
     "encode_in_chunks": lambda: encode_in_chunks(encode, X[:4], X, key(), chunk_size=8),
@@ -149,17 +114,13 @@ ON_DEVICE = {  # compiled together
     "make_views": views,
 }
 ON_HOST = {
-    "report": lambda: mining.report(mined_corpus()),
+    "report": lambda: mining.report(mining.Negatives(ROWS, X[:4, :1], ROWS < 3, X[:4, 0] + 1)),
     "extract": extracted,
     "knn_neighbors": lambda: neighbors.knn_neighbors(X, X, k=3, block_size=7),
     "knn_neighbors euclidean": lambda: neighbors.knn_neighbors(X, X, k=3, metric="euclidean"),
     "knn_scores": lambda: knn.knn_scores(two_classes, two_classes, representation="x", layer="x"),
     "retrieve": lambda: retrieval.retrieve((X, LABELS)),
-    "linear_probe": lambda: probes.linear_probe(*sets, n_classes=3, l2_grid=(0.1,)).predictions,
     "ridge_probe": lambda: probes.ridge_probe(*sets, n_classes=3, l2_grid=(0.1,)).predictions,
-    "few_label_probe": lambda: (
-        few_labels.few_label_probe(*sets, n_classes=3, per_class=2, draws=2).accuracies
-    ),
     "cluster": lambda: clustering.cluster(X, LABELS, n_clusters=3),
     "bootstrap": lambda: intervals.bootstrap(X[:, 0], resamples=100),
 }
@@ -190,6 +151,20 @@ def test_every_function_of_the_host(name):
     expected = ON_HOST[name]()
     with jax.enable_x64(True):
         assert_same(ON_HOST[name](), expected)
+
+
+def test_probes_fit_what_can_be_separated():
+    """From lists, as well."""
+    x, y = np.concatenate([np.eye(2), 2 * np.eye(2)] * 3), np.arange(12) % 2
+    with jax.enable_x64(True):
+        fitted = logistic.fit_logistic(x.tolist(), y.tolist(), n_classes=2, l2=0.1)
+        few = few_labels.few_label_probe(
+            x.tolist(), y.tolist(), x.tolist(), y.tolist(), n_classes=2, per_class=2, draws=2
+        )
+        assert bool(fitted.converged)
+        assert fitted.weight.dtype == np.float32
+        np.testing.assert_array_equal(logistic.predict(fitted, x), y)
+    assert few.accuracies == (1.0, 1.0)
 
 
 def test_nothing_public_is_left_out():

@@ -63,7 +63,7 @@ def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax
     Chen et al. 2020 (SimCLR, arXiv 2002.05709), the "entropy" of its Table 5.
     """
     z_BVD = _views(z_BVD)
-    _check_temperature(temperature)
+    temperature = _temperature(temperature)
     rows_ND = _unit_rows(z_BVD)
     return _entropy(dot(rows_ND, rows_ND.T), temperature)
 
@@ -293,8 +293,7 @@ def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> M
     similarity_NN = dot(rows_ND, rows_ND.T)
     entropy = {}
     if temperature is not None:
-        _check_temperature(temperature)
-        entropy = {"contrastive_entropy": _entropy(similarity_NN, temperature)}
+        entropy = {"contrastive_entropy": _entropy(similarity_NN, _temperature(temperature))}
     return {
         "contrastive_accuracy": _accuracy(similarity_NN, z_BVD.shape[1]),
         **entropy,
@@ -400,6 +399,9 @@ def _rows(z_ND: jax.Array) -> jax.Array:
     return z_ND
 
 
-def _check_temperature(temperature: jax.Array | float) -> None:
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}; SimCLR uses 0.1 to 1")
+def _temperature(temperature: jax.Array | float) -> jax.Array:
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    known = not isinstance(temperature, np.generic | jax.Array)
+    if known and not (number and temperature > 0):
+        raise ValueError(f"temperature must be positive, got {temperature!r}; SimCLR uses 0.1 to 1")
+    return jnp.asarray(temperature, jnp.float32)

@@ -75,7 +75,9 @@ def as_labeled(name: str, examples: Any) -> LabeledFeatures:
     """Make arrays of features and classes that may be lists; ValueError as `check_labels`."""
     features_NF, label_N = (as_numpy(name, part) for part in examples)
     check_labels(name, features_NF, label_N)
-    return features_NF, label_N
+    if label_N.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: label {label_N.max()} is beyond int64; number the classes")
+    return features_NF, label_N.astype(np.int64)
 
 
 def check_labels(name: str, features_NF: np.ndarray, label_N: np.ndarray) -> None:

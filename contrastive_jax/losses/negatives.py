@@ -68,7 +68,7 @@ def per_query_info_nce(
 
     Reference: van den Oord et al., 2018, equation 4 (arXiv 1807.03748), with given negatives.
     """
-    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, None, None)
     given = check_given(query_BD, negatives_BKD, negatives_mask_BK, negatives_ids_BK, ids_B)
     if given is None:
@@ -177,7 +177,7 @@ def joint_info_nce(
     2023, equations 5 and 6 (arXiv 2308.03281).
     """
     check_flag("positive_once", positive_once)
-    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     query_BD, key_BD = (scaled(x, temperature, sides=2) for x in (query_BD, key_BD))
     negatives = log_sum_of_negatives(
@@ -247,7 +247,7 @@ def guided_info_nce(
     Reference: Solatorio, GISTEmbed: Guided In-sample Selection of Training Negatives, 2024,
     section 3 (arXiv 2402.16829).
     """
-    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     given = check_given(query_BD, negatives_BKD, negatives_mask_BK, negatives_ids_BK, ids_B)
     margin = check_number("margin", margin)

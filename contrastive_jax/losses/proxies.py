@@ -21,7 +21,6 @@ from contrastive_jax.losses._engine.checks import (
     check_positive,
     check_shapes,
 )
-from contrastive_jax.losses._engine.mapped_axis import check_axis, gather
 
 
 def arc_face(
@@ -228,9 +227,7 @@ def proxy_anchor(
     labels_B: jax.Array,
     weights_KD: jax.Array,
     margin: float = 0.1,
-    scale: float = 32.0,
-    *,
-    axis_name: str | None = None,
+    scale: jax.Array | float = 32.0,
 ) -> jax.Array:
     """Compute ProxyAnchor: each class's proxy is the anchor of all rows of the batch.
 
@@ -244,8 +241,7 @@ def proxy_anchor(
       labels_B: integers from 0, the classes; a row of no class is left out.
       weights_KD: a learned proxy for each class; normalized inside.
       margin: delta, at least 0.
-      scale: alpha, above 0.
-      axis_name: mapped axis over which the batch is sharded; every device gets the loss of all.
+      scale: alpha, above 0; may be traced.
 
     Returns:
       float32 [].
@@ -266,14 +262,13 @@ def proxy_anchor(
     """
     margin, scale = check_positive("margin", margin, or_zero=True), check_positive("scale", scale)
     x_BD, weights_KD, labels_B = _checked(x_BD, labels_B, weights_KD, "KD")
-    x_MD, labels_M = gather((unit(x_BD), labels_B), axis_name)
-    s_KM = unit(weights_KD) @ x_MD.T
-    true_KM = _one_hot(labels_M, len(weights_KD)).T
-    other_KM = ~true_KM & true_KM.any(axis=0, keepdims=True)
-    pull_K = softplus(log_sum_exp(jnp.where(true_KM, -scale * (s_KM - margin), -jnp.inf)))
-    push_K = softplus(log_sum_exp(jnp.where(other_KM, scale * (s_KM + margin), -jnp.inf)))
-    n_classes = jnp.maximum(jnp.sum(true_KM.any(axis=1), dtype=jnp.int32), 1)
-    return _same_everywhere(jnp.sum(pull_K) / n_classes + jnp.mean(push_K), axis_name)
+    s_KB = unit(weights_KD) @ unit(x_BD).T
+    true_KB = _one_hot(labels_B, len(weights_KD)).T
+    other_KB = ~true_KB & true_KB.any(axis=0, keepdims=True)
+    pull_K = softplus(log_sum_exp(jnp.where(true_KB, -scale * (s_KB - margin), -jnp.inf)))
+    push_K = softplus(log_sum_exp(jnp.where(other_KB, scale * (s_KB + margin), -jnp.inf)))
+    n_classes = jnp.maximum(jnp.sum(true_KB.any(axis=1), dtype=jnp.int32), 1)
+    return jnp.sum(pull_K) / n_classes + jnp.mean(push_K)
 
 
 def _checked(x_BD: Any, labels_B: Any, weights: Any, dims: str) -> Any:
@@ -315,10 +310,3 @@ def _spread_of_centers(centers_KPD: jax.Array) -> jax.Array:
     square_KPP = 2.0 - 2.0 * jnp.einsum("kpd,kqd->kpq", centers_KPD, centers_KPD)
     pairs = jnp.triu(jnp.ones((P, P), bool), 1)
     return jnp.sum(jnp.where(pairs, safe_sqrt(square_KPP), 0.0)) / (K * P * (P - 1))
-
-
-def _same_everywhere(loss: jax.Array, axis_name: str | None) -> jax.Array:
-    if axis_name is None:
-        return loss
-    check_axis(axis_name)
-    return jax.lax.pmean(loss, axis_name)

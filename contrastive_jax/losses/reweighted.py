@@ -201,7 +201,7 @@ def hardness_info_nce(
     References: Lan et al., LLaVE: Large Language and Vision Embedding Models with Hardness-Weighted
     Contrastive Learning, 2025 (arXiv 2503.04812); EmbeddingGemma, 2025 (arXiv 2509.20354).
     """
-    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     given = check_given(query_BD, negatives_BKD, negatives_mask_BK, negatives_ids_BK, ids_B)
     alpha = check_positive("alpha", alpha, or_zero=True)

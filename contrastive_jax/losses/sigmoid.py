@@ -64,7 +64,7 @@ def siglip(
     Reference: Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023, section 3.2
     and algorithm 1 (arXiv 2303.15343).
     """
-    a_BD, b_BD, ids_B = arrays(a_BD=a_BD, b_BD=b_BD, ids_B=ids_B)
+    a_BD, b_BD = arrays(a_BD=a_BD, b_BD=b_BD)
     bias = check_number("bias", bias)
     check_option("same_id", same_id, ("left_out", "positive"))
     ids = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)

@@ -160,7 +160,7 @@ def info_nce(
     equation 2 and section 3.2 (arXiv 2004.04906); for the directions Li et al., 2023
     (arXiv 2308.03281).
     """
-    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     given = check_given(query_BD, negatives_BKD, negatives_mask_BK, negatives_ids_BK, ids_B)
     check_directions(directions)
@@ -213,7 +213,7 @@ def symmetric_info_nce(
     Reference: Radford et al., Learning Transferable Visual Models From Natural Language
     Supervision, ICML 2021, figure 3 (arXiv 2103.00020).
     """
-    a_BD, b_BD, ids_B = arrays(a_BD=a_BD, b_BD=b_BD, ids_B=ids_B)
+    a_BD, b_BD = arrays(a_BD=a_BD, b_BD=b_BD)
     rows = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
     a_BD = scaled(a_BD, temperature, sides=1)
     b_BD = unit(b_BD)

@@ -15,8 +15,8 @@ from contrastive_jax._numerics import as_array
 
 
 def arrays(**named: Any) -> Any:
-    """The arguments as arrays, in order: lists are taken, None stays None."""
-    return [None if x is None else as_array(name, x) for name, x in named.items()]
+    """The arguments as arrays, in order: lists are taken."""
+    return [as_array(name, x) for name, x in named.items()]
 
 
 def check_embedding(name: str, x: jax.Array, dims: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax._numerics import log_sum_exp, softplus, unit
+from contrastive_jax._numerics import as_array, log_sum_exp, softplus, unit
 from contrastive_jax.losses._engine.checks import (
     check_block_size,
     check_embedding,
@@ -59,7 +59,7 @@ def check_pairs(
     if ids_B is None:
         return Ids(index, index)
     check_labels("ids_B", ids_B, "query", len(query_BD))
-    return Ids(index, ids_B)
+    return Ids(index, as_array("ids_B", ids_B))
 
 
 def scaled(

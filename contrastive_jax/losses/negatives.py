@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax._numerics import log_sum_exp, softplus, unit
+from contrastive_jax._numerics import as_array, log_sum_exp, softplus, unit
 from contrastive_jax.losses._engine.checks import (
     arrays,
     check_embedding,
@@ -300,18 +300,16 @@ def _guides(
     given: Given | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """The unit embeddings of the guide, without a gradient."""
-    query, key, negatives = arrays(
-        guide_query_BF=guide_query_BF,
-        guide_key_BF=guide_key_BF,
-        guide_negatives_BKF=guide_negatives_BKF,
-    )
+    query, key = arrays(guide_query_BF=guide_query_BF, guide_key_BF=guide_key_BF)
     check_embedding("guide_query_BF", query, "BF")
     check_embedding("guide_key_BF", key, "BF")
     check_shapes("guide_query_BF", query, "query", (batch, *query.shape[1:]))
     check_shapes("guide_key_BF", key, "guide_query_BF", query.shape)
-    if (negatives is None) != (given is None):
+    if (guide_negatives_BKF is None) != (given is None):
         raise ValueError("negatives_BKD and guide_negatives_BKF belong together: pass both.")
-    if negatives is not None and given is not None:
+    negatives = None
+    if given is not None:
+        negatives = as_array("guide_negatives_BKF", guide_negatives_BKF)
         check_embedding("guide_negatives_BKF", negatives, "BKF")
         shape = (*given.real_BK.shape, query.shape[1])
         check_shapes("guide_negatives_BKF", negatives, "negatives_BKD", shape)

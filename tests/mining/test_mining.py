@@ -47,6 +47,13 @@ def test_the_easy_positive_is_the_nearest_other_of_the_label():
     assert_mined(mining.easy_positive(DISTANCE, LABELS), expected)
 
 
+def test_the_hardest_positive_is_the_farthest_other_of_the_label():
+    positives = [[j for j in range(N) if j != i and LABELS[j] == LABELS[i]] for i in range(N)]
+    expected = [max(p, key=lambda j: DISTANCE[i, j], default=None) for i, p in enumerate(positives)]
+    assert None in expected
+    assert_mined(mining.hardest_positive(DISTANCE, LABELS), expected)
+
+
 def test_the_semi_hard_negative_is_the_nearest_beyond_the_positive():
     mined = jax.jit(mining.semi_hard_negative)(DISTANCE, LABELS)
     for i in range(N):
@@ -136,6 +143,17 @@ def test_rank_windows_and_margins_equal_exhaustive_search(options):
     assert rows(mine(**options)) == [r[:K] for r in expected]
 
 
+def test_negatives_score_between_the_given_limits():
+    high, low = (float(np.sort(SCORES.ravel())[-n]) for n in (60, 200))
+    found = mine(max_score=high, min_score=low, margin=0.1)
+    ranked = exhaustive(0, 4 * K, margin=0.1)
+    expected = [
+        [r for r in rows if low <= SCORES[q, r] <= high][:K] for q, rows in enumerate(ranked)
+    ]
+    assert rows(found) == expected
+    assert 0 < sum(map(len, expected)) < sum(len(r[:K]) for r in ranked)
+
+
 def test_excluded_rows_are_not_mined():
     excluded = np.array([r[:2] for r in exhaustive(0, 5)], np.int32)
     found = mining.mine_corpus(QUERY, CORPUS, POSITIVES, K, excluded_QE=excluded)
@@ -185,7 +203,9 @@ def test_the_report_counts_what_it_says():
 
 
 @pytest.mark.parametrize("far", [np.inf, np.nan])
-@pytest.mark.parametrize("mine", [mining.hardest_negative, mining.easy_positive])
+@pytest.mark.parametrize(
+    "mine", [mining.hardest_negative, mining.hardest_positive, mining.easy_positive]
+)
 def test_a_row_at_no_finite_distance_is_not_mined(mine, far):
     distance = DISTANCE.copy()
     distance[0, 1:] = far

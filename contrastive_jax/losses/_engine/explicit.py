@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._numerics import as_array
 from contrastive_jax.losses._engine.checks import (
-    arrays,
     check_embedding,
     check_labels,
     check_shapes,
@@ -40,16 +40,14 @@ def check_given(
     ids_B: Any,
 ) -> Given | None:
     """Check what is given of explicit negatives; None without any."""
-    rows, mask, ids = arrays(
-        negatives_BKD=negatives_BKD,
-        negatives_mask_BK=negatives_mask_BK,
-        negatives_ids_BK=negatives_ids_BK,
-    )
-    if rows is None:
-        for name, x in {"negatives_mask_BK": mask, "negatives_ids_BK": ids}.items():
+    named = {"negatives_mask_BK": negatives_mask_BK, "negatives_ids_BK": negatives_ids_BK}
+    if negatives_BKD is None:
+        for name, x in named.items():
             if x is not None:
                 raise ValueError(f"{name} is given, but negatives_BKD is None: pass both.")
         return None
+    rows = as_array("negatives_BKD", negatives_BKD)
+    mask, ids = (None if x is None else as_array(name, x) for name, x in named.items())
     check_embedding("negatives_BKD", rows, "BKD")
     (B, D), K = query_BD.shape, rows.shape[1]
     check_shapes("negatives_BKD", rows, "query", (B, K, D))

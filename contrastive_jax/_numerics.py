@@ -1,11 +1,14 @@
-"""Floating-point pieces that every part shares: unit vectors, exact products, safe roots and logs.
+"""Numeric pieces that every part shares: arrays of lists, unit vectors, exact products, safe roots.
 
 Results are float32 unless said otherwise. Each function has a finite value and a finite gradient
 where its textbook form has none: at zero vectors, at distance zero, at a sum over nothing.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 # Accelerators round float32 factors to TF32 or bfloat16 by default: 2 to 3 digits are lost, which
@@ -15,6 +18,58 @@ EXACT = lax.Precision.HIGHEST
 _TINY = 1e-37  # below this a float32 may already have been flushed to zero
 _SHORTEST = 1e-30  # a direction has a gradient of 1 / length: shorter rows count as zero
 _LARGEST = 1e15  # the square of it, summed over any number of features, is a float32
+
+
+def as_array(name: str, x: Any) -> jax.Array:
+    """Make an array of numbers of a list or a NumPy array, and never cut an integer.
+
+    Raises:
+      ValueError: no numbers, or integers beyond those that JAX holds (int32 without x64).
+
+    >>> as_array("labels_B", [3, 4]).dtype
+    dtype('int32')
+    >>> as_array("labels_B", np.array([5, 5 + 2**32]))
+    Traceback (most recent call last):
+    ValueError: labels_B holds 4294967301, beyond int32: pass np.unique(labels_B,
+    return_inverse=True)[1], or set jax_enable_x64.
+    """
+    if isinstance(x, jax.Array):
+        return x
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(x)):
+        return jnp.asarray(x)
+    host = as_numpy(name, x)
+    array = jnp.asarray(host)
+    if jnp.issubdtype(array.dtype, jnp.integer) and host.size:
+        limits = jnp.iinfo(array.dtype)
+        largest = max((host.min(), host.max()), key=lambda value: abs(int(value)))
+        if not limits.min <= largest <= limits.max:
+            raise ValueError(
+                f"{name} holds {largest}, beyond {array.dtype}: pass np.unique({name}, "
+                "return_inverse=True)[1], or set jax_enable_x64."
+            )
+    return array
+
+
+def as_numpy(name: str, x: Any) -> np.ndarray:
+    """Make a NumPy array of numbers of a list or an array.
+
+    Raises:
+      ValueError: not an array of numbers.
+
+    >>> as_numpy("labels", ["cat", "dog"])
+    Traceback (most recent call last):
+    ValueError: labels is not an array of numbers: pass a list or array of one shape and dtype.
+    """
+    try:
+        array = np.asarray(x)
+        numbers = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
+    except (ValueError, TypeError, OverflowError):  # rows of unequal length
+        numbers = False
+    if not numbers:
+        raise ValueError(
+            f"{name} is not an array of numbers: pass a list or array of one shape and dtype."
+        )
+    return array
 
 
 def unit(x: jax.Array) -> jax.Array:

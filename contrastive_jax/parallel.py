@@ -15,6 +15,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from contrastive_jax._numerics import as_array
+
 AXIS, FSDP = "data", "fsdp"
 _SMALL = 2**14  # elements of an array that costs less to hold whole than to gather in every step
 
@@ -203,7 +205,9 @@ def any_process(mesh: Mesh, local: Callable[[], bool]) -> Callable[[], bool]:
     return agreed
 
 
-def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -> Callable:
+def shard_loss(
+    loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int | None = None
+) -> Callable:
     """Compute a loss of global arrays with each device's anchors against the keys of all devices.
 
     The gradient is exact when taken *outside*, of the mean over the global batch. A gradient
@@ -216,12 +220,15 @@ def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -
       loss: any of `losses`, or a function with a keyword `axis_name` that returns one number per
         anchor, or a scalar that is the same on every device, such as `losses.vicreg`.
       mesh: a mesh of `make_mesh`.
-      n_sharded: how many leading arguments are split by examples; the others (a learned
-        temperature) are the same on every device.
+      n_sharded: how many leading arguments are split by examples, the others being the same on
+        every device; None splits every array that is no scalar.
 
     Returns:
       The loss as a function of global arrays. Arrays given by keyword (`ids_B`, `negatives_BKD`)
-      are split by examples.
+      are split by examples as well; options (`block_size`) stay as they are.
+
+    Raises:
+      ValueError: when called, with integers that JAX would cut.
 
     >>> from contrastive_jax import losses
     >>> loss = jax.jit(shard_loss(losses.nt_xent, make_mesh()))
@@ -235,15 +242,35 @@ def shard_loss(loss: Callable[..., jax.Array], mesh: Mesh, n_sharded: int = 1) -
     axis = _all_axes(mesh)
 
     def sharded(*args: Any, **named: Any) -> jax.Array:
-        split = tuple(P(axis) if i < n_sharded else P() for i in range(len(args)))
-        scalar = jax.eval_shape(loss, *args, **named).ndim == 0
-        on_devices = functools.partial(
-            jax.shard_map, mesh=mesh, out_specs=P() if scalar else P(axis)
-        )
-        island = functools.partial(loss, axis_name=axis)
-        if not named:
-            return on_devices(island, in_specs=split)(*args)
-        with_keywords = lambda args, named: island(*args, **named)  # noqa: E731
-        return on_devices(with_keywords, in_specs=(split, P(axis)))(args, named)
+        flat, tree = jax.tree.flatten_with_path((args, named))
+        arrays = {
+            i: as_array(_name(path), x)
+            for i, (path, x) in enumerate(flat)
+            if isinstance(x, np.ndarray | jax.Array)
+        }
+        specs = {
+            i: P(axis) if _is_split(flat[i][0], x, n_sharded) else P() for i, x in arrays.items()
+        }
+
+        def call(arrays: dict[int, jax.Array], **mapped: Any) -> jax.Array:
+            leaves = [arrays.get(i, x) for i, (_, x) in enumerate(flat)]
+            args, named = jax.tree.unflatten(tree, leaves)
+            return loss(*args, **named, **mapped)
+
+        scalar = jax.eval_shape(call, arrays).ndim == 0
+        island = functools.partial(call, axis_name=axis)
+        out = P() if scalar else P(axis)
+        return jax.shard_map(island, mesh=mesh, in_specs=(specs,), out_specs=out)(arrays)
 
     return sharded
+
+
+def _name(path: Any) -> str:
+    """Name an array of the pair (arguments by position, arguments by keyword)."""
+    by_keyword = path[0].idx == 1
+    return path[1].key if by_keyword else f"argument {path[1].idx}"
+
+
+def _is_split(path: Any, x: jax.Array, n_sharded: int | None) -> bool:
+    by_keyword = path[0].idx == 1
+    return x.ndim > 0 and (n_sharded is None or by_keyword or path[1].idx < n_sharded)

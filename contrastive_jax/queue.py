@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from contrastive_jax._numerics import as_array
+
 
 class Queue(NamedTuple):
     """The last K keys, the oldest at the cursor. Carry it in the model state."""
@@ -70,7 +72,7 @@ def push(queue: Queue, keys_BD: jax.Array) -> Queue:
 
     Reference: He et al., Momentum Contrast, CVPR 2020, section 3.2 (arXiv 1911.05722).
     """
-    K, D = queue.keys_KD.shape
+    (K, D), keys_BD = queue.keys_KD.shape, as_array("keys_BD", keys_BD)
     if keys_BD.ndim != 2 or keys_BD.shape[1] != D or len(keys_BD) > K:
         raise ValueError(
             f"Keys of shape {keys_BD.shape} do not fit a queue of shape {(K, D)}: "

@@ -1,6 +1,7 @@
 """A sharded loss has the value and the gradient of one device, on any number of devices."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +16,6 @@ nt_xent = functools.partial(losses.nt_xent, temperature=0.5)
 
 def mean_loss_and_gradient(loss, z_BVD):
     return jax.jit(jax.value_and_grad(lambda z: loss(z).mean()))(z_BVD)
-
-
-@pytest.mark.parametrize("n_devices", [1, 2, 4, 8])
-def test_sharded_loss_and_gradient_equal_unsharded(key, n_devices):
-    z = jax.random.normal(key, (B, V, D))
-    mesh = parallel.make_mesh(jax.devices()[:n_devices])
-    sharded = parallel.shard_loss(nt_xent, mesh)
-    on_mesh = jax.device_put(z, parallel.batched(mesh))
-    for got, want in zip(
-        mean_loss_and_gradient(sharded, on_mesh), mean_loss_and_gradient(nt_xent, z), strict=True
-    ):
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
 
 
 def test_a_gather_without_gradient_is_caught(key):
@@ -77,6 +66,7 @@ def normal(seed, *shape):
 
 VIEWS, X, Y, NEGATIVE = normal(0, B, V, D), normal(1, B, D), normal(2, B, D), normal(3, B, D)
 NEGATIVES, GUIDES = normal(4, B, 3, D), normal(5, 2, B, 3)
+WEIGHTS = normal(8, B, D)  # of more classes than there are labels
 LABELS = np.arange(B, dtype=np.int32) % 3
 SCORES = np.linspace(0, 1, B, dtype=np.float32)
 TARGETS = np.full((B, B), 1 / B, np.float32)
@@ -101,60 +91,102 @@ ARGUMENTS = {  # of each public loss but the wrappers; the first is differentiat
     **dict.fromkeys(("cosine_regression", "cosent", "angle"), (X, Y, SCORES)),
     **dict.fromkeys(("alignment", "negative_cosine", "spread_out"), (X, Y)),
     **dict.fromkeys(("barlow_twins", "vicreg"), (X, Y)),
-    "uniformity": (X,),
+    **dict.fromkeys(("uniformity", "koleo"), (X,)),
+    "labeled_nt_xent": (VIEWS, LABELS),
+    **dict.fromkeys(("arc_face", "cos_face", "proxy_nca", "proxy_anchor"), (X, LABELS, WEIGHTS)),
+    "soft_triple": (X, LABELS, np.stack([WEIGHTS, WEIGHTS[::-1]], axis=1)),
+    **dict.fromkeys(("margin_mse", "kl_distillation"), (X, Y, NEGATIVES, normal(7, B, 4))),
+    "online_contrastive": (X, Y, LABELS % 2),
 }
-SCALARS = ("vicreg", "barlow_twins", "uniformity", "spread_out", "cosent", "angle")
+NAMES = tuple(ARGUMENTS)
+GATHERED = tuple(
+    name for name in NAMES if "axis_name" in inspect.signature(getattr(losses, name)).parameters
+)
 
 
-def values_and_gradients(names, mesh=None):
+def values_and_gradients(names, mesh=None, arguments=ARGUMENTS, options=lambda name: {}):
     """All the losses in one compilation, with anchors weighted unevenly."""
 
     def total(differentiable):
         values = {}
         for name in names:
-            loss, args = getattr(losses, name), (differentiable[name], *ARGUMENTS[name][1:])
-            loss = loss if mesh is None else parallel.shard_loss(loss, mesh, n_sharded=len(args))
-            values[name] = loss(*args)
+            loss, args = getattr(losses, name), (differentiable[name], *arguments[name][1:])
+            loss = loss if mesh is None else parallel.shard_loss(loss, mesh)
+            values[name] = loss(*args, **options(name))
         weighted = [(jnp.cos(jnp.arange(x.size)) * x.ravel()).sum() for x in values.values()]
         return sum(weighted), values
 
     fn = jax.value_and_grad(total, has_aux=True)
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    compiled = jax.jit(fn, compiler_options=options)
-    first = {name: ARGUMENTS[name][0] for name in names}
+    compiler = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    first = {name: arguments[name][0] for name in names}
     first = first if mesh is None else parallel.put_batch(first, mesh)
-    (_, values), gradients = compiled(first)
+    (_, values), gradients = jax.jit(fn, compiler_options=compiler)(first)
     return values, gradients
 
 
 @functools.cache
-def on_one_device(names):
-    return values_and_gradients(names)
+def on_one_device():
+    return values_and_gradients(NAMES)
 
 
-def assert_as_on_one_device(names, n_devices):
-    got = values_and_gradients(names, parallel.make_mesh(jax.devices()[:n_devices]))
-    for part, expected in zip(got, on_one_device(names), strict=True):
+def assert_as_on_one_device(names, got, dtypes=(np.float32, np.float32)):
+    for part, expected, dtype in zip(got, on_one_device(), dtypes, strict=True):
         for name in names:
+            assert part[name].dtype == dtype, name
             np.testing.assert_allclose(
                 part[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name
             )
 
 
 @pytest.mark.parametrize("n_devices", [1, 2, 4, 8])
-def test_losses_of_a_whole_batch_are_scalars_with_exact_gradients(n_devices):
-    assert_as_on_one_device(SCALARS, n_devices)
+def test_every_public_loss_can_be_sharded(n_devices):
+    """Per anchor and of a whole batch; on 8 devices also those that are taken as they are."""
+    mesh = parallel.make_mesh(jax.devices()[:n_devices])
+    names = NAMES if n_devices == 8 else GATHERED
+    assert_as_on_one_device(names, values_and_gradients(names, mesh))
 
 
-def test_every_public_loss_can_be_sharded():
+def test_no_public_loss_is_left_out():
     assert set(losses.__all__) - set(ARGUMENTS) == {"matryoshka", "learned_temperature"}
-    assert_as_on_one_device(tuple(ARGUMENTS), 4)
+    mesh = parallel.make_mesh()
+    for name in {*NAMES, "matryoshka", "learned_temperature"} - {*GATHERED}:
+        loss = getattr(losses, name)
+        assert parallel.shard_loss(loss, mesh) is loss
 
 
-def test_arrays_given_by_keyword_are_split_by_examples():
-    named = {"ids_B": LABELS, "negatives_BKD": NEGATIVES}
-    sharded = jax.jit(parallel.shard_loss(losses.info_nce, parallel.make_mesh(), n_sharded=2))
-    np.testing.assert_allclose(sharded(X, Y, **named), losses.info_nce(X, Y, **named), rtol=1e-5)
+def in_tiles(name):
+    tiled = "block_size" in inspect.signature(getattr(losses, name)).parameters
+    return {"block_size": 5} if tiled else {}
+
+
+def test_every_public_loss_and_its_gradient_with_x64():
+    """In tiles, where there are any: float32 losses, gradients in the dtype of the embeddings."""
+    wide = {np.dtype(np.float32): np.float64, np.dtype(np.int32): np.int64}
+    with jax.enable_x64(True):
+        arguments = jax.tree.map(lambda x: x.astype(wide.get(x.dtype, x.dtype)), ARGUMENTS)
+        got = values_and_gradients(NAMES, arguments=arguments, options=in_tiles)
+        assert_as_on_one_device(NAMES, got, (np.float32, np.float64))
+
+
+def test_wrapped_losses_are_sharded_inside():
+    mesh = parallel.make_mesh(jax.devices()[:4])
+    sharded = parallel.shard_loss(losses.spread_out, mesh)
+    nested = jax.jit(functools.partial(losses.matryoshka, sharded, dims=(2, D)))
+    want = sum(losses.spread_out(X[:, :d], Y[:, :d]) for d in (2, D))
+    np.testing.assert_allclose(nested(X, Y), want, rtol=1e-5)
+
+
+def test_arrays_are_split_by_keyword_too_scalars_and_options_are_not():
+    named = {"ids_B": LABELS, "negatives_BKD": NEGATIVES, "temperature": np.float32(0.5)}
+    sharded = parallel.shard_loss(losses.info_nce, parallel.make_mesh())
+    got = jax.jit(functools.partial(sharded, block_size=3))(X, Y, **named)
+    np.testing.assert_allclose(got, losses.info_nce(X, Y, **named), rtol=1e-5)
+
+
+def test_ids_beyond_int32_are_refused_before_they_are_split():
+    sharded = parallel.shard_loss(losses.info_nce, parallel.make_mesh())
+    with pytest.raises(ValueError, match="beyond int32"):
+        sharded(X, Y, ids_B=LABELS.astype(np.int64) + 2**32)
 
 
 def test_a_scalar_that_differs_between_devices_is_refused():

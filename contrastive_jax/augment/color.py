@@ -72,7 +72,9 @@ def color_jitter(
 
     Chen et al. 2020 (SimCLR), appendix A; the multiplicative form is that of SimCLR v2.
     """
-    uniform = jax.random.uniform(key, (16,))  # more than needed: XLA unrolls shorter ones, slowly
+    uniform = jax.random.uniform(
+        key, (16,), jnp.float32
+    )  # more than needed: XLA unrolls shorter ones, slowly
     order, fraction = jnp.argsort(uniform[:4]), uniform[4:8]
     spread = (brightness, contrast, saturation)
     low = jnp.array([*(max(0.0, 1.0 - s) for s in spread), -hue], jnp.float32)

@@ -65,8 +65,8 @@ def cutout(key: jax.Array, image: jax.Array, fraction: float) -> jax.Array:
     """
     height, width, _ = image.shape
     side = min(round(fraction * height), height, width)
-    place = jax.random.uniform(key, (2,))
-    top, left = jnp.floor(place * jnp.array([height - side + 1, width - side + 1]))
+    place = jax.random.uniform(key, (2,), jnp.float32)
+    top, left = jnp.floor(place * jnp.array([height - side + 1, width - side + 1], jnp.float32))
     y, x = jnp.arange(height)[:, None, None] - top, jnp.arange(width)[None, :, None] - left
     inside = (y >= 0) & (y < side) & (x >= 0) & (x < side)
     return jnp.where(inside, 0.0, image)

@@ -43,7 +43,8 @@ def sample_crop_box(
 
     Szegedy et al., "Going deeper with convolutions", section 6.
     """
-    area_T, log_ratio_T, place = jnp.split(jax.random.uniform(key, (2 * _TRIES + 2,)), _SPLITS)
+    uniform = jax.random.uniform(key, (2 * _TRIES + 2,), jnp.float32)
+    area_T, log_ratio_T, place = jnp.split(uniform, _SPLITS)
     area_T = height * width * (scale[0] + (scale[1] - scale[0]) * area_T)
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
     root_ratio_T = jnp.exp(0.5 * (log_low + (log_high - log_low) * log_ratio_T))
@@ -133,8 +134,8 @@ def translate(image: jax.Array, down: jax.Array | int, right: jax.Array | int) -
     """
     height, width, _ = image.shape
     # A one-hot row that points outside the image is all zero, which is the fill.
-    rows = jax.nn.one_hot(jnp.arange(height) - down, height)
-    columns = jax.nn.one_hot(jnp.arange(width) - right, width)
+    rows = jax.nn.one_hot(jnp.arange(height) - down, height, dtype=jnp.float32)
+    columns = jax.nn.one_hot(jnp.arange(width) - right, width, dtype=jnp.float32)
     return jnp.einsum("yh,xw,hwc->yxc", rows, columns, image, precision=EXACT)
 
 
@@ -146,7 +147,7 @@ def sample_translation(key: jax.Array, side: int, fraction: float) -> tuple[jax.
     True
     """
     reach = fraction * side
-    down, right = jnp.round(jax.random.uniform(key, (2,), minval=-reach, maxval=reach))
+    down, right = jnp.round(jax.random.uniform(key, (2,), jnp.float32, -reach, reach))
     return down.astype(jnp.int32), right.astype(jnp.int32)
 
 

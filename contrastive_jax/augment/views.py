@@ -159,7 +159,9 @@ def _apply(operators: list[_Gated], key: jax.Array, image: jax.Array) -> jax.Arr
         if probability == 1:
             image = operator(operator_key, image)
         elif probability > 0:
-            on = jax.random.bernoulli(jax.random.fold_in(key, _GATE + number), probability)
+            on = jax.random.bernoulli(
+                jax.random.fold_in(key, _GATE + number), jnp.float32(probability)
+            )
             image = jnp.where(on, operator(operator_key, image), image)
     return image
 
@@ -182,9 +184,9 @@ def _operators(settings: Augmentation, size: int) -> list[_Gated]:
 
     def rotate(key: jax.Array, image: jax.Array) -> jax.Array:
         reach = s.rotate_degrees
-        degrees = jax.random.uniform(key, minval=-reach, maxval=reach)
+        degrees = jax.random.uniform(key, (), jnp.float32, -reach, reach)
         if s.rotate_quarters:
-            degrees = 90.0 * jax.random.randint(key, (), 0, 4)
+            degrees = 90.0 * jax.random.randint(key, (), 0, 4, jnp.int32)
         return geometry.rotate(image, degrees, s.rotate_fill)
 
     def translate(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -198,7 +200,7 @@ def _operators(settings: Augmentation, size: int) -> list[_Gated]:
 
     def blur(key: jax.Array, image: jax.Array) -> jax.Array:
         low, high = s.blur_sigma
-        return filters.gaussian_blur(image, jax.random.uniform(key, minval=low, maxval=high))
+        return filters.gaussian_blur(image, jax.random.uniform(key, (), jnp.float32, low, high))
 
     return [
         (_FLIP, s.flip_probability, lambda _, x: geometry.flip(x)),

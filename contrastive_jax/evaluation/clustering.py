@@ -1,11 +1,12 @@
 """Cluster features by k-means and compare the clusters with the classes: NMI and ARI."""
 
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from contrastive_jax.evaluation.neighbors import check_finite
-from contrastive_jax.evaluation.results import Row, check_labels
+from contrastive_jax.evaluation.results import Row, as_labeled
 
 
 class Clusters(NamedTuple):
@@ -43,7 +44,8 @@ def cluster(
       seed: of the starts.
 
     Raises:
-      ValueError: for values that are not finite, labels missing, or more clusters than rows.
+      ValueError: for values that are not finite, labels missing, or more clusters than rows,
+        numbers of clusters or starts that are no integers.
 
     >>> x = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
     >>> found = cluster(x, np.arange(12) // 4, n_clusters=3)
@@ -53,8 +55,14 @@ def cluster(
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+    x_NF, y_N = as_labeled("features", (x_NF, y_N))
     check_finite("features", x_NF)
-    check_labels("features", x_NF, y_N)
+    try:
+        n_clusters, n_init = operator.index(n_clusters), operator.index(n_init)
+    except TypeError:
+        raise ValueError(
+            f"n_clusters is {n_clusters!r} and n_init {n_init!r}; give integers"
+        ) from None
     if not 1 <= n_clusters <= len(x_NF):
         raise ValueError(f"n_clusters is {n_clusters}; give 1 to the {len(x_NF)} rows")
     if normalize:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import entr, logsumexp
 
-from contrastive_jax._numerics import dot, unit
+from contrastive_jax._numerics import as_array, dot, unit
 from contrastive_jax.types import Metrics
 
 _NO_SPREAD = 1e-12  # total variance of unit vectors below which only rounding is left
@@ -38,7 +38,7 @@ def contrastive_accuracy(z_BVD: jax.Array) -> jax.Array:
 
     Chen et al. 2020 (SimCLR, arXiv 2002.05709), the "contrastive acc." of its Table 5 and code.
     """
-    _check_views(z_BVD)
+    z_BVD = _views(z_BVD)
     rows_ND = _unit_rows(z_BVD)
     return _accuracy(dot(rows_ND, rows_ND.T), z_BVD.shape[1])
 
@@ -62,8 +62,8 @@ def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax
 
     Chen et al. 2020 (SimCLR, arXiv 2002.05709), the "entropy" of its Table 5.
     """
-    _check_views(z_BVD)
-    _check_temperature(temperature)
+    z_BVD = _views(z_BVD)
+    temperature = _temperature(temperature)
     rows_ND = _unit_rows(z_BVD)
     return _entropy(dot(rows_ND, rows_ND.T), temperature)
 
@@ -85,7 +85,7 @@ def alignment(z_BVD: jax.Array) -> jax.Array:
 
     Wang & Isola 2020 (arXiv 2005.10242), the alignment loss of section 4.1 with alpha = 2.
     """
-    _check_views(z_BVD)
+    z_BVD = _views(z_BVD)
     views = z_BVD.shape[1]
     z_BVD = unit(z_BVD)
     distance_BVV = jnp.sum((z_BVD[:, :, None] - z_BVD[:, None, :]) ** 2, axis=-1)
@@ -110,7 +110,7 @@ def uniformity(z_ND: jax.Array, t: float = 2.0) -> jax.Array:
 
     Wang & Isola 2020 (arXiv 2005.10242), the uniformity loss of section 4.1.
     """
-    _check_rows(z_ND)
+    z_ND = _rows(z_ND)
     if t <= 0:
         raise ValueError(f"uniformity needs t > 0, got {t}; the paper uses 2")
     z_ND = unit(z_ND)
@@ -142,7 +142,7 @@ def embedding_std(z_ND: jax.Array) -> jax.Array:
 
     Chen & He 2021 (SimSiam, arXiv 2011.10566), section 4.1.
     """
-    _check_rows(z_ND)
+    z_ND = _rows(z_ND)
     return jnp.mean(jnp.std(unit(z_ND), axis=0))
 
 
@@ -166,7 +166,7 @@ def effective_rank(z_ND: jax.Array, order: int = 1) -> jax.Array:
 
     Roy & Vetterli 2007 (The effective rank, EUSIPCO), definition 1, of the covariance matrix.
     """
-    _check_rows(z_ND)
+    z_ND = _rows(z_ND)
     if order not in (1, 2):
         raise ValueError(f"order is 1 (entropy) or 2 (participation ratio), got {order}")
     covariance_DD = _covariance(unit(z_ND))
@@ -197,7 +197,7 @@ def rankme(z_ND: jax.Array) -> jax.Array:
 
     Garrido et al. 2023 (RankMe, arXiv 2210.02885), equation 1.
     """
-    _check_rows(z_ND)
+    z_ND = _rows(z_ND)
     sigma = jnp.linalg.svd(z_ND.astype(jnp.float32), compute_uv=False)
     tiny = jnp.finfo(jnp.float32).tiny
     return jnp.exp(jnp.sum(entr(sigma / jnp.maximum(jnp.sum(sigma), tiny) + 1e-7)))
@@ -221,7 +221,7 @@ def dimension_spectrum(z_ND: jax.Array) -> jax.Array:
 
     Jing et al. 2022 (Understanding dimensional collapse, arXiv 2110.09348), section 3.
     """
-    _check_rows(z_ND)
+    z_ND = _rows(z_ND)
     covariance_DD = _covariance(unit(z_ND))
     total = jnp.trace(covariance_DD)
     eigenvalue_D = jnp.linalg.eigvalsh(covariance_DD / jnp.maximum(total, _NO_SPREAD))
@@ -250,7 +250,7 @@ def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Ar
     Kornblith et al. 2021 (Why do better loss functions lead to less transferable features?,
     arXiv 2010.16402), its class separation R^2 with the cosine distance.
     """
-    _check_rows(z_ND)
+    z_ND = _rows(z_ND)
     label_N = np.asarray(label_N)
     integers = np.issubdtype(label_N.dtype, np.integer)
     if label_N.shape != z_ND.shape[:1] or not integers or label_N.min() < 0:
@@ -286,15 +286,14 @@ def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> M
     ['alignment', 'contrastive_accuracy', 'contrastive_entropy', 'effective_rank',
      'embedding_std', 'uniformity']
     """
-    _check_views(z_BVD)
+    z_BVD = _views(z_BVD)
     if z_BVD.shape[0] < 2:
         raise ValueError(f"summary compares examples: need B >= 2, got shape {z_BVD.shape}")
     rows_ND = _unit_rows(z_BVD)
     similarity_NN = dot(rows_ND, rows_ND.T)
     entropy = {}
     if temperature is not None:
-        _check_temperature(temperature)
-        entropy = {"contrastive_entropy": _entropy(similarity_NN, temperature)}
+        entropy = {"contrastive_entropy": _entropy(similarity_NN, _temperature(temperature))}
     return {
         "contrastive_accuracy": _accuracy(similarity_NN, z_BVD.shape[1]),
         **entropy,
@@ -386,16 +385,23 @@ def _unit_rows(z_BVD: jax.Array) -> jax.Array:
     return unit(z_BVD).reshape(-1, z_BVD.shape[-1])
 
 
-def _check_views(z_BVD: jax.Array) -> None:
+def _views(z_BVD: jax.Array) -> jax.Array:
+    z_BVD = as_array("z_BVD", z_BVD)
     if z_BVD.ndim != 3 or z_BVD.shape[1] < 2:
         raise ValueError(f"expected embeddings [B, V, D] with V >= 2 views, got {z_BVD.shape}")
+    return z_BVD
 
 
-def _check_rows(z_ND: jax.Array) -> None:
+def _rows(z_ND: jax.Array) -> jax.Array:
+    z_ND = as_array("z_ND", z_ND)
     if z_ND.ndim != 2 or z_ND.shape[0] < 2:
         raise ValueError(f"expected embeddings [N, D] with N >= 2 rows, got {z_ND.shape}")
+    return z_ND
 
 
-def _check_temperature(temperature: jax.Array | float) -> None:
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}; SimCLR uses 0.1 to 1")
+def _temperature(temperature: jax.Array | float) -> jax.Array:
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    known = not isinstance(temperature, np.generic | jax.Array)
+    if known and not (number and temperature > 0):
+        raise ValueError(f"temperature must be positive, got {temperature!r}; SimCLR uses 0.1 to 1")
+    return jnp.asarray(temperature, jnp.float32)

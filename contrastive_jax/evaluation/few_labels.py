@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contrastive_jax.evaluation.logistic import check_set, fit_each, predict, select
+from contrastive_jax.evaluation.logistic import as_set, fit_each, predict, select
 from contrastive_jax.evaluation.probes import OBJECTIVES
 from contrastive_jax.evaluation.results import Row
 
@@ -66,8 +66,8 @@ def few_label_probe(
     >>> len(result.accuracies), result.mean > 0.8
     (3, True)
     """
-    check_set("train", train_x, train_y, n_classes)
-    check_set("test", test_x, test_y, n_classes)
+    train_x, train_y = as_set("train", train_x, train_y, n_classes)
+    test_x, test_y = as_set("test", test_x, test_y, n_classes)
     count_C = _class_counts(train_y, n_classes, per_class, fraction, draws)
     chosen_RN = np.stack([_sampled_rows(train_y, count_C, (seed, i)) for i in range(draws)])
     sampled = train_x[chosen_RN], train_y[chosen_RN]

@@ -14,7 +14,7 @@ from contrastive_jax.evaluation.results import (
     Row,
     Scored,
     accuracy_row,
-    check_labels,
+    as_labeled,
     stratified_split,
 )
 
@@ -44,7 +44,7 @@ def knn_predict(
 
     Args:
       similarity_NK: from `knn_neighbors`, nearest first, K of them; K < k means all vote.
-      label_NK: the class of each neighbor, integer.
+      label_NK: the class of each neighbor, integers from 0; memory grows with the largest.
       protocol: how they vote.
 
     Returns:
@@ -118,6 +118,7 @@ def knn_scores(
     >>> scored.predictions
     array([0, 0, 1, 1])
     """
+    bank, query = as_labeled("bank", bank), as_labeled("query", query)
     results = []
     for metric, protocol, predictions in _knn_predictions(bank, query, protocols, metrics):
         record = {
@@ -143,15 +144,15 @@ def _knn_predictions(
     protocols: Sequence[KnnProtocol],
     metrics: Sequence[str],
 ) -> Iterator[tuple[str, KnnProtocol, np.ndarray]]:
-    check_labels("bank", *bank)
-    check_labels("query", *query)
     widest = max(protocol.k for protocol in protocols)
     found = neighbors.join(neighbors.blocks(bank[0], query[0], widest, metrics))
+    class_C, place_M = np.unique(bank[1], return_inverse=True)  # labels may be of any size
     for metric in metrics:
         similarity_NK, index_NK = found[metric]
-        label_NK = bank[1][index_NK]
+        place_NK = place_M[index_NK]
         for protocol in protocols:
-            yield metric, protocol, knn_predict(similarity_NK, label_NK, protocol)
+            chosen_N = knn_predict(similarity_NK, place_NK, protocol)
+            yield metric, protocol, class_C[chosen_N].astype(np.int64)
 
 
 def knn_chosen(
@@ -184,7 +185,7 @@ def knn_chosen(
     >>> knn_chosen(bank, bank, representation="noise", layer="x").row["protocol"]["selection"]
     'held-out 10 % of train, stratified, seed 0, the first of equals'
     """
-    check_labels("bank", *bank)
+    bank = as_labeled("bank", bank)
     vote_N, held_N = stratified_split(bank[1], validation_fraction, seed)
     held = bank[0][held_N], bank[1][held_N]
     tried = [

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax._numerics import dot
+from contrastive_jax._numerics import as_numpy, dot
 from contrastive_jax.evaluation.lbfgs import Stop, minimize
 from contrastive_jax.evaluation.neighbors import check_finite
 from contrastive_jax.evaluation.results import check_labels
@@ -106,7 +106,7 @@ def fit_grid(
     tolerance: float = _TOLERANCE,
 ) -> LinearProbe:
     """Fit a probe for each l2, stacked on a leading axis; all share each pass over the features."""
-    check_set("train", x_NF, y_N, n_classes)
+    x_NF, y_N = as_set("train", x_NF, y_N, n_classes)
     stop = Stop(np.int32(max_steps), np.float32(tolerance))
     data = jax.device_put((x_NF, y_N.astype(np.int32), strengths(l2_grid), stop))
     return jax.device_get(_fit_strengths(*data, n_classes=n_classes))
@@ -188,7 +188,7 @@ def _tabulate(x_NF: jax.Array, y_N: jax.Array, n_classes: int) -> _Table:
     y_TR = jnp.pad(y_N, (0, missing)).reshape(tiles, rows)
     weight_TR = jnp.pad(jnp.full(n, 1 / n, jnp.float32), (0, missing)).reshape(tiles, rows)
     # Classes before examples: sums over the ten or so classes then vectorize.
-    hit_TCR = jax.nn.one_hot(y_TR, n_classes, axis=1)
+    hit_TCR = jax.nn.one_hot(y_TR, n_classes, dtype=jnp.float32, axis=1)
     return _Table(x_TRF, hit_TCR, weight_TR, variance_F, axes_FF, mean_F, std_F)
 
 
@@ -276,9 +276,13 @@ def strengths(l2: float | Sequence[float]) -> np.ndarray:
     return strength
 
 
-def check_set(name: str, x_NF: np.ndarray, y_N: np.ndarray, n_classes: int) -> None:
-    """Raise ValueError unless the features are finite and the labels in [0, n_classes)."""
+def as_set(
+    name: str, x_NF: np.ndarray, y_N: np.ndarray, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make arrays of lists; ValueError unless features are finite and labels in [0, n_classes)."""
+    x_NF, y_N = as_numpy(name, x_NF), as_numpy(name, y_N)
     check_finite(name, x_NF)
     check_labels(name, x_NF, y_N)
     if y_N.max() >= n_classes:
         raise ValueError(f"{name}: label {y_N.max()} needs more than n_classes = {n_classes}")
+    return x_NF, y_N

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax._numerics import dot
+from contrastive_jax._numerics import as_numpy, dot
 
 METRICS = ("cosine", "euclidean")
 _QUERY_ROWS = 512  # queries that meet one tile of the bank at a time
@@ -85,9 +85,11 @@ def blocks(
     >>> {metric: index.tolist() for metric, (_, index) in found.items()}
     {'cosine': [[0]], 'euclidean': [[0]]}
     """
+    bank_MD, query_ND = as_numpy("bank", bank_MD), as_numpy("query", query_ND)
     _check_search(bank_MD, query_ND, k, metrics, leave_one_out, block_size)
     k = min(k, len(bank_MD) - leave_one_out)
     block_size = min(block_size, len(bank_MD))
+    bank_MD, query_ND = _at_most_float32(bank_MD), _at_most_float32(query_ND)
     padded_MD = pad_rows(bank_MD, -(-len(bank_MD) // block_size) * block_size)
     bank_TSD = jax.device_put(padded_MD.reshape(-1, block_size, bank_MD.shape[1]))
     rows = min(_QUERY_ROWS, len(query_ND))
@@ -132,7 +134,7 @@ def _nearest(
 
     def visit(best: dict[str, tuple[jax.Array, jax.Array]], tile: tuple[jax.Array, jax.Array]):
         bank_SD, start = tile
-        row_S = start + jnp.arange(block_size)
+        row_S = start + jnp.arange(block_size, dtype=jnp.int32)
         hidden_QS = (row_S >= size)[None, :] | (row_S[None, :] == self_Q[:, None])
         new = {}
         for metric, (best_QK, index_QK) in best.items():
@@ -143,8 +145,9 @@ def _nearest(
             new[metric] = score_QK, jnp.where(place_QK < k, kept_QK, start + place_QK - k)
         return new, None
 
-    nothing = (jnp.full((len(query_QD), k), -jnp.inf), jnp.zeros((len(query_QD), k), jnp.int32))
-    starts_T = jnp.arange(len(bank_TSD)) * block_size
+    shape = len(query_QD), k
+    nothing = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
+    starts_T = jnp.arange(len(bank_TSD), dtype=jnp.int32) * block_size
     return jax.lax.scan(visit, dict.fromkeys(metrics, nothing), (bank_TSD, starts_T))[0]
 
 
@@ -170,6 +173,11 @@ def _scale(x_ND: jax.Array) -> jax.Array:
     peak_N1 = jnp.max(jnp.abs(x_ND), axis=1, keepdims=True)
     extreme = (peak_N1 > 1e15) | ((peak_N1 < 1e-15) & (peak_N1 > 1e-30))
     return jnp.where(extreme, peak_N1, 1.0)
+
+
+def _at_most_float32(x_ND: np.ndarray) -> np.ndarray:
+    """Wider numbers as float32, which is computed with; pixels stay bytes until they are sent."""
+    return x_ND.astype(np.float32) if x_ND.dtype.itemsize > 4 else x_ND
 
 
 def check_finite(name: str, features_NF: np.ndarray) -> None:

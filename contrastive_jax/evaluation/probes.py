@@ -8,7 +8,7 @@ import numpy as np
 
 from contrastive_jax.evaluation.logistic import (
     LinearProbe,
-    check_set,
+    as_set,
     fit_grid,
     predict,
     select,
@@ -136,8 +136,8 @@ def _choose_and_refit(
 ) -> ProbeResult:
     """Fit on a part of train to choose the l2, and on all of it for the result."""
     train_x, train_y, test_x, test_y = sets
-    check_set("train", train_x, train_y, n_classes)
-    check_set("test", test_x, test_y, n_classes)
+    train_x, train_y = as_set("train", train_x, train_y, n_classes)
+    test_x, test_y = as_set("test", test_x, test_y, n_classes)
     fit_N, held_N = stratified_split(train_y, fraction, seed)
     probes = fit(train_x[fit_N], train_y[fit_N], l2_grid=l2_grid)
     accuracy = tuple(

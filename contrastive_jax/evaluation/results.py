@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from contrastive_jax._numerics import as_numpy
 from contrastive_jax.evaluation.intervals import wilson_interval
 
 Row = dict[str, Any]  # one result, ready for JSON
@@ -68,6 +69,15 @@ def stratified_split(y_N: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
             "it must lie in (0, 1) and leave some to choose by"
         )
     return np.flatnonzero(~held_N), np.flatnonzero(held_N)
+
+
+def as_labeled(name: str, examples: Any) -> LabeledFeatures:
+    """Make arrays of features and classes that may be lists; ValueError as `check_labels`."""
+    features_NF, label_N = (as_numpy(name, part) for part in examples)
+    check_labels(name, features_NF, label_N)
+    if label_N.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: label {label_N.max()} is beyond int64; number the classes")
+    return features_NF, label_N.astype(np.int64)
 
 
 def check_labels(name: str, features_NF: np.ndarray, label_N: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from contrastive_jax.evaluation import intervals, neighbors
-from contrastive_jax.evaluation.results import Row, accuracy_row, check_labels
+from contrastive_jax.evaluation.results import Row, accuracy_row, as_labeled
 
 RECALL_AT = (1, 2, 4, 8)
 
@@ -61,13 +61,14 @@ def retrieve(
     {'P@1': [1.0, 1.0, 0.0], 'R-precision': [0.5, 0.5, 0.5], 'MAP@R': [0.5, 0.5, 0.25],
      'recall@1': [1.0, 1.0, 0.0]}
     """
-    check_labels("query", *query)
-    bank = query if references is None else references
-    check_labels("references", *bank)
+    query = as_labeled("query", query)
+    bank = query if references is None else as_labeled("references", references)
     if not recall_at or min(recall_at) < 1:
         raise ValueError(f"recall_at is {tuple(recall_at)}; give numbers of 1 or more")
     alone = references is None
-    relevant_N = np.bincount(bank[1], minlength=int(query[1].max()) + 1)[query[1]] - alone
+    _, class_N = np.unique(np.concatenate([query[1], bank[1]]), return_inverse=True)
+    of_query_N, of_bank_M = np.split(class_N, [len(query[1])])
+    relevant_N = np.bincount(of_bank_M, minlength=len(class_N))[of_query_N] - alone
     valued_N = relevant_N > 0
     if not valued_N.any():
         raise ValueError("no query has another example of its class among the references")
@@ -75,7 +76,7 @@ def retrieve(
     parts, start = [], 0
     for found in neighbors.blocks(bank[0], query[0], width, (metric,), leave_one_out=alone):
         rows = slice(start, start + len(found[metric][1]))
-        hit_QK = bank[1][found[metric][1]] == query[1][rows, None]
+        hit_QK = of_bank_M[found[metric][1]] == of_query_N[rows, None]
         kept_Q = valued_N[rows]
         parts.append(_measure(hit_QK[kept_Q], relevant_N[rows][kept_Q], recall_at))
         start = rows.stop

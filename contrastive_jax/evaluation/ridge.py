@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax._numerics import dot
-from contrastive_jax.evaluation.logistic import LinearProbe, check_set, standardize, strengths
+from contrastive_jax.evaluation.logistic import LinearProbe, as_set, standardize, strengths
 
 
 class Spectrum(NamedTuple):
@@ -55,14 +55,14 @@ def fit_ridge(
 
     Hoerl & Kennard 1970 (Technometrics 12).
     """
-    check_set("train", x_NF, y_N, n_classes)
+    x_NF, y_N = as_set("train", x_NF, y_N, n_classes)
     sent = jax.device_put((x_NF, y_N.astype(np.int32), strengths(l2_grid)))
     return jax.device_get(_fit_all(*sent, n_classes=n_classes))
 
 
 @partial(jax.jit, static_argnames="n_classes")
 def _fit_all(x_NF: jax.Array, y_N: jax.Array, l2_S: jax.Array, *, n_classes: int) -> LinearProbe:
-    spectrum = _decompose(x_NF, jax.nn.one_hot(y_N, n_classes))
+    spectrum = _decompose(x_NF, jax.nn.one_hot(y_N, n_classes, dtype=jnp.float32))
     return jax.lax.map(partial(_solve, spectrum), l2_S)
 
 

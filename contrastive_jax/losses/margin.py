@@ -10,14 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax._numerics import bounded, euclidean, softplus, unit
+from contrastive_jax._numerics import as_array, softplus, unit
 from contrastive_jax.losses._engine.checks import (
+    arrays,
     check_embedding,
+    check_flag,
     check_option,
     check_positive,
     check_shapes,
 )
 from contrastive_jax.losses._engine.mapped_axis import global_index
+from contrastive_jax.losses._engine.pairs import distance_between, zero_or_one
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import check_views, positives_of
 from contrastive_jax.losses._engine.tile import Terms
@@ -30,24 +33,31 @@ def margin_contrastive(
     margin: jax.Array | float = 1.0,
     *,
     positive_margin: jax.Array | float = 0.0,
+    distance: str = "euclidean",
+    hinge: str = "squared",
 ) -> jax.Array:
     """Compute the contrastive loss of Hadsell, Chopra and LeCun, of similar and dissimilar pairs.
 
         loss_i = (1 - Y_i) max(0, D_i - positive_margin)^2 / 2 + Y_i max(0, margin - D_i)^2 / 2
 
-    with D_i = |x_i - y_i|. The paper has no positive margin: 0.
+    with D_i = |x_i - y_i|, as in the paper, whose positive margin is 0. A linear hinge has neither
+    the squares nor the halves.
 
     Args:
       x_BD, y_BD: embeddings of any float dtype, taken as they come (not normalized).
-      dissimilar_B: Y, boolean or 0/1 of any dtype: 1 for a dissimilar pair, as in the paper.
+      dissimilar_B: Y, boolean or 0/1 of any dtype: 1 for a dissimilar pair, as in the paper. Of
+        anything else, which only a traced array may hold, the loss is NaN.
       margin: scalar above 0, in the units of the embedding.
       positive_margin: distance up to which a similar pair has no loss.
+      distance: "euclidean" or "cosine" (1 - cosine similarity).
+      hinge: "squared" or "linear".
 
     Returns:
       float32 [B], one loss per pair.
 
     Raises:
-      ValueError: wrong rank or dtype, batches that differ, margin <= 0.
+      ValueError: wrong rank or dtype, batches that differ, margin <= 0, unknown distance or hinge,
+        class ids for `dissimilar_B`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,16 +69,22 @@ def margin_contrastive(
     Reference: Hadsell et al., Dimensionality Reduction by Learning an Invariant Mapping,
     CVPR 2006, equation 4.
     """
+    x_BD, y_BD, dissimilar_B = arrays(x_BD=x_BD, y_BD=y_BD, dissimilar_B=dissimilar_B)
     check_embedding("x_BD", x_BD, "BD")
     check_embedding("y_BD", y_BD, "BD")
     check_shapes("y_BD", y_BD, "x_BD", x_BD.shape)
     check_shapes("dissimilar_B", dissimilar_B, "x_BD", x_BD.shape[:1])
-    check_positive("margin", margin)
-    distance = euclidean(x_BD, y_BD)
-    dissimilar = jnp.asarray(dissimilar_B, jnp.float32)
-    push = jnp.maximum(0.0, margin - distance)
-    pull = jnp.maximum(0.0, distance - positive_margin)
-    return 0.5 * ((1.0 - dissimilar) * pull**2 + dissimilar * push**2)
+    margin = check_positive("margin", margin)
+    positive_margin = check_positive("positive_margin", positive_margin, or_zero=True)
+    check_option("distance", distance, ("euclidean", "cosine"))
+    check_option("hinge", hinge, ("squared", "linear"))
+    distance_B = distance_between(x_BD, y_BD, distance)
+    dissimilar = zero_or_one("dissimilar_B", dissimilar_B)
+    push = jnp.maximum(0.0, margin - distance_B)
+    pull = jnp.maximum(0.0, distance_B - positive_margin)
+    if hinge == "squared":
+        push, pull = 0.5 * push**2, 0.5 * pull**2
+    return (1.0 - dissimilar) * pull + dissimilar * push
 
 
 def triplet(
@@ -105,18 +121,20 @@ def triplet(
     References: Schroff et al., FaceNet, CVPR 2015, equation 3 (arXiv 1503.03832); Hermans et al.,
     In Defense of the Triplet Loss, 2017, section 2 (arXiv 1703.07737) for the plain distance.
     """
+    anchor_BD, positive_BD, negative_BD = arrays(
+        anchor_BD=anchor_BD, positive_BD=positive_BD, negative_BD=negative_BD
+    )
     check_embedding("anchor_BD", anchor_BD, "BD")
     check_embedding("positive_BD", positive_BD, "BD")
     check_embedding("negative_BD", negative_BD, "BD")
     check_shapes("positive_BD", positive_BD, "anchor_BD", anchor_BD.shape)
     check_shapes("negative_BD", negative_BD, "anchor_BD", anchor_BD.shape)
-    if margin is not None:
-        check_positive("margin", margin)
+    margin = None if margin is None else check_positive("margin", margin)
     check_option("distance", distance, ("euclidean", "squared", "cosine"))
     # Cast once: gradients of the two distances, each rounded to infinity in float16, add to NaN.
     anchor_BD = anchor_BD.astype(jnp.float32)
-    near = _distance(anchor_BD, positive_BD, distance)
-    far = _distance(anchor_BD, negative_BD, distance)
+    near = distance_between(anchor_BD, positive_BD, distance)
+    far = distance_between(anchor_BD, negative_BD, distance)
     return softplus(near - far) if margin is None else jnp.maximum(0.0, near - far + margin)
 
 
@@ -145,7 +163,8 @@ def nt_margin(
       margin: above 0, in units of cosine similarity.
       semi_hard: average only over negatives with s(i, p) - margin < s(i, n) < s(i, p).
       axis_name: mapped axis over which the batch is sharded.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B, V], one loss per anchor; 0 where there are no negatives.
@@ -162,8 +181,10 @@ def nt_margin(
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
     ICML 2020, table 2 and section 5.1 (arXiv 2002.05709).
     """
+    z_BVD = as_array("z_BVD", z_BVD)
     check_views(z_BVD, 1.0, block_size)
-    check_positive("margin", margin)
+    margin = check_positive("margin", margin)
+    check_flag("semi_hard", semi_hard)
     B, V, D = z_BVD.shape
     z_BVD = unit(z_BVD)
     positives = positives_of(z_BVD)
@@ -199,12 +220,3 @@ def _semi_hard(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Ter
         count = kept.astype(jnp.float32)
         values += [count, count, jnp.where(kept, s, 0.0)]
     return Terms(values=tuple(values))
-
-
-def _distance(x: jax.Array, y: jax.Array, kind: str) -> jax.Array:
-    if kind == "euclidean":
-        return euclidean(x, y)
-    if kind == "cosine":
-        return 1.0 - jnp.sum(unit(x) * unit(y), axis=-1)
-    gap = bounded(x) - bounded(y)
-    return jnp.sum(gap * gap, axis=-1)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from contrastive_jax._numerics import log_sum_exp, softplus
-from contrastive_jax.losses._engine.checks import check_positive
+from contrastive_jax.losses._engine.checks import check_between, check_number, check_positive
 from contrastive_jax.losses._engine.labeled import cosines, distances
 
 
@@ -42,7 +42,7 @@ def lifted_structure(
     Reference: Oh Song et al., Deep Metric Learning via Lifted Structured Feature Embedding,
     CVPR 2016, equation 4 (arXiv 1511.06452).
     """
-    check_positive("margin", margin)
+    margin = check_positive("margin", margin)
     d, positive, negative = distances(x_ND, labels_N, "euclidean", axis_name)
     away = jnp.where(negative, margin - d, -jnp.inf)
     here = log_sum_exp(away)
@@ -95,8 +95,9 @@ def multi_similarity(
     Reference: Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric
     Learning, CVPR 2019, section 4 (arXiv 1904.06627).
     """
-    check_positive("alpha", alpha)
-    check_positive("beta", beta)
+    alpha, beta = check_positive("alpha", alpha), check_positive("beta", beta)
+    threshold = check_number("threshold", threshold)
+    epsilon = None if epsilon is None else check_number("epsilon", epsilon)
     s, positive, negative = cosines(x_ND, labels_N, axis_name)
     if epsilon is not None:
         least = jnp.min(jnp.where(positive, s, jnp.inf), axis=1, keepdims=True)
@@ -133,7 +134,8 @@ def circle(
       float32 [N], one loss per anchor; 0 for an anchor without positives or negatives.
 
     Raises:
-      ValueError: wrong rank or dtype, labels that do not fit, scale <= 0.
+      ValueError: wrong rank or dtype, labels that do not fit, scale <= 0, a margin outside 0 to
+        1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -144,7 +146,8 @@ def circle(
 
     Reference: Sun et al., Circle Loss, CVPR 2020, section 3.2 (arXiv 2002.10857).
     """
-    check_positive("scale", scale)
+    margin = check_between("margin", margin, 0, 1)
+    scale = check_positive("scale", scale)
     s, positive, negative = cosines(x_ND, labels_N, axis_name)
     weight_n = lax.stop_gradient(jnp.maximum(0.0, s + margin))
     weight_p = lax.stop_gradient(jnp.maximum(0.0, 1.0 + margin - s))
@@ -195,9 +198,9 @@ def ranked_list(
     Reference: Wang et al., Ranked List Loss for Deep Metric Learning, CVPR 2019, section 3
     (arXiv 1903.03238).
     """
-    check_positive("boundary", boundary)
-    check_positive("margin", margin)
-    check_positive("temperature", temperature, or_zero=True)
+    boundary = check_positive("boundary", boundary)
+    margin = check_positive("margin", margin)
+    temperature = check_positive("temperature", temperature, or_zero=True)
     s, positive, negative = cosines(x_ND, labels_N, axis_name)
     d = _chord(s)
     outside = jnp.maximum(0.0, d - (boundary - margin))

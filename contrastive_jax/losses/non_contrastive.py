@@ -5,8 +5,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax._numerics import bounded, log_sum_exp, unit
-from contrastive_jax.losses._engine.checks import check_embedding, check_positive, check_shapes
+from contrastive_jax._numerics import as_array, bounded, log_sum_exp, unit
+from contrastive_jax.losses._engine.checks import (
+    arrays,
+    check_embedding,
+    check_positive,
+    check_shapes,
+)
 from contrastive_jax.losses._engine.mapped_axis import gather
 
 
@@ -34,8 +39,8 @@ def alignment(x_BD: jax.Array, y_BD: jax.Array, alpha: float = 2.0) -> jax.Array
     Reference: Wang and Isola, Understanding Contrastive Representation Learning through Alignment
     and Uniformity on the Hypersphere, ICML 2020, section 4.1 (arXiv 2005.10242).
     """
-    _check_two(x_BD, y_BD)
-    check_positive("alpha", alpha)
+    x_BD, y_BD = _checked_two(x_BD, y_BD)
+    alpha = check_positive("alpha", alpha)
     gap = unit(x_BD) - unit(y_BD)
     square = jnp.sum(gap * gap, axis=-1)
     distinct = square > 0
@@ -66,8 +71,9 @@ def uniformity(x_BD: jax.Array, t: float = 2.0, *, axis_name: str | None = None)
 
     Reference: Wang and Isola, ICML 2020, section 4.1 (arXiv 2005.10242).
     """
+    x_BD = as_array("x_BD", x_BD)
     check_embedding("x_BD", x_BD, "BD")
-    check_positive("t", t)
+    t = check_positive("t", t)
     x = gather(unit(x_BD), axis_name)
     _check_rows("x_BD", x, 2)
     potential = -t * (2.0 - 2.0 * x @ x.T)
@@ -78,24 +84,31 @@ def uniformity(x_BD: jax.Array, t: float = 2.0, *, axis_name: str | None = None)
 
 
 def barlow_twins(
-    x_BD: jax.Array, y_BD: jax.Array, off_diagonal: float = 5e-3, *, axis_name: str | None = None
+    x_BD: jax.Array,
+    y_BD: jax.Array,
+    off_diagonal: float = 5e-3,
+    *,
+    epsilon: float = 1e-5,
+    axis_name: str | None = None,
 ) -> jax.Array:
     """Compute Barlow Twins: the views' cross-correlation over the batch should be the identity.
 
         loss = sum_a (1 - C_aa)^2 + off_diagonal sum_{a != b} C_ab^2
 
-    with C the correlation of feature a of x with feature b of y.
+    with C_ab = Cov(x_a, y_b) / sqrt((Var x_a + epsilon) (Var y_b + epsilon)).
 
     Args:
       x_BD, y_BD: two views, any float dtype, taken as they come; at least two rows.
       off_diagonal: weight of redundancy, lambda in the paper.
+      epsilon: above 0; keeps the gradient of features that hardly vary small. 1e-5 is that of the
+        batch norm in the authors' code; the paper has none.
       axis_name: mapped axis over which the batch is sharded; every device gets the loss of all.
 
     Returns:
       float32 [].
 
     Raises:
-      ValueError: wrong rank or dtype, batches that differ, fewer than two rows.
+      ValueError: wrong rank or dtype, batches that differ, fewer than two rows, epsilon <= 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -106,11 +119,13 @@ def barlow_twins(
 
     Reference: Zbontar et al., Barlow Twins, ICML 2021, equations 1 and 2 (arXiv 2103.03230).
     """
-    _check_two(x_BD, y_BD)
-    x, y = gather((x_BD.astype(jnp.float32), y_BD.astype(jnp.float32)), axis_name)
+    x_BD, y_BD = _checked_two(x_BD, y_BD)
+    off_diagonal = check_positive("off_diagonal", off_diagonal, or_zero=True)
+    epsilon = check_positive("epsilon", epsilon)
+    # The gradient of a normalized feature has the third power of its deviation.
+    x, y = gather((bounded(x_BD, 1e8), bounded(y_BD, 1e8)), axis_name)
     _check_rows("x_BD", x, 2)
-    x, y = x - x.mean(0, keepdims=True), y - y.mean(0, keepdims=True)
-    c = unit(x.T) @ unit(y.T).T  # unit() is safe for a feature that never moves
+    c = _normalized_over_batch(x, epsilon).T @ _normalized_over_batch(y, epsilon) / len(x)
     diagonal = jnp.eye(c.shape[0], dtype=bool)
     loss = jnp.sum(jnp.where(diagonal, (1.0 - c) ** 2, off_diagonal * c**2))
     return _same_everywhere(loss, axis_name)
@@ -141,7 +156,8 @@ def vicreg(
       float32 [].
 
     Raises:
-      ValueError: wrong rank or dtype, batches that differ, fewer than two rows, epsilon <= 0.
+      ValueError: wrong rank or dtype, batches that differ, fewer than two rows, epsilon <= 0, not
+        three weights of at least 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -152,8 +168,11 @@ def vicreg(
 
     Reference: Bardes et al., VICReg, ICLR 2022, equations 1 to 6 (arXiv 2105.04906).
     """
-    _check_two(x_BD, y_BD)
-    check_positive("epsilon", epsilon)
+    x_BD, y_BD = _checked_two(x_BD, y_BD)
+    epsilon = check_positive("epsilon", epsilon)
+    if len(weights) != 3:
+        raise ValueError(f"{len(weights)} weights, expected 3: invariance, variance, covariance.")
+    weights = tuple(check_positive("weights", weight, or_zero=True) for weight in weights)
     # Squares of covariances are fourth powers of the embedding.
     x, y = gather((bounded(x_BD, 1e8), bounded(y_BD, 1e8)), axis_name)
     _check_rows("x_BD", x, 2)
@@ -187,7 +206,8 @@ def negative_cosine(prediction_BD: jax.Array, target_BD: jax.Array) -> jax.Array
     References: Chen and He, SimSiam, CVPR 2021, equation 1 (arXiv 2011.10566); Grill et al., BYOL,
     NeurIPS 2020, equation 2 (arXiv 2006.07733).
     """
-    _check_two(prediction_BD, target_BD)
+    prediction_BD, target_BD = arrays(prediction_BD=prediction_BD, target_BD=target_BD)
+    _checked_two(prediction_BD, target_BD)
     return -jnp.sum(unit(prediction_BD) * lax.stop_gradient(unit(target_BD)), axis=-1)
 
 
@@ -215,7 +235,7 @@ def spread_out(x_BD: jax.Array, y_BD: jax.Array, *, axis_name: str | None = None
     Reference: Zhang et al., Learning Spread-out Local Feature Descriptors, ICCV 2017, section 3
     (arXiv 1708.06320).
     """
-    _check_two(x_BD, y_BD)
+    x_BD, y_BD = _checked_two(x_BD, y_BD)
     x, y = gather((unit(x_BD), unit(y_BD)), axis_name)
     _check_rows("x_BD", x, 2)
     s = jnp.where(jnp.eye(len(x), dtype=bool), 0.0, x @ y.T)
@@ -224,10 +244,12 @@ def spread_out(x_BD: jax.Array, y_BD: jax.Array, *, axis_name: str | None = None
     return _same_everywhere(first**2 + jnp.maximum(0.0, second - 1.0 / x.shape[1]), axis_name)
 
 
-def _check_two(x_BD: jax.Array, y_BD: jax.Array) -> None:
+def _checked_two(x_BD: jax.Array, y_BD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_BD, y_BD = arrays(x_BD=x_BD, y_BD=y_BD)
     check_embedding("x_BD", x_BD, "BD")
     check_embedding("y_BD", y_BD, "BD")
     check_shapes("y_BD", y_BD, "x_BD", x_BD.shape)
+    return x_BD, y_BD
 
 
 def _check_rows(name: str, x: jax.Array, least: int) -> None:
@@ -238,6 +260,12 @@ def _check_rows(name: str, x: jax.Array, least: int) -> None:
 def _same_everywhere(loss: jax.Array, axis_name: str | None) -> jax.Array:
     """The loss as a number that every device knows, with the gradient counted once."""
     return loss if axis_name is None else lax.pmean(loss, axis_name)
+
+
+def _normalized_over_batch(x: jax.Array, epsilon: float) -> jax.Array:
+    """As by batch norm: each feature with mean 0 and, but for epsilon, deviation 1."""
+    x = x - x.mean(0, keepdims=True)
+    return x * lax.rsqrt(jnp.mean(x * x, axis=0, keepdims=True) + epsilon)
 
 
 def _variance_and_covariance(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:

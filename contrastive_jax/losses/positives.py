@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax._numerics import bounded, softplus, unit
-from contrastive_jax.losses._engine.checks import check_positive, check_shapes
+from contrastive_jax.losses._engine.checks import (
+    arrays,
+    check_below,
+    check_labels,
+    check_positive,
+    check_shapes,
+)
 from contrastive_jax.losses._engine.mapped_axis import gather
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import Ids, check_pairs, other_keys, scaled
@@ -32,7 +38,8 @@ def multi_positive_info_nce(
       ids_B: integers; equal ids are positives of one another.
       temperature: scalar above 0; may be traced.
       axis_name: mapped axis over which the batch is sharded; keys come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per query.
@@ -50,6 +57,8 @@ def multi_positive_info_nce(
     Reference: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2
     (arXiv 2004.11362), between two towers.
     """
+    query_BD, key_BD, ids_B = arrays(query_BD=query_BD, key_BD=key_BD, ids_B=ids_B)
+    check_labels("ids_B", ids_B, "query_BD", len(query_BD))
     ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
     terms = over_keys(
         _shared_ids,
@@ -100,6 +109,7 @@ def soft_info_nce(
 
     Reference: Gao et al., SoftCLIP, AAAI 2024 (arXiv 2303.17561), for given targets.
     """
+    query_BD, key_BD, targets_BM = arrays(query_BD=query_BD, key_BD=key_BD, targets_BM=targets_BM)
     check_pairs(query_BD, key_BD, temperature, None, axis_name, None)
     keys = gather(unit(key_BD), axis_name)
     check_shapes("targets_BM", targets_BM, "query and all keys", (len(query_BD), len(keys)))
@@ -124,7 +134,8 @@ def n_pair(
     Args:
       anchor_BD, positive_BD: any float dtype, not normalized.
       axis_name: mapped axis over which the batch is sharded.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per anchor; 0 for a single pair.
@@ -141,6 +152,7 @@ def n_pair(
     Reference: Sohn, Improved Deep Metric Learning with Multi-class N-pair Loss Objective,
     NeurIPS 2016, section 3.2.
     """
+    anchor_BD, positive_BD = arrays(anchor_BD=anchor_BD, positive_BD=positive_BD)
     ids = check_pairs(anchor_BD, positive_BD, 1.0, None, axis_name, block_size)
     anchor, positive = bounded(anchor_BD), bounded(positive_BD)
     matching = jnp.sum(anchor * positive, axis=-1)
@@ -165,9 +177,10 @@ def angular(
 
     Args:
       anchor_BD, positive_BD: any float dtype, not normalized (the paper normalizes).
-      degrees: the angle, above 0 and below 90; the paper uses 36 to 55.
+      degrees: the angle, above 0 and below 90, may be traced; the paper uses 36 to 55.
       axis_name: mapped axis over which the batch is sharded.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per anchor; 0 for a single pair.
@@ -184,11 +197,10 @@ def angular(
     Reference: Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017, section 3.3
     (arXiv 1708.01682).
     """
+    anchor_BD, positive_BD = arrays(anchor_BD=anchor_BD, positive_BD=positive_BD)
     ids = check_pairs(anchor_BD, positive_BD, 1.0, None, axis_name, block_size)
-    check_positive("degrees", degrees)
-    if degrees >= 90:
-        raise ValueError(f"degrees is {degrees}, expected an angle below 90: lower it.")
-    steepness = jnp.tan(jnp.deg2rad(jnp.float32(degrees))) ** 2
+    degrees = check_below("degrees", check_positive("degrees", degrees), 90)
+    steepness = jnp.tan(jnp.deg2rad(jnp.asarray(degrees, jnp.float32))) ** 2
     anchor, positive = bounded(anchor_BD), bounded(positive_BD)
     away = 4.0 * steepness * (anchor + positive)
     matching = 2.0 * (1.0 + steepness) * jnp.sum(anchor * positive, axis=-1)

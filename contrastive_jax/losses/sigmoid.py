@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax._numerics import softplus, unit
+from contrastive_jax._numerics import as_array, softplus, unit
+from contrastive_jax.losses._engine.checks import arrays, check_flag, check_number, check_option
 from contrastive_jax.losses._engine.mapped_axis import global_index
 from contrastive_jax.losses._engine.reduce import over_keys
 from contrastive_jax.losses._engine.similarity import (
@@ -26,6 +27,7 @@ def siglip(
     bias: jax.Array | float = -10.0,
     *,
     ids_B: jax.Array | None = None,
+    same_id: str = "left_out",
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
@@ -39,15 +41,19 @@ def siglip(
       a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalized inside.
       temperature: scalar above 0; may be traced, its gradient is exact.
       bias: scalar; may be traced, its gradient is exact.
-      ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
+      ids_B: integers; pairs j != i with the id of i depict the same thing.
+      same_id: what becomes of these: "left_out", or "positive" (y_ij = 1: several captions of an
+        image).
       axis_name: mapped axis over which the batch is sharded; pairs with all devices count.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per row of a; its mean is the paper's loss.
 
     Raises:
-      ValueError: wrong rank or dtype, batches that differ, temperature <= 0, block_size < 1.
+      ValueError: wrong rank or dtype, batches that differ, unknown `same_id`, temperature <= 0,
+        block_size < 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -58,9 +64,12 @@ def siglip(
     Reference: Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023, section 3.2
     and algorithm 1 (arXiv 2303.15343).
     """
+    a_BD, b_BD = arrays(a_BD=a_BD, b_BD=b_BD)
+    bias = check_number("bias", bias)
+    check_option("same_id", same_id, ("left_out", "positive"))
     ids = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
     return over_keys(
-        _classified,
+        _classified if same_id == "left_out" else _classified_by_id,
         scaled(a_BD, temperature, sides=1),
         unit(b_BD),
         ids,
@@ -96,7 +105,8 @@ def nt_logistic(
       temperature: scalar above 0; may be traced.
       semi_hard: keep only negatives less similar than the least similar positive.
       axis_name: mapped axis over which the batch is sharded.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form.
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B, V], one loss per anchor; without negatives the second mean is 0.
@@ -114,11 +124,13 @@ def nt_logistic(
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
     ICML 2020, table 2 and section 5.1 (arXiv 2002.05709).
     """
+    z_BVD = as_array("z_BVD", z_BVD)
     check_views(z_BVD, temperature, block_size)
+    check_flag("semi_hard", semi_hard)
     B, V, D = z_BVD.shape
     z_BVD = scaled(z_BVD, temperature, sides=2)
     positives = positives_of(z_BVD)
-    limit = positives.min(axis=-1) if semi_hard else jnp.full((B, V), jnp.inf)
+    limit = positives.min(axis=-1) if semi_hard else jnp.full((B, V), jnp.inf, jnp.float32)
     rows = _View(global_index(B * V, axis_name) // V, lax.stop_gradient(limit).reshape(-1))
     z_ND = z_BVD.reshape(B * V, D)
     count, total = over_keys(
@@ -135,6 +147,12 @@ def _classified(s: jax.Array, bias: jax.Array, rows: Ids, cols: Ids) -> Terms:
     return Terms(
         values=(jnp.where(same & ~matching, 0.0, softplus(jnp.where(matching, -logit, logit))),)
     )
+
+
+def _classified_by_id(s: jax.Array, bias: jax.Array, rows: Ids, cols: Ids) -> Terms:
+    logit = s + bias
+    same = rows.id[:, None] == cols.id[None, :]
+    return Terms(values=(softplus(jnp.where(same, -logit, logit)),))
 
 
 def _pushed(s: jax.Array, params: tuple[()], rows: _View, cols: _View) -> Terms:

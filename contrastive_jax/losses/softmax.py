@@ -7,23 +7,25 @@ engine (`_engine/`): the same sums, also in tiles, on many devices, and safe whe
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax._numerics import softplus, unit
+from contrastive_jax._numerics import as_array, softplus, unit
 from contrastive_jax.losses._engine.checks import (
-    check_embedding,
+    arrays,
+    check_flag,
     check_labels,
     check_option,
-    check_shapes,
 )
+from contrastive_jax.losses._engine.directions import check_directions, log_sum_of_negatives
+from contrastive_jax.losses._engine.explicit import check_given
 from contrastive_jax.losses._engine.mapped_axis import global_index
-from contrastive_jax.losses._engine.reduce import over_both, over_keys, over_self
+from contrastive_jax.losses._engine.reduce import over_both, over_self
 from contrastive_jax.losses._engine.similarity import (
     Ids,
+    against_negatives,
     check_pairs,
     check_views,
     keys_of_other_ids,
     mean_positive_loss,
     other_examples,
-    other_keys,
     other_views_of,
     positives_of,
     scaled,
@@ -78,8 +80,9 @@ def nt_xent(
       temperature: scalar above 0; may be traced, its gradient is exact.
       normalize: False takes inner products of the embeddings as they come (the paper's Table 5).
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form
-        (reverse-mode differentiation only).
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B, V], one loss per anchor; 0 where there is nothing to contrast with.
@@ -97,7 +100,9 @@ def nt_xent(
     Reference: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
     ICML 2020, equation 1 (arXiv 2002.05709).
     """
+    z_BVD = as_array("z_BVD", z_BVD)
     check_views(z_BVD, temperature, block_size)
+    check_flag("normalize", normalize)
     z_BVD = scaled(z_BVD, temperature, sides=2, normalize=normalize)
     negatives_BV = other_views_of(z_BVD, other_examples, (), axis_name, block_size).exponents[0]
     return mean_positive_loss(positives_of(z_BVD), negatives_BV)
@@ -109,7 +114,10 @@ def info_nce(
     temperature: jax.Array | float = 0.07,
     *,
     negatives_BKD: jax.Array | None = None,
+    negatives_mask_BK: jax.Array | None = None,
+    negatives_ids_BK: jax.Array | None = None,
     ids_B: jax.Array | None = None,
+    directions: tuple[str, ...] = ("query_to_key",),
     axis_name: str | None = None,
     block_size: int | None = None,
 ) -> jax.Array:
@@ -124,16 +132,22 @@ def info_nce(
       query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
       temperature: scalar above 0; may be traced, its gradient is exact.
       negatives_BKD: K further negatives that came with each query.
+      negatives_mask_BK: bool, False for padding, which counts as if it were not there.
+      negatives_ids_BK: integers; a negative with a query's id is left out for that query.
       ids_B: integers; keys j != i with the id of i depict the same thing and are left out.
+      directions: what is summed in the denominator. "query_to_key" as above; "key_to_query" adds
+        sum_j exp s(j, i), with the positive once more; "query_to_query" and "key_to_key" add the
+        other queries and the other keys, with the explicit negatives of other queries.
       axis_name: mapped axis over which the batch is sharded; keys come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form
-        (reverse-mode differentiation only).
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per query; 0 where there is nothing to contrast with.
 
     Raises:
-      ValueError: wrong rank or dtype, batches that differ, temperature <= 0, block_size < 1.
+      ValueError: wrong rank or dtype, batches that differ, ids of negatives without `ids_B`,
+        unknown directions, temperature <= 0, block_size < 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -143,23 +157,21 @@ def info_nce(
 
     References: van den Oord et al., Representation Learning with Contrastive Predictive Coding,
     2018, equation 4 (arXiv 1807.03748); Karpukhin et al., Dense Passage Retrieval, EMNLP 2020,
-    equation 2 and section 3.2 (arXiv 2004.04906).
+    equation 2 and section 3.2 (arXiv 2004.04906); for the directions Li et al., 2023
+    (arXiv 2308.03281).
     """
-    rows = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
-    query_BD = scaled(query_BD, temperature, sides=1)
-    key_BD = unit(key_BD)
-    keys, cols = key_BD, rows
-    if negatives_BKD is not None:
-        check_embedding("negatives_BKD", negatives_BKD, "BKD")
-        B, K, D = negatives_BKD.shape
-        check_shapes("negatives_BKD", negatives_BKD, "key_BD", (len(key_BD), K, key_BD.shape[1]))
-        keys = jnp.concatenate([key_BD, unit(negatives_BKD).reshape(B * K, D)])
-        cols = jax.tree.map(lambda x: jnp.pad(x, (0, B * K), constant_values=-1), rows)
-    tile = other_keys if ids_B is None else keys_of_other_ids
-    negatives = over_keys(
-        tile, query_BD, keys, rows, cols, axis_name=axis_name, block_size=block_size
-    ).exponents[0]
-    return softplus(negatives - jnp.sum(query_BD * key_BD, axis=-1))
+    query_BD, key_BD = arrays(query_BD=query_BD, key_BD=key_BD)
+    ids = check_pairs(query_BD, key_BD, temperature, ids_B, axis_name, block_size)
+    given = check_given(query_BD, negatives_BKD, negatives_mask_BK, negatives_ids_BK, ids_B)
+    check_directions(directions)
+    query_BD, key_BD = (scaled(x, temperature, sides=2) for x in (query_BD, key_BD))
+    if given is not None:
+        given = given._replace(rows_BKD=scaled(given.rows_BKD, temperature, sides=2))
+    negatives = log_sum_of_negatives(
+        directions, query_BD, key_BD, ids, given, axis_name=axis_name, block_size=block_size
+    )
+    matching = jnp.sum(query_BD * key_BD, axis=-1)
+    return against_negatives(negatives, matching, twice="key_to_query" in directions)
 
 
 def symmetric_info_nce(
@@ -182,8 +194,9 @@ def symmetric_info_nce(
       temperature: scalar above 0; may be traced (CLIP learns it), its gradient is exact.
       ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form
-        (reverse-mode differentiation only).
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B], one loss per pair; 0 where there is nothing to contrast with.
@@ -200,11 +213,12 @@ def symmetric_info_nce(
     Reference: Radford et al., Learning Transferable Visual Models From Natural Language
     Supervision, ICML 2021, figure 3 (arXiv 2103.00020).
     """
+    a_BD, b_BD = arrays(a_BD=a_BD, b_BD=b_BD)
     rows = check_pairs(a_BD, b_BD, temperature, ids_B, axis_name, block_size)
     a_BD = scaled(a_BD, temperature, sides=1)
     b_BD = unit(b_BD)
-    tile = other_keys if ids_B is None else keys_of_other_ids
-    by_a, by_b = over_both(tile, a_BD, b_BD, rows, rows, axis_name=axis_name, block_size=block_size)
+    form = {"axis_name": axis_name, "block_size": block_size}
+    by_a, by_b = over_both(keys_of_other_ids, a_BD, b_BD, rows, rows, **form)
     matching = jnp.sum(a_BD * b_BD, axis=-1)
     return 0.5 * (softplus(by_a.exponents[0] - matching) + softplus(by_b.exponents[0] - matching))
 
@@ -225,14 +239,18 @@ def sup_con(
         outside: loss_i = 1/|P(i)| sum_{p in P(i)} -log( exp s(i, p) / sum_{a != i} exp s(i, a) )
         inside:  loss_i = -log( 1/|P(i)| sum_{p in P(i)} exp s(i, p) / sum_{a != i} exp s(i, a) )
 
+    The positives stand in the denominator as well, so a batch of one class has a loss, as in the
+    paper; pytorch-metric-learning makes it 0.
+
     Args:
       z_BVD: embeddings of V views of B examples, any float dtype; normalized inside.
       labels_B: integers.
       temperature: scalar above 0; may be traced, its gradient is exact.
       positives: "outside" or "inside" of the log is the sum over positives.
       axis_name: mapped axis over which the batch is sharded; pairs come from all devices.
-      block_size: None for the dense form, or the side of the tiles of the linear-memory form
-        (reverse-mode differentiation only).
+      block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
+        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
       float32 [B, V], one loss per anchor; 0 for an anchor without positives.
@@ -251,6 +269,7 @@ def sup_con(
     Reference: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equations 2 and 3
     (arXiv 2004.11362).
     """
+    z_BVD, labels_B = arrays(z_BVD=z_BVD, labels_B=labels_B)
     check_views(z_BVD, temperature, block_size, at_least=1)
     B, V, D = z_BVD.shape
     check_labels("labels_B", labels_B, "z_BVD", B)

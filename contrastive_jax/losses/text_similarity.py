@@ -4,7 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax._numerics import log_sum_exp, softplus, unit
-from contrastive_jax.losses._engine.checks import check_embedding, check_positive, check_shapes
+from contrastive_jax.losses._engine.checks import (
+    arrays,
+    check_embedding,
+    check_positive,
+    check_shapes,
+)
 
 
 def cosine_regression(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> jax.Array:
@@ -31,7 +36,7 @@ def cosine_regression(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> j
     Reference: Reimers and Gurevych, Sentence-BERT, EMNLP 2019, section 3, regression objective
     (arXiv 1908.10084).
     """
-    _check(x_BD, y_BD, score_B)
+    x_BD, y_BD, score_B = _checked(x_BD, y_BD, score_B)
     return (_cosine(x_BD, y_BD) - score_B.astype(jnp.float32)) ** 2
 
 
@@ -45,8 +50,9 @@ def cosent(
     The loss ranks the batch as a whole, so it is one number.
 
     Args:
-      x_BD, y_BD: the pairs, any float dtype; normalized inside.
-      score_B: any numbers; only their order counts.
+      x_BD, y_BD: the pairs, any float dtype; normalized inside. With y [B,N,D], a row of x is
+        paired with N rows, such as a positive and graded negatives.
+      score_B: any numbers, [B,N] with such a y; only their order counts, among all pairs.
       temperature: scalar above 0; may be traced.
 
     Returns:
@@ -64,8 +70,8 @@ def cosent(
 
     Reference: Su, CoSENT, 2022 (kexue.fm/archives/8847).
     """
-    _check(x_BD, y_BD, score_B)
-    check_positive("temperature", temperature)
+    x_BD, y_BD, score_B = _pairs(x_BD, y_BD, score_B)
+    temperature = check_positive("temperature", temperature)
     return _ranked(_cosine(x_BD, y_BD), score_B, temperature)
 
 
@@ -81,8 +87,9 @@ def angle(
     The loss ranks the batch as a whole, so it is one number.
 
     Args:
-      x_BD, y_BD: the pairs, any float dtype; D is even; normalized inside.
-      score_B: any numbers; only their order counts.
+      x_BD, y_BD: the pairs, any float dtype; D is even; normalized inside. With y [B,N,D], a row
+        of x is paired with N rows, such as a positive and graded negatives.
+      score_B: any numbers, [B,N] with such a y; only their order counts, among all pairs.
       temperature: scalar above 0; may be traced.
 
     Returns:
@@ -101,18 +108,37 @@ def angle(
     Reference: Li and Li, AnglE-optimized Text Embeddings, ACL 2024, section 3.4
     (arXiv 2309.12871).
     """
-    _check(x_BD, y_BD, score_B)
-    check_positive("temperature", temperature)
+    x_BD, y_BD, score_B = _pairs(x_BD, y_BD, score_B)
+    temperature = check_positive("temperature", temperature)
     if x_BD.shape[1] % 2:
         raise ValueError(f"D is {x_BD.shape[1]}, expected an even number: pad the embedding.")
     return _ranked(_angle(x_BD, y_BD), score_B, temperature)
 
 
-def _check(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> None:
+def _checked(
+    x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x_BD, y_BD, score_B = arrays(x_BD=x_BD, y_BD=y_BD, score_B=score_B)
     check_embedding("x_BD", x_BD, "BD")
     check_embedding("y_BD", y_BD, "BD")
     check_shapes("y_BD", y_BD, "x_BD", x_BD.shape)
     check_shapes("score_B", score_B, "x_BD", x_BD.shape[:1])
+    return x_BD, y_BD, score_B
+
+
+def _pairs(
+    x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Pairs and their scores; a row and its N others are N pairs."""
+    x_BD, y_BD, score_B = arrays(x_BD=x_BD, y_BD=y_BD, score_B=score_B)
+    if y_BD.ndim != 3:
+        return _checked(x_BD, y_BD, score_B)
+    check_embedding("x_BD", x_BD, "BD")
+    check_embedding("y_BND", y_BD, "BND")
+    (B, D), N = x_BD.shape, y_BD.shape[1]
+    check_shapes("y_BND", y_BD, "x_BD", (B, N, D))
+    check_shapes("score_BN", score_B, "y_BND", (B, N))
+    return jnp.repeat(x_BD, N, axis=0), y_BD.reshape(B * N, D), score_B.reshape(B * N)
 
 
 def _cosine(x_BD: jax.Array, y_BD: jax.Array) -> jax.Array:

@@ -46,7 +46,7 @@ def batch_all_triplet(
     Reference: Hermans et al., In Defense of the Triplet Loss for Person Re-Identification, 2017,
     equation 6 (arXiv 1703.07737), as a mean.
     """
-    _check_margin(margin)
+    margin = _checked_margin(margin)
     pairs = distances(x_ND, labels_N, distance, axis_name)
 
     @jax.checkpoint
@@ -93,7 +93,7 @@ def batch_hard_triplet(
 
     Reference: Hermans et al., 2017, equation 5 (arXiv 1703.07737).
     """
-    _check_margin(margin)
+    margin = _checked_margin(margin)
     pairs = distances(x_ND, labels_N, distance, axis_name)
     far = jnp.max(jnp.where(pairs.positive_NM, pairs.value_NM, -jnp.inf), axis=1)
     near = jnp.min(jnp.where(pairs.negative_NM, pairs.value_NM, jnp.inf), axis=1)
@@ -138,7 +138,7 @@ def batch_semi_hard_triplet(
 
     Reference: Schroff et al., FaceNet, CVPR 2015, section 3.2, equation 4 (arXiv 1503.03832).
     """
-    _check_margin(margin)
+    margin = _checked_margin(margin)
     pairs = distances(x_ND, labels_N, distance, axis_name)
 
     @jax.checkpoint
@@ -171,9 +171,8 @@ def _nearest_farther(d: jax.Array, positive: jax.Array, negative: jax.Array) -> 
     return lax.while_loop(lambda left_and_chosen: left_and_chosen[0].any(), visit, start)[1]
 
 
-def _check_margin(margin: jax.Array | float | None) -> None:
-    if margin is not None:
-        check_positive("margin", margin)
+def _checked_margin(margin: jax.Array | float | None) -> jax.Array | float | None:
+    return None if margin is None else check_positive("margin", margin)
 
 
 def _hinge(gap: jax.Array, margin: jax.Array | float | None) -> jax.Array:

@@ -1,16 +1,21 @@
 """Wrappers of a loss: nested embedding sizes (Matryoshka), a learned temperature."""
 
-from collections.abc import Callable, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
+
+from contrastive_jax._numerics import as_array
+from contrastive_jax.losses._engine.checks import check_number, check_positive
 
 
 def matryoshka(
     loss: Callable[..., jax.Array],
     *embeddings: jax.Array,
-    dims: Sequence[int],
-    weights: Sequence[float] | None = None,
+    dims: Iterable[int],
+    weights: Iterable[float] | None = None,
 ) -> jax.Array:
     """Apply a loss to nested prefixes of the embeddings, so that each prefix is an embedding.
 
@@ -38,16 +43,19 @@ def matryoshka(
     Reference: Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022, equation 1
     (arXiv 2205.13147).
     """
+    embeddings = tuple(as_array("embeddings", x) for x in embeddings)
+    dims = _integers("dims", dims)
     weights = [1.0] * len(dims) if weights is None else list(weights)
+    weights = [check_number("weights", weight) for weight in weights]
     D = min(x.shape[-1] for x in embeddings)
     if not dims or min(dims) < 1 or max(dims) > D:
-        raise ValueError(f"dims are {tuple(dims)}, expected sizes from 1 to {D}: change them.")
+        raise ValueError(f"dims are {dims}, expected sizes from 1 to {D}: change them.")
     if len(weights) != len(dims):
         raise ValueError(f"{len(weights)} weights for {len(dims)} dims: give one for each.")
     parts = [
         w * loss(*(x[..., :d] for x in embeddings)) for d, w in zip(dims, weights, strict=True)
     ]
-    return sum(parts[1:], start=parts[0])
+    return functools.reduce(jnp.add, parts)
 
 
 def learned_temperature(log_scale: jax.Array, max_scale: float = 100.0) -> jax.Array:
@@ -56,17 +64,18 @@ def learned_temperature(log_scale: jax.Array, max_scale: float = 100.0) -> jax.A
         temperature = 1 / min(exp(log_scale), max_scale)
 
     At the limit a gradient that would raise the scale further is dropped, and one that lowers it
-    passes, so that the parameter neither runs away nor gets stuck.
+    passes, so that the parameter neither runs away nor gets stuck. This rule is for reverse mode:
+    there is no `jvp`.
 
     Args:
       log_scale: float32 [], trained; CLIP starts at log(1 / 0.07).
-      max_scale: the largest 1 / temperature.
+      max_scale: the largest 1 / temperature, above 0.
 
     Returns:
       float32 [].
 
     Raises:
-      ValueError: log_scale is not a scalar.
+      ValueError: log_scale is not a scalar, max_scale <= 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -77,11 +86,16 @@ def learned_temperature(log_scale: jax.Array, max_scale: float = 100.0) -> jax.A
     Reference: Radford et al., Learning Transferable Visual Models From Natural Language
     Supervision, ICML 2021, section 2.5 (arXiv 2103.00020).
     """
-    if jnp.ndim(log_scale) != 0:
-        raise ValueError(
-            f"log_scale has shape {jnp.shape(log_scale)}, expected a scalar: index it."
-        )
-    return jnp.exp(-_held_below(jnp.asarray(log_scale, jnp.float32), jnp.log(max_scale)))
+    log_scale = jnp.asarray(check_number("log_scale", log_scale), jnp.float32)
+    limit = jnp.log(jnp.asarray(check_positive("max_scale", max_scale), jnp.float32))
+    return jnp.exp(-_held_below(log_scale, limit))
+
+
+def _integers(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise ValueError(f"{name} are {values}, expected known integers: pass a tuple.") from None
 
 
 @jax.custom_vjp

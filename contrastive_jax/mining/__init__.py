@@ -1,6 +1,7 @@
 """Mine pairs: positives and negatives within a batch, hard negatives from a corpus.
 
-batch.py   hardest_negative, easy_positive, semi_hard_negative, distance_weighted_negative
+batch.py   hardest_negative, hardest_positive, easy_positive, semi_hard_negative,
+           distance_weighted_negative
 corpus.py  mine_corpus, report
 
 Everything is a pure function of arrays with static shapes: entries that could not
@@ -12,6 +13,7 @@ from contrastive_jax.mining.batch import (
     distance_weighted_negative,
     easy_positive,
     hardest_negative,
+    hardest_positive,
     semi_hard_negative,
 )
 from contrastive_jax.mining.corpus import Negatives, mine_corpus, report
@@ -22,6 +24,7 @@ __all__ = [
     "distance_weighted_negative",
     "easy_positive",
     "hardest_negative",
+    "hardest_positive",
     "mine_corpus",
     "report",
     "semi_hard_negative",

@@ -5,9 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._numerics import as_array
+
 
 class Mined(NamedTuple):
-    """Rows that were chosen. Where `valid` is false nothing was found, and the index is 0."""
+    """Rows that were chosen. Where `valid` is false nothing was found, and the index is 0.
+
+    Distances that are not finite are never chosen.
+    """
 
     index: jax.Array  # int32
     valid: jax.Array  # bool
@@ -20,7 +25,7 @@ def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
 
     Args:
       distance_NN: float distances between all rows.
-      labels_N: integers.
+      labels_N: integers, within int32 under `jax.jit`.
 
     Returns:
       Mined [N].
@@ -38,8 +43,37 @@ def hardest_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
 
     Reference: Hermans et al., In Defense of the Triplet Loss, 2017, section 2 (arXiv 1703.07737).
     """
-    _, negative = _pairs(distance_NN, labels_N)
+    distance_NN, _, negative = _pairs(distance_NN, labels_N)
     return _nearest(distance_NN, negative)
+
+
+def hardest_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
+    """Find for each anchor the farthest other row of its label.
+
+        index_i = argmax_{p != i: label_p = label_i} d(i, p)
+
+    Args:
+      distance_NN: float distances between all rows.
+      labels_N: integers, within int32 under `jax.jit`.
+
+    Returns:
+      Mined [N].
+
+    Raises:
+      ValueError: shapes or dtypes that do not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from contrastive_jax import mining
+      >>> x = jnp.array([0.0, 1.0, 3.0, 4.0])
+      >>> mined = mining.hardest_positive(abs(x[:, None] - x[None]), jnp.array([0, 0, 0, 1]))
+      >>> print(mined.index, mined.valid)
+      [2 2 0 0] [ True  True  True False]
+
+    Reference: Hermans et al., In Defense of the Triplet Loss, 2017, section 2 (arXiv 1703.07737).
+    """
+    distance_NN, positive, _ = _pairs(distance_NN, labels_N)
+    return _nearest(-distance_NN, positive)
 
 
 def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
@@ -49,7 +83,7 @@ def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
 
     Args:
       distance_NN: float distances between all rows.
-      labels_N: integers.
+      labels_N: integers, within int32 under `jax.jit`.
 
     Returns:
       Mined [N].
@@ -68,7 +102,7 @@ def easy_positive(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
     Reference: Xuan et al., Improved Embeddings with Easy Positive Triplet Mining, WACV 2020,
     section 3 (arXiv 1904.04370).
     """
-    positive, _ = _pairs(distance_NN, labels_N)
+    distance_NN, positive, _ = _pairs(distance_NN, labels_N)
     return _nearest(distance_NN, positive)
 
 
@@ -79,7 +113,7 @@ def semi_hard_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
 
     Args:
       distance_NN: float distances between all rows.
-      labels_N: integers.
+      labels_N: integers, within int32 under `jax.jit`.
 
     Returns:
       Mined [N, N], valid at positive pairs (i, p) that have such a negative.
@@ -97,12 +131,12 @@ def semi_hard_negative(distance_NN: jax.Array, labels_N: jax.Array) -> Mined:
 
     Reference: Schroff et al., FaceNet, CVPR 2015, equation 4 (arXiv 1503.03832).
     """
-    positive, negative = _pairs(distance_NN, labels_N)
+    distance_NN, positive, negative = _pairs(distance_NN, labels_N)
     away = jnp.where(negative, distance_NN, jnp.inf)
     order = jnp.argsort(away, axis=1)
     ranked = jnp.take_along_axis(away, order, axis=1)
     place = jax.vmap(lambda row, d: jnp.searchsorted(row, d, side="right"))(ranked, distance_NN)
-    place = jnp.minimum(place, len(labels_N) - 1)
+    place = jnp.minimum(place, len(distance_NN) - 1)
     found = jnp.take_along_axis(ranked, place, axis=1)
     valid = positive & (found > distance_NN) & jnp.isfinite(found)
     return _mined(jnp.take_along_axis(order, place, axis=1), valid)
@@ -126,7 +160,7 @@ def distance_weighted_negative(
     Args:
       key: typed PRNG key.
       distance_NN: Euclidean distances between all rows, of unit vectors.
-      labels_N: integers.
+      labels_N: integers, within int32 under `jax.jit`.
       dim: D, the dimension of the sphere's space, at least 3.
       cutoff: smaller distances count as this one, against noisy gradients.
       farthest: negatives beyond it are left out: their loss is zero anyway.
@@ -150,7 +184,7 @@ def distance_weighted_negative(
     Reference: Wu et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, section 4
     (arXiv 1706.07567).
     """
-    _, negative = _pairs(distance_NN, labels_N)
+    distance_NN, _, negative = _pairs(distance_NN, labels_N)
     if dim < 3:
         raise ValueError(f"dim is {dim}, expected at least 3: the density needs a sphere.")
     d = jnp.clip(distance_NN.astype(jnp.float32), cutoff, 1.999)
@@ -160,7 +194,9 @@ def distance_weighted_negative(
     return _mined(sampled, allowed.any(axis=1))
 
 
-def _pairs(distance_NN: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _pairs(distance_NN: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The distances, and which finite ones are between rows of one label, and of two."""
+    distance_NN, labels_N = as_array("distance_NN", distance_NN), as_array("labels_N", labels_N)
     if labels_N.ndim != 1 or not jnp.issubdtype(labels_N.dtype, jnp.integer):
         raise ValueError(
             f"labels_N is {labels_N.dtype} {labels_N.shape}, expected integers [N]: cast it."
@@ -174,7 +210,8 @@ def _pairs(distance_NN: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.
     if not jnp.issubdtype(distance_NN.dtype, jnp.floating):
         raise ValueError(f"distance_NN has dtype {distance_NN.dtype}, expected floats: cast it.")
     same = labels_N[:, None] == labels_N[None, :]
-    return same & ~jnp.eye(N, dtype=bool), ~same
+    finite = jnp.isfinite(distance_NN)
+    return distance_NN, finite & same & ~jnp.eye(N, dtype=bool), finite & ~same
 
 
 def _mined(index: jax.Array, valid: jax.Array) -> Mined:

@@ -1,13 +1,15 @@
 """Mine hard negatives from a corpus by exact blocked search, in O(queries x block) memory."""
 
+import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
-from contrastive_jax._numerics import EXACT, dot
+from contrastive_jax._numerics import EXACT, as_array, dot
 
 
 class Negatives(NamedTuple):
@@ -28,6 +30,8 @@ def mine_corpus(
     ranks: tuple[int, int] | None = None,
     margin: float | None = None,
     relative_margin: float | None = None,
+    max_score: float | None = None,
+    min_score: float | None = None,
     excluded_QE: jax.Array | None = None,
     key: jax.Array | None = None,
     block_size: int = 4096,
@@ -43,10 +47,12 @@ def mine_corpus(
 
     Args:
       query_QD, corpus_MD: float embeddings, normalized by the caller when cosines are wanted.
-      positives_QP: int32, each query's true rows in the corpus, padded with -1.
+      positives_QP: int32, each query's true rows in the corpus, padded with -1. A traced one beyond
+        the corpus has the score NaN, and no negative satisfies a margin to it.
       n_negatives: K.
       ranks: (first, last) from 0; (0, 4 K) when None.
       margin, relative_margin: None, or how far below the positives a negative must score.
+      max_score, min_score: None, or the scores between which a negative must be, both included.
       excluded_QE: int32, more rows that are no negatives of a query, padded with -1.
       key: typed PRNG key for a random choice; the same key gives the same choice.
       block_size: rows of the corpus that are scored at a time.
@@ -55,8 +61,8 @@ def mine_corpus(
       Negatives [Q, K].
 
     Raises:
-      ValueError: shapes or dtypes that do not fit, an empty corpus, ranks that hold fewer than K,
-        block_size < 1.
+      ValueError: shapes or dtypes that do not fit, an empty corpus, rows beyond it, ranks that hold
+        fewer than K, block_size < 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -70,14 +76,15 @@ def mine_corpus(
     (arXiv 2004.04906); Moreira et al., NV-Retriever, 2024, for the margins to the positive
     (arXiv 2407.15831).
     """
+    query_QD, corpus_MD = as_array("query_QD", query_QD), as_array("corpus_MD", corpus_MD)
+    for name, size in {"n_negatives": n_negatives, "block_size": block_size}.items():
+        _check_size(name, size)
     first, last = (0, 4 * n_negatives) if ranks is None else ranks
     _check_corpus(query_QD, corpus_MD, n_negatives, (first, last), block_size)
-    _check_rows("positives_QP", positives_QP, len(query_QD))
+    positives_QP = banned = _rows("positives_QP", positives_QP, query_QD, corpus_MD)
     if excluded_QE is not None:
-        _check_rows("excluded_QE", excluded_QE, len(query_QD))
-    banned = (
-        positives_QP if excluded_QE is None else jnp.concatenate([positives_QP, excluded_QE], 1)
-    )
+        excluded_QE = _rows("excluded_QE", excluded_QE, query_QD, corpus_MD)
+        banned = jnp.concatenate([positives_QP, excluded_QE], axis=1)
     scores = _scores_at(query_QD, corpus_MD, positives_QP)
     worst = jnp.min(jnp.where(positives_QP >= 0, scores, jnp.inf), axis=1)
     best = jnp.max(jnp.where(positives_QP >= 0, scores, -jnp.inf), axis=1)
@@ -86,8 +93,11 @@ def mine_corpus(
     if relative_margin is not None:
         limit = jnp.minimum(limit, worst - jnp.abs(worst) * relative_margin)
     limit = jnp.inf if margin is None and relative_margin is None else limit[:, None]
+    if max_score is not None:
+        limit = jnp.minimum(limit, max_score)
+    least = -jnp.inf if min_score is None else min_score
     rank = jnp.arange(last)[None, :]
-    valid = (score > -jnp.inf) & (rank >= first) & (score <= limit)
+    valid = (score > -jnp.inf) & (rank >= first) & (score <= limit) & (score >= least)
     chosen = _choose(key, valid, n_negatives)
     score, index, valid = (jnp.take_along_axis(x, chosen, axis=1) for x in (score, index, valid))
     nothing = ~jnp.isfinite(best)
@@ -162,20 +172,38 @@ def _check_corpus(
         )
 
 
-def _check_rows(name: str, rows_QP: jax.Array, queries: int) -> None:
+def _check_size(name: str, size: int) -> None:
+    try:
+        operator.index(size)
+    except TypeError:
+        raise ValueError(
+            f"{name} is {size}, expected a known integer: "
+            f"name it in jax.jit(..., static_argnames={name!r})."
+        ) from None
+
+
+def _rows(name: str, rows_QP: jax.Array, query_QD: jax.Array, corpus_MD: jax.Array) -> jax.Array:
+    """Rows of the corpus for each query, as int32."""
+    queries, rows_QP = len(query_QD), as_array(name, rows_QP)
     integers = jnp.issubdtype(rows_QP.dtype, jnp.integer)
     if rows_QP.ndim != 2 or len(rows_QP) != queries or not integers:
         raise ValueError(
             f"{name} has shape {rows_QP.shape}, expected ({queries}, P) of integers, "
             f"not {rows_QP.dtype}: one row a query, padded with -1."
         )
+    if not isinstance(rows_QP, Tracer) and rows_QP.size and rows_QP.max() >= len(corpus_MD):
+        raise ValueError(
+            f"{name} holds row {rows_QP.max()} of a corpus of {len(corpus_MD)}: "
+            "count rows from 0, and pad with -1."
+        )
+    return rows_QP.astype(jnp.int32)
 
 
 def _scores_at(query_QD: jax.Array, corpus_MD: jax.Array, rows_QP: jax.Array) -> jax.Array:
     return jnp.einsum(
         "qd,qpd->qp",
         query_QD,
-        corpus_MD[jnp.maximum(rows_QP, 0)],
+        corpus_MD.at[jnp.maximum(rows_QP, 0)].get(mode="fill", fill_value=jnp.nan),
         precision=EXACT,
         preferred_element_type=jnp.float32,
     )
@@ -187,13 +215,13 @@ def _top(
     """The k best scores and their rows, without the banned; -inf beyond the end of the corpus."""
     M, Q = len(corpus_MD), len(query_QD)
     size = min(block_size, M)
-    starts = jnp.arange(0, M, size)
+    starts = jnp.arange(0, M, size, dtype=jnp.int32)
 
     def step(best: Any, start: jax.Array) -> tuple[Any, None]:
         # The last block is moved back to fit; rows that an earlier one had are left out.
         shifted = jnp.minimum(start, M - size)
         block = lax.dynamic_slice_in_dim(corpus_MD, shifted, size)
-        row = shifted + jnp.arange(size)
+        row = shifted + jnp.arange(size, dtype=jnp.int32)
         score = dot(query_QD, block.T, jnp.float32)
         # Sums of infinities are no numbers, and no candidates.
         score = jnp.where((row < start)[None, :] | jnp.isnan(score), -jnp.inf, score)
@@ -206,7 +234,7 @@ def _top(
         score, chosen = lax.top_k(every, k)
         return (score, jnp.take_along_axis(rows, chosen, axis=1)), None
 
-    nothing = jnp.full((Q, k), -jnp.inf), jnp.zeros((Q, k), starts.dtype)
+    nothing = jnp.full((Q, k), -jnp.inf, jnp.float32), jnp.zeros((Q, k), jnp.int32)
     return lax.scan(step, nothing, starts)[0]
 
 

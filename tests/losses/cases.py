@@ -49,7 +49,30 @@ def labeled(loss, **options):
     return Case(lambda x, y, t: loss(x, y.label, t, **options), ("BD",), "B")
 
 
+def proxies(loss, weights="KD", anchors="B"):
+    return Case(lambda x, w, y, t: loss(x, y.label, w, t), ("BD", weights), anchors)
+
+
+ALL_DIRECTIONS = ("query_to_key", "key_to_query", "query_to_query", "key_to_key")
 TWO = ("BD", "BD")
+
+
+def given(n, y):
+    """Explicit negatives, some of them padding, some of an id of the batch."""
+    K = n.shape[1] if n.ndim == 3 else 1
+    label_BK = jnp.repeat(y.label[:, None], K, axis=1)
+    return {
+        "negatives_BKD": n,
+        "negatives_mask_BK": label_BK != 0,
+        "negatives_ids_BK": label_BK[::-1],
+        "ids_B": y.label,
+    }
+
+
+def scores(y, n):
+    return y.score[:, None] * jnp.arange(1 + n.shape[1], dtype=jnp.float32)
+
+
 CASES = {
     "nt_xent": views(losses.nt_xent),
     "info_nce": pairs(losses.info_nce),
@@ -59,6 +82,41 @@ CASES = {
         ),
         (*TWO, "BKD"),
         "B",
+        True,
+    ),
+    "info_nce given ids": Case(
+        lambda q, k, n, y, t, **form: losses.info_nce(
+            q, k, t, **given(n, y), directions=ALL_DIRECTIONS, **form
+        ),
+        (*TWO, "BKD"),
+        "B",
+        True,
+    ),
+    "per_query_info_nce given ids": Case(
+        lambda q, k, n, y, t: losses.per_query_info_nce(q, k, temperature=t, **given(n, y)),
+        (*TWO, "BKD"),
+        "B",
+    ),
+    "hardness_info_nce given ids": Case(
+        lambda q, k, n, y, t, **form: losses.hardness_info_nce(
+            q, k, t, weighted="all", **given(n, y), **form
+        ),
+        (*TWO, "BKD"),
+        "B",
+        True,
+    ),
+    "guided_info_nce given ids": Case(
+        lambda q, k, f, g, n, m, y, t, **form: losses.guided_info_nce(
+            q, k, f, g, t, guide_negatives_BKF=m, **given(n, y), **form
+        ),
+        (*TWO, "BF", "BF", "BKD", "BKF"),
+        "B",
+        True,
+    ),
+    "labeled_nt_xent": Case(
+        lambda z, y, t, **form: losses.labeled_nt_xent(z, y.label, t, **form),
+        ("BVD",),
+        "BV",
         True,
     ),
     "symmetric_info_nce": pairs_with_ids(losses.symmetric_info_nce),
@@ -108,11 +166,51 @@ CASES = {
         "B",
         True,
     ),
+    "siglip positive": Case(
+        lambda a, b, y, t, **form: losses.siglip(
+            a, b, t, 10.0 * t, ids_B=y.label, same_id="positive", **form
+        ),
+        TWO,
+        "B",
+        True,
+    ),
     "nt_logistic": views(losses.nt_logistic),
     "nt_logistic semi-hard": views(losses.nt_logistic, semi_hard=True),
     "margin_contrastive": Case(
         lambda x, y, given, t: losses.margin_contrastive(x, y, given.label % 2 == 0, t), TWO, "B"
     ),
+    "margin_contrastive linear": Case(
+        lambda x, y, given, t: losses.margin_contrastive(
+            x, y, given.label % 2 == 0, t, distance="cosine", hinge="linear"
+        ),
+        TWO,
+        "B",
+    ),
+    **{
+        f"online_contrastive {kind}": Case(
+            lambda x, y, given, t, kind=kind: losses.online_contrastive(
+                x, y, given.label % 2 == 0, t, distance=kind
+            ),
+            TWO,
+            "B",
+        )
+        for kind in ("cosine", "euclidean")
+    },
+    "arc_face": proxies(lambda x, y, w, t: losses.arc_face(x, y, w, scale=t)),
+    "cos_face": proxies(lambda x, y, w, t: losses.cos_face(x, y, w, scale=t)),
+    "proxy_nca": proxies(losses.proxy_nca),
+    "proxy_nca all": proxies(functools.partial(losses.proxy_nca, denominator="all")),
+    "soft_triple": proxies(lambda x, y, w, t: losses.soft_triple(x, y, w, scale=t), "KVD"),
+    "proxy_anchor": proxies(lambda x, y, w, t: losses.proxy_anchor(x, y, w, scale=t), anchors=""),
+    "margin_mse": Case(
+        lambda q, k, n, y, t: losses.margin_mse(q, k, n, scores(y, n)), (*TWO, "BKD"), "B"
+    ),
+    "kl_distillation": Case(
+        lambda q, k, n, y, t: losses.kl_distillation(q, k, n, scores(y, n), t),
+        (*TWO, "BKD"),
+        "B",
+    ),
+    "koleo": Case(lambda x, y, t: losses.koleo(x, t), ("BD",), "B"),
     "nt_margin": views(losses.nt_margin),
     "nt_margin semi-hard": views(losses.nt_margin, semi_hard=True),
     "lifted_structure": labeled(losses.lifted_structure),
@@ -128,6 +226,12 @@ CASES = {
     ),
     "cosent": Case(lambda x, y, given, t: losses.cosent(x, y, given.score, t), TWO, ""),
     "angle": Case(lambda x, y, given, t: losses.angle(x, y, given.score, t), TWO, ""),
+    "cosent tuples": Case(
+        lambda x, y, given, t: losses.cosent(x, y, scores(given, y)[:, 1:], t), ("BD", "BKD"), ""
+    ),
+    "angle tuples": Case(
+        lambda x, y, given, t: losses.angle(x, y, scores(given, y)[:, 1:], t), ("BD", "BKD"), ""
+    ),
     "alignment": Case(lambda x, y, given, t: losses.alignment(x, y), TWO, "B"),
     "alignment alpha": Case(lambda x, y, given, t: losses.alignment(x, y, 1.0), TWO, "B"),
     "uniformity": Case(lambda x, y, t: losses.uniformity(x, t), ("BD",), "", needs_two=True),

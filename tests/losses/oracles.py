@@ -36,19 +36,49 @@ def nt_xent(z_BVD, temperature):
     return loss
 
 
-def info_nce(query_BD, key_BD, temperature, negatives_BKD=None, ids_B=None):
+def info_nce(
+    query_BD,
+    key_BD,
+    temperature,
+    negatives_BKD=None,
+    ids_B=None,
+    negatives_mask_BK=None,
+    negatives_ids_BK=None,
+    directions=("query_to_key",),
+):
     query, key = normalized(query_BD), normalized(key_BD)
     B = len(query)
-    extra = (
-        [] if negatives_BKD is None else list(normalized(negatives_BKD).reshape(-1, key.shape[1]))
-    )
+    others = lambda i: [  # noqa: E731
+        j for j in range(B) if j != i and (ids_B is None or ids_B[j] != ids_B[i])
+    ]
+    given = given_negatives(negatives_BKD, negatives_mask_BK, negatives_ids_BK)
     loss = np.zeros(B)
     for i in range(B):
-        kept = [j for j in range(B) if j == i or ids_B is None or ids_B[j] != ids_B[i]]
-        every = [query[i] @ key[j] / temperature for j in kept]
-        every += [query[i] @ k / temperature for k in extra]
-        loss[i] = log_sum(every) - query[i] @ key[i] / temperature
+        allowed = [(j, n) for j, n, name in given if ids_B is None or name != ids_B[i]]
+        positive = query[i] @ key[i]
+        every = [positive] + [query[i] @ key[j] for j in others(i)]
+        every += [query[i] @ n for _, n in allowed]
+        if "key_to_query" in directions:
+            every += [positive] + [query[j] @ key[i] for j in others(i)]
+        if "query_to_query" in directions:
+            every += [query[i] @ query[j] for j in others(i)]
+        if "key_to_key" in directions:
+            every += [key[i] @ key[j] for j in others(i)]
+            every += [key[i] @ n for j, n in allowed if j != i]
+        loss[i] = log_sum([s / temperature for s in every]) - positive / temperature
     return loss
+
+
+def given_negatives(negatives_BKD, mask_BK=None, ids_BK=None):
+    """(whose, unit vector, id) of each explicit negative that is no padding."""
+    if negatives_BKD is None:
+        return []
+    return [
+        (j, normalized(negatives_BKD[j, k]), None if ids_BK is None else ids_BK[j, k])
+        for j in range(len(negatives_BKD))
+        for k in range(len(negatives_BKD[j]))
+        if mask_BK is None or mask_BK[j, k]
+    ]
 
 
 def symmetric_info_nce(a_BD, b_BD, temperature, ids_B=None):
@@ -98,12 +128,22 @@ def triplet(anchor_BD, positive_BD, negative_BD, margin, kind="euclidean"):
     )
 
 
-def per_query_info_nce(query_BD, key_BD, negatives_BKD, temperature):
-    q, k, n = normalized(query_BD), normalized(key_BD), normalized(negatives_BKD)
+def per_query_info_nce(
+    query_BD,
+    key_BD,
+    negatives_BKD,
+    temperature,
+    negatives_mask_BK=None,
+    negatives_ids_BK=None,
+    ids_B=None,
+):
+    q, k = normalized(query_BD), normalized(key_BD)
     loss = np.zeros(len(q))
     for i in range(len(q)):
         matching = q[i] @ k[i] / temperature
-        loss[i] = log_sum([matching] + [q[i] @ m / temperature for m in n[i]]) - matching
+        given = given_negatives(negatives_BKD, negatives_mask_BK, negatives_ids_BK)
+        own = [n for j, n, name in given if j == i and (ids_B is None or name != ids_B[i])]
+        loss[i] = log_sum([matching] + [q[i] @ n / temperature for n in own]) - matching
     return loss
 
 
@@ -112,12 +152,12 @@ def queue_info_nce(query_BD, key_BD, queue_KD, temperature):
     return per_query_info_nce(query_BD, key_BD, everyone, temperature)
 
 
-def joint_info_nce(query_BD, key_BD, temperature, ids_B=None):
+def joint_info_nce(query_BD, key_BD, temperature, ids_B=None, positive_once=False):
     q, k = normalized(query_BD), normalized(key_BD)
     loss = np.zeros(len(q))
     for i in range(len(q)):
         matching = q[i] @ k[i] / temperature
-        every = [matching]
+        every = [matching] if positive_once else [matching, matching]
         for j in range(len(q)):
             if j != i and (ids_B is None or ids_B[i] != ids_B[j]):
                 pairs = q[i] @ k[j], q[j] @ k[i], q[i] @ q[j], k[j] @ k[i]
@@ -126,16 +166,57 @@ def joint_info_nce(query_BD, key_BD, temperature, ids_B=None):
     return loss
 
 
-def guided_info_nce(query_BD, key_BD, guide_query_BF, guide_key_BF, temperature, margin, relative):
+def guided_info_nce(
+    query_BD,
+    key_BD,
+    guide_query_BF,
+    guide_key_BF,
+    temperature,
+    margin,
+    relative,
+    contrast=True,
+    negatives_BKD=None,
+    guide_negatives_BKF=None,
+    negatives_mask_BK=None,
+    negatives_ids_BK=None,
+    ids_B=None,
+):
     q, k = normalized(query_BD), normalized(key_BD)
-    guide = normalized(guide_query_BF) @ normalized(guide_key_BF).T
+    guide_q, guide_k = normalized(guide_query_BF), normalized(guide_key_BF)
+    given = given_negatives(negatives_BKD, negatives_mask_BK, negatives_ids_BK)
+    guides = given_negatives(guide_negatives_BKF, negatives_mask_BK)
     loss = np.zeros(len(q))
     for i in range(len(q)):
-        limit = guide[i, i] - (abs(guide[i, i]) * margin if relative else margin)
-        kept = [j for j in range(len(q)) if j == i or guide[i, j] <= limit]
+        positive = guide_q[i] @ guide_k[i]
+        limit = positive - (abs(positive) * margin if relative else margin)
+        others = [j for j in range(len(q)) if j != i and (ids_B is None or ids_B[j] != ids_B[i])]
+        pairs = [(q[i] @ k[j], guide_q[i] @ guide_k[j]) for j in others]
+        if contrast:
+            pairs += [(q[i] @ q[j], guide_q[i] @ guide_q[j]) for j in others]
+            pairs += [(k[i] @ k[j], guide_k[i] @ guide_k[j]) for j in others]
+        for (_, n, name), (_, guide, _) in zip(given, guides, strict=True):
+            if ids_B is None or name != ids_B[i]:
+                pairs.append((q[i] @ n, guide_q[i] @ guide))
         matching = q[i] @ k[i] / temperature
-        loss[i] = log_sum([q[i] @ k[j] / temperature for j in kept]) - matching
+        kept = [s / temperature for s, g in pairs if g <= limit]
+        loss[i] = log_sum([matching, *kept]) - matching
     return loss
+
+
+def labeled_nt_xent(z_BVD, labels_B, temperature):
+    z = normalized(z_BVD)
+    B, V, _ = z.shape
+    z, labels = z.reshape(B * V, -1), np.repeat(labels_B, V)
+    loss = np.zeros(B * V)
+    for i in range(B * V):
+        positives = [p for p in range(B * V) if p != i and labels[p] == labels[i]]
+        negatives = [z[i] @ z[n] / temperature for n in range(B * V) if labels[n] != labels[i]]
+        terms = [
+            log_sum([z[i] @ z[p] / temperature, *negatives]) - z[i] @ z[p] / temperature
+            for p in positives
+        ]
+        loss[i] = np.mean(terms) if terms else 0.0
+    return loss.reshape(B, V)
 
 
 def positives_and_negatives(z_BVD, temperature):
@@ -172,13 +253,26 @@ def debiased_nt_xent(z_BVD, temperature, tau_plus, beta):
     return loss
 
 
-def hardness_info_nce(query_BD, key_BD, temperature, alpha):
+def hardness_info_nce(
+    query_BD,
+    key_BD,
+    temperature,
+    alpha,
+    weighted="in_batch",
+    negatives_BKD=None,
+    negatives_mask_BK=None,
+):
     q, k = normalized(query_BD), normalized(key_BD)
+    given = given_negatives(negatives_BKD, negatives_mask_BK)
     loss = np.zeros(len(q))
     for i in range(len(q)):
         matching = q[i] @ k[i] / temperature
-        others = [q[i] @ k[j] for j in range(len(q)) if j != i]
-        loss[i] = log_sum([matching] + [alpha * s + s / temperature for s in others]) - matching
+        others = [(j, k[j]) for j in range(len(q)) if j != i] + [(j, n) for j, n, _ in given]
+        every = [matching]
+        for j, n in others:
+            hard = weighted == "all" or (weighted == "explicit") == (j == i)
+            every.append(q[i] @ n / temperature + (alpha * (q[i] @ n) if hard else 0.0))
+        loss[i] = log_sum(every) - matching
     return loss
 
 
@@ -222,15 +316,16 @@ def softplus(x):
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def siglip(a_BD, b_BD, temperature, bias, ids_B=None):
+def siglip(a_BD, b_BD, temperature, bias, ids_B=None, same_id="left_out"):
     a, b = normalized(a_BD), normalized(b_BD)
     loss = np.zeros(len(a))
     for i in range(len(a)):
         for j in range(len(b)):
             logit = a[i] @ b[j] / temperature + bias
-            if i == j:
+            same = ids_B is not None and ids_B[i] == ids_B[j]
+            if i == j or (same and same_id == "positive"):
                 loss[i] += softplus(-logit)
-            elif ids_B is None or ids_B[i] != ids_B[j]:
+            elif not same:
                 loss[i] += softplus(logit)
     return loss
 

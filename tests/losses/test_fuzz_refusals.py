@@ -16,12 +16,13 @@ from tests.losses.cases import CASES, QUICK, Case, Given, shapes_of
 LABELED = (
     *("sup_con", "symmetric_info_nce", "joint_info_nce", "multi_positive_info_nce", "siglip"),
     *("lifted_structure", "multi_similarity", "circle", "ranked_list"),
-    *("batch_all_triplet", "batch_hard_triplet", "batch_semi_hard_triplet"),
+    *("batch_all_triplet", "batch_hard_triplet", "batch_semi_hard_triplet", "labeled_nt_xent"),
+    *("arc_face", "cos_face", "proxy_nca", "soft_triple", "proxy_anchor"),
 )
-SCORED = ("cosine_regression", "cosent", "angle")
+SCORED = ("cosine_regression", "cosent", "angle", "margin_mse", "kl_distillation")
 WITHOUT_TEMPERATURE = (
     *("n_pair", "angular", "nt_margin", "cosine_regression", "alignment", "barlow_twins"),
-    *("vicreg", "negative_cosine", "spread_out", "learned_temperature"),
+    *("margin_mse", "vicreg", "negative_cosine", "spread_out", "learned_temperature"),
 )
 NOT_EVEN_ZERO = (-1.0, float("nan"), float("inf"), np.ones(2, np.float32))
 WRONG_BLOCK_SIZES = (0, -1, 2.5, True)
@@ -67,7 +68,8 @@ def faults(name: str) -> list[str]:
         "dtype": loss != "learned_temperature",
         "batch": any("B" in axes for axes in case.embeddings[1:]),
         "float labels": loss in LABELED or "ids" in name,
-        "length of labels": loss in (*LABELED, "margin_contrastive") or "ids" in name,
+        "length of labels": loss in (*LABELED, "margin_contrastive", "online_contrastive")
+        or "ids" in name,
         "length of scores": loss in SCORED,
         "size of targets": loss == "soft_info_nce",
         "temperature": loss not in WITHOUT_TEMPERATURE and "soft" not in name.split(),

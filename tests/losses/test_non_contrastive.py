@@ -44,8 +44,10 @@ def uniformity(t):
     return math.log(np.mean(pairs))
 
 
-def barlow_twins(weight):
-    correlation = np.corrcoef(np.float64(X).T, np.float64(Y).T)[:D, D:]
+def barlow_twins(weight, epsilon):
+    x, y = (np.float64(z) - np.mean(np.float64(z), axis=0) for z in (X, Y))
+    spread = np.sqrt((np.var(x, axis=0) + epsilon)[:, None] * (np.var(y, axis=0) + epsilon)[None])
+    correlation = x.T @ y / B / spread
     return sum(
         (1 - correlation[a, b]) ** 2 if a == b else weight * correlation[a, b] ** 2
         for a in range(D)
@@ -82,7 +84,10 @@ CASES = {
         np.linalg.norm(UX - UY, axis=1),
     ),
     "uniformity": (lambda x, y, **kw: losses.uniformity(x, 1.5, **kw), uniformity(1.5)),
-    "barlow_twins": (lambda x, y, **kw: losses.barlow_twins(x, y, 0.1, **kw), barlow_twins(0.1)),
+    "barlow_twins": (
+        lambda x, y, **kw: losses.barlow_twins(x, y, 0.1, epsilon=0.2, **kw),
+        barlow_twins(0.1, 0.2),
+    ),
     "vicreg": (losses.vicreg, vicreg((25.0, 25.0, 1.0), 1e-4)),
     "spread_out": (losses.spread_out, spread_out()),
     "negative_cosine": (losses.negative_cosine, -COSINE),

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
@@ -38,6 +39,10 @@ Z, A, B_, NEGATIVES, QUEUE = (
     normal(4, 7, D),
 )
 GUIDES = normal(5, B, 2), normal(6, B, 2)
+GUIDE_NEGATIVES = normal(8, B, K, 2)
+MASK = np.array([[k <= b % (K + 1) for k in range(K)] for b in range(B)])
+MASK[3] = False
+NEGATIVE_IDS = np.arange(B * K, dtype=np.int32).reshape(B, K) % 9
 TARGETS = np.abs(normal(7, B, B))
 HALF = 0.5
 
@@ -48,11 +53,24 @@ def _hard(z, **form):
 
 def _guided(relative):
     def loss(q, k, guide_q, guide_k, **form):
-        return losses.guided_info_nce(
-            q, k, guide_q, guide_k, HALF, margin=0.1, relative=relative, **form
-        )
+        pairs_only = {"contrast_queries": False, "contrast_keys": False}
+        options = {"margin": 0.1, "relative": relative} | (pairs_only if relative else {})
+        return losses.guided_info_nce(q, k, guide_q, guide_k, HALF, **options, **form)
 
     return loss
+
+
+GIVEN = (NEGATIVES, MASK, NEGATIVE_IDS, IDS)
+ALL = ("query_to_key", "key_to_query", "query_to_query", "key_to_key")
+
+
+def _named(n, mask, n_ids, ids):
+    return {
+        "negatives_BKD": n,
+        "negatives_mask_BK": mask,
+        "negatives_ids_BK": n_ids,
+        "ids_B": ids,
+    }
 
 
 # name: (loss(*arrays, **form), oracle(*arrays), arrays)
@@ -61,6 +79,33 @@ CASES = {
         lambda q, k, n: losses.per_query_info_nce(q, k, n, HALF),
         lambda q, k, n: oracles.per_query_info_nce(q, k, n, HALF),
         (A, B_, NEGATIVES),
+    ),
+    "per_query given ids": (
+        lambda q, k, *given: losses.per_query_info_nce(q, k, temperature=HALF, **_named(*given)),
+        lambda q, k, *given: oracles.per_query_info_nce(q, k, temperature=HALF, **_named(*given)),
+        (A, B_, *GIVEN),
+    ),
+    "given ids": (
+        lambda q, k, *given, **kw: losses.info_nce(q, k, HALF, **_named(*given), **kw),
+        lambda q, k, *given: oracles.info_nce(q, k, HALF, **_named(*given)),
+        (A, B_, *GIVEN),
+    ),
+    "given in all directions": (
+        lambda q, k, *given, **kw: losses.info_nce(
+            q, k, HALF, directions=ALL, **_named(*given), **kw
+        ),
+        lambda q, k, *given: oracles.info_nce(q, k, HALF, directions=ALL, **_named(*given)),
+        (A, B_, *GIVEN),
+    ),
+    "both directions": (
+        lambda q, k, **kw: losses.info_nce(q, k, HALF, directions=ALL[:2], **kw),
+        lambda q, k: oracles.info_nce(q, k, HALF, directions=ALL[:2]),
+        (A, B_),
+    ),
+    "labeled_nt_xent": (
+        lambda z, ids, **kw: losses.labeled_nt_xent(z, ids, HALF, **kw),
+        lambda z, ids: oracles.labeled_nt_xent(z, ids, HALF),
+        (Z, IDS),
     ),
     "queue": (
         lambda q, **kw: losses.queue_info_nce(q, B_, QUEUE, HALF, **kw),
@@ -77,6 +122,11 @@ CASES = {
         lambda q, k: oracles.joint_info_nce(q, k, HALF),
         (A, B_),
     ),
+    "joint once": (
+        lambda q, k, **kw: losses.joint_info_nce(q, k, HALF, positive_once=True, **kw),
+        lambda q, k: oracles.joint_info_nce(q, k, HALF, positive_once=True),
+        (A, B_),
+    ),
     "joint ids": (
         lambda q, k, ids, **kw: losses.joint_info_nce(q, k, HALF, ids_B=ids, **kw),
         lambda q, k, ids: oracles.joint_info_nce(q, k, HALF, ids),
@@ -89,8 +139,17 @@ CASES = {
     ),
     "guided relative": (
         _guided(relative=True),
-        lambda *x: oracles.guided_info_nce(*x, HALF, 0.1, relative=True),
+        lambda *x: oracles.guided_info_nce(*x, HALF, 0.1, relative=True, contrast=False),
         (A, B_, *GUIDES),
+    ),
+    "guided given": (
+        lambda q, k, g, h, n, gn, *given, **kw: losses.guided_info_nce(
+            q, k, g, h, HALF, guide_negatives_BKF=gn, **_named(n, *given), **kw
+        ),
+        lambda q, k, g, h, n, gn, *given: oracles.guided_info_nce(
+            q, k, g, h, HALF, 0.0, False, guide_negatives_BKF=gn, **_named(n, *given)
+        ),
+        (A, B_, *GUIDES, NEGATIVES, GUIDE_NEGATIVES, *GIVEN[1:]),
     ),
     "decoupled": (
         lambda z, **kw: losses.decoupled(z, HALF, **kw),
@@ -113,6 +172,25 @@ CASES = {
         lambda q, k: oracles.hardness_info_nce(q, k, HALF, 3.0),
         (A, B_),
     ),
+    **{
+        f"hardness {which}": (
+            lambda q, k, n, mask, which=which, **kw: losses.hardness_info_nce(
+                q,
+                k,
+                HALF,
+                alpha=3.0,
+                weighted=which,
+                negatives_BKD=n,
+                negatives_mask_BK=mask,
+                **kw,
+            ),
+            lambda q, k, n, mask, which=which: oracles.hardness_info_nce(
+                q, k, HALF, 3.0, which, n, mask
+            ),
+            (A, B_, NEGATIVES, MASK),
+        )
+        for which in ("in_batch", "explicit", "all")
+    },
     "multi_positive": (
         lambda q, k, ids, **kw: losses.multi_positive_info_nce(q, k, ids, HALF, **kw),
         lambda q, k, ids: oracles.multi_positive_info_nce(q, k, ids, HALF),
@@ -134,6 +212,11 @@ CASES = {
         lambda a, b, ids: oracles.siglip(a, b, 0.3, -0.7, ids),
         (A, B_, IDS),
     ),
+    "siglip positive ids": (
+        lambda a, b, ids, **kw: losses.siglip(a, b, 0.3, -0.7, ids_B=ids, same_id="positive", **kw),
+        lambda a, b, ids: oracles.siglip(a, b, 0.3, -0.7, ids, "positive"),
+        (A, B_, IDS),
+    ),
     "nt_logistic": (
         lambda z, **kw: losses.nt_logistic(z, HALF, **kw),
         lambda z: oracles.nt_logistic(z, HALF),
@@ -146,8 +229,8 @@ CASES = {
     ),
 }
 each_case = pytest.mark.parametrize("name", CASES)
-TILED = tuple(name for name in CASES if name not in ("per_query", "soft"))
-SHARDED = tuple(name for name in CASES if name not in ("per_query", "queue"))
+TILED = tuple(name for name in CASES if not name.startswith(("per_query", "soft")))
+SHARDED = tuple(name for name in CASES if not name.startswith(("per_query", "queue")))
 RING = tuple(name for name in SHARDED if name in TILED)
 
 
@@ -212,7 +295,7 @@ def test_variants_equal_the_papers_loops(name):
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in CASES if name != "hardness" and "ids" not in name and "relative" not in name],
+    [name for name in CASES if not any(x in name for x in ("hardness", "ids", "relative", "once"))],
 )
 def test_variants_have_right_gradients(name):
     loss, _, arrays = CASES[name]
@@ -260,7 +343,10 @@ def test_sharding_changes_neither_values_nor_gradients(n):
 
 @pytest.mark.parametrize("n", DEVICES)
 def test_the_ring_changes_neither_values_nor_gradients(n):
-    few = ("joint", "guided", "decoupled weighted", "hard", "hardness", "siglip")
+    few = (
+        *("joint", "guided", "decoupled weighted", "hard", "hardness", "siglip"),
+        *("given in all directions", "guided given", "labeled_nt_xent"),
+    )
     on_n = functools.partial(sharded, n=n)
     assert_as_dense(
         values_and_grads(few if n == 2 else RING, wrap=on_n, axis_name="data", block_size=3)
@@ -287,6 +373,50 @@ def test_a_batch_of_one_has_finite_values_and_gradients():
     for name in ("joint", "guided", "decoupled", "debiased", "hard", "hardness", "n_pair"):
         assert not values[name].any()
         assert not any(x.any() for x in jax.tree.leaves(grads[name]))
+
+
+GIVEN_LOSSES = {
+    "info_nce": losses.info_nce,
+    "all directions": functools.partial(losses.info_nce, directions=ALL),
+    "per_query_info_nce": losses.per_query_info_nce,
+    "hardness_info_nce": functools.partial(losses.hardness_info_nce, weighted="all"),
+    "guided_info_nce": lambda q, k, **given: losses.guided_info_nce(
+        q, k, *GUIDES, guide_negatives_BKF=GUIDE_NEGATIVES[:, : given["negatives_BKD"].shape[1]],
+        **given,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rubbish", [0.0, np.nan])
+def test_padding_counts_as_if_it_were_not_there(rubbish):
+    padded, mask = NEGATIVES.copy(), np.ones((B, K), bool)
+    padded[:, 2:], mask[:, 2:] = rubbish, False
+
+    def of_all(q, k, t, **given):
+        return sum(loss(q, k, temperature=t, **given).sum() for loss in GIVEN_LOSSES.values())
+
+    both = jax.jit(jax.value_and_grad(of_all, argnums=(0, 1, 2)), compiler_options=QUICK_COMPILE)
+    got = both(A, B_, np.float32(0.3), negatives_BKD=padded, negatives_mask_BK=mask)
+    expected = both(A, B_, np.float32(0.3), negatives_BKD=NEGATIVES[:, :2])
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-6, atol=1e-6), got, expected)
+
+
+def test_without_real_negatives_a_query_has_no_loss_and_no_gradient():
+    def total(q, t):
+        out = losses.per_query_info_nce(
+            q, B_, NEGATIVES, t, negatives_mask_BK=np.zeros((B, K), bool)
+        )
+        return out.sum()
+
+    value, grads = jax.value_and_grad(total, argnums=(0, 1))(jnp.asarray(A), jnp.float32(0.3))
+    assert value == 0
+    assert not any(x.any() for x in grads)
+
+
+def test_labeled_nt_xent_is_that_of_optax():
+    labels = np.array([0, 0, 0, 1], np.int32)
+    got = losses.labeled_nt_xent(A[:4, None], labels, 0.07)[:3].mean()
+    np.testing.assert_allclose(got, optax.losses.ntxent(A[:4], labels), rtol=1e-5)
 
 
 def test_a_very_low_temperature_stays_finite():
@@ -330,6 +460,23 @@ def test_bad_input_is_refused():
         (lambda: losses.angular(A, B_, 90.0), "degrees is 90.0, expected"),
         (lambda: losses.soft_info_nce(A, B_, TARGETS[:, :3]), r"\(8, 3\), .*\(8, 8\)"),
         (lambda: losses.guided_info_nce(A, B_, GUIDES[0], A), r"\(8, 5\), .*\(8, 2\)"),
+        (
+            lambda: losses.guided_info_nce(A, B_, *GUIDES, negatives_BKD=NEGATIVES),
+            "guide_negatives_BKF belong together",
+        ),
+        (lambda: losses.info_nce(A, B_, negatives_mask_BK=MASK), "negatives_BKD is None"),
+        (
+            lambda: losses.info_nce(A, B_, negatives_BKD=NEGATIVES, negatives_mask_BK=1 * MASK),
+            "dtype int32, expected bool",
+        ),
+        (
+            lambda: losses.per_query_info_nce(A, B_, NEGATIVES, negatives_ids_BK=NEGATIVE_IDS),
+            "ids_B is None: pass both",
+        ),
+        (lambda: losses.info_nce(A, B_, directions=("key_to_query",)), "add 'query_to_key'"),
+        (lambda: losses.info_nce(A, B_, directions="query_to_key"), "expected a tuple"),
+        (lambda: losses.hardness_info_nce(A, B_, weighted="explicit"), "pass negatives"),
+        (lambda: losses.siglip(A, B_, same_id="yes"), "'yes', expected one of 'left_out'"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

@@ -47,6 +47,13 @@ def test_the_easy_positive_is_the_nearest_other_of_the_label():
     assert_mined(mining.easy_positive(DISTANCE, LABELS), expected)
 
 
+def test_the_hardest_positive_is_the_farthest_other_of_the_label():
+    positives = [[j for j in range(N) if j != i and LABELS[j] == LABELS[i]] for i in range(N)]
+    expected = [max(p, key=lambda j: DISTANCE[i, j], default=None) for i, p in enumerate(positives)]
+    assert None in expected
+    assert_mined(mining.hardest_positive(DISTANCE, LABELS), expected)
+
+
 def test_the_semi_hard_negative_is_the_nearest_beyond_the_positive():
     mined = jax.jit(mining.semi_hard_negative)(DISTANCE, LABELS)
     for i in range(N):
@@ -136,6 +143,17 @@ def test_rank_windows_and_margins_equal_exhaustive_search(options):
     assert rows(mine(**options)) == [r[:K] for r in expected]
 
 
+def test_negatives_score_between_the_given_limits():
+    high, low = (float(np.sort(SCORES.ravel())[-n]) for n in (60, 200))
+    found = mine(max_score=high, min_score=low, margin=0.1)
+    ranked = exhaustive(0, 4 * K, margin=0.1)
+    expected = [
+        [r for r in rows if low <= SCORES[q, r] <= high][:K] for q, rows in enumerate(ranked)
+    ]
+    assert rows(found) == expected
+    assert 0 < sum(map(len, expected)) < sum(len(r[:K]) for r in ranked)
+
+
 def test_excluded_rows_are_not_mined():
     excluded = np.array([r[:2] for r in exhaustive(0, 5)], np.int32)
     found = mining.mine_corpus(QUERY, CORPUS, POSITIVES, K, excluded_QE=excluded)
@@ -184,7 +202,45 @@ def test_the_report_counts_what_it_says():
     )
 
 
+@pytest.mark.parametrize("far", [np.inf, np.nan])
+@pytest.mark.parametrize(
+    "mine", [mining.hardest_negative, mining.hardest_positive, mining.easy_positive]
+)
+def test_a_row_at_no_finite_distance_is_not_mined(mine, far):
+    distance = DISTANCE.copy()
+    distance[0, 1:] = far
+    mined, usual = mine(distance, LABELS), mine(DISTANCE, LABELS)
+    assert not mined.valid[0]
+    assert mined.index[0] == 0
+    np.testing.assert_array_equal(mined.index[1:], usual.index[1:])
+
+
+def test_lists_are_taken_and_labels_beyond_int32_are_refused():
+    mined = mining.hardest_negative(DISTANCE.tolist(), LABELS.tolist())
+    np.testing.assert_array_equal(mined.index, mining.hardest_negative(DISTANCE, LABELS).index)
+    found = mining.mine_corpus(QUERY.tolist(), CORPUS.tolist(), POSITIVES.tolist(), K)
+    np.testing.assert_array_equal(
+        found.index, mining.mine_corpus(QUERY, CORPUS, POSITIVES, K).index
+    )
+    for wide in (
+        lambda: mining.hardest_negative(DISTANCE, LABELS + np.int64(2**32)),
+        lambda: mining.mine_corpus(QUERY, CORPUS, POSITIVES + np.int64(2**32), K),
+    ):
+        with pytest.raises(ValueError, match="beyond int32"):
+            wide()
+
+
+def test_a_traced_positive_beyond_the_corpus_satisfies_no_margin():
+    beyond = POSITIVES.copy()
+    beyond[2, 0] = M
+    mine = functools.partial(mining.mine_corpus, n_negatives=K, block_size=7, margin=0.4)
+    found = jax.jit(mine)(QUERY, CORPUS, beyond)
+    assert np.isnan(found.positive_score).tolist() == [q == 2 for q in range(Q)]
+    assert not found.valid[2].any()
+
+
 def test_bad_input_is_refused():
+    beyond = np.full((Q, 1), M)
     for call, message in [
         (lambda: mining.hardest_negative(DISTANCE[:3], LABELS), r"\(3, 9\), .*\(9, 9\)"),
         (
@@ -196,6 +252,18 @@ def test_bad_input_is_refused():
             r"\(2, 2\), expected \(6, P\)",
         ),
         (lambda: mining.mine_corpus(QUERY, CORPUS, POSITIVES, K, ranks=(2, 4)), "widen the ranks"),
+        (
+            lambda: mining.mine_corpus(QUERY, CORPUS, beyond, K),
+            "positives_QP holds row 50 .* of 50",
+        ),
+        (
+            lambda: mining.mine_corpus(QUERY, CORPUS, POSITIVES, K, excluded_QE=beyond),
+            "excluded_QE holds row 50",
+        ),
+        (
+            lambda: jax.jit(mining.mine_corpus)(QUERY, CORPUS, POSITIVES, K),
+            "static_argnames='n_negatives'",
+        ),
         (lambda: mining.report(mine(), near_duplicate=2.0), "near_duplicate is 2.0"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax._numerics import bounded, safe_sqrt, unit
-from contrastive_jax.losses._engine.checks import check_embedding, check_labels, check_option
+from contrastive_jax.losses._engine.checks import (
+    arrays,
+    check_embedding,
+    check_labels,
+    check_option,
+)
 from contrastive_jax.losses._engine.mapped_axis import gather, global_index
 
 
@@ -22,7 +27,7 @@ def distances(
     x_ND: jax.Array, labels_N: jax.Array, kind: str, axis_name: str | None
 ) -> LabeledPairs:
     check_option("distance", kind, ("euclidean", "squared", "cosine"))
-    _check(x_ND, labels_N)
+    x_ND, labels_N = _checked(x_ND, labels_N)
     x_ND = unit(x_ND) if kind == "cosine" else bounded(x_ND)
     x_MD = gather(x_ND, axis_name)
     if kind == "cosine":
@@ -37,14 +42,16 @@ def distances(
 
 
 def cosines(x_ND: jax.Array, labels_N: jax.Array, axis_name: str | None) -> LabeledPairs:
-    _check(x_ND, labels_N)
+    x_ND, labels_N = _checked(x_ND, labels_N)
     x_ND = unit(x_ND)
     return _labeled(x_ND @ gather(x_ND, axis_name).T, labels_N, axis_name)
 
 
-def _check(x_ND: jax.Array, labels_N: jax.Array) -> None:
+def _checked(x_ND: jax.Array, labels_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_ND, labels_N = arrays(x_ND=x_ND, labels_N=labels_N)
     check_embedding("x_ND", x_ND, "ND")
     check_labels("labels_N", labels_N, "x_ND", len(x_ND))
+    return x_ND, labels_N
 
 
 def _labeled(value_NM: jax.Array, labels_N: jax.Array, axis_name: str | None) -> LabeledPairs:

@@ -28,7 +28,7 @@ def over_keys(
 ) -> Terms:
     """Reduce each row of q over all keys (of all devices)."""
     if block_size is not None:
-        plan = Plan(tile, block_size, axis_name, columns=False, triangle=False)
+        plan = Plan(tile, int(block_size), axis_name, columns=False, triangle=False)
         return reduce_blockwise(plan, Operands(q_ND, k_MD, rows, cols, params))[0]
     k_MD, cols = gather((k_MD, cols), axis_name)
     return reduce_terms(tile(similarities(q_ND, k_MD), params, rows, cols), axis=1)
@@ -51,7 +51,7 @@ def over_both(
     tile(s, params, rows, cols) transposed.
     """
     if block_size is not None:
-        plan = Plan(tile, block_size, axis_name, columns=True, triangle=False)
+        plan = Plan(tile, int(block_size), axis_name, columns=True, triangle=False)
         return reduce_blockwise(plan, Operands(q_ND, k_MD, rows, cols, params))
     if axis_name is not None:
         by_query = over_keys(tile, q_ND, k_MD, rows, cols, params, axis_name=axis_name)
@@ -72,6 +72,6 @@ def over_self(
 ) -> Terms:
     """Reduce each row of z over all rows of z; the tile must be symmetric."""
     if block_size is not None:
-        plan = Plan(tile, block_size, axis_name, columns=True, triangle=True)
+        plan = Plan(tile, int(block_size), axis_name, columns=True, triangle=True)
         return reduce_blockwise(plan, Operands(z_ND, z_ND, rows, rows, params))[0]
     return over_keys(tile, z_ND, z_ND, rows, rows, params, axis_name=axis_name)

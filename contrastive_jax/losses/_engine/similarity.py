@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax._numerics import log_sum_exp, unit
+from contrastive_jax._numerics import as_array, log_sum_exp, softplus, unit
 from contrastive_jax.losses._engine.checks import (
     check_block_size,
     check_embedding,
@@ -46,7 +46,10 @@ def check_pairs(
     axis_name: str | None,
     block_size: int | None,
 ) -> Ids:
-    """Check the arguments that the pair losses share; return the ids of each pair."""
+    """Check the arguments that the pair losses share; return the ids of each pair.
+
+    Without ids they are the places, so that a pair is known by itself alone.
+    """
     check_embedding("query", query_BD, "BD")
     check_embedding("key", key_BD, "BD")
     check_shapes("key", key_BD, "query", query_BD.shape)
@@ -56,7 +59,7 @@ def check_pairs(
     if ids_B is None:
         return Ids(index, index)
     check_labels("ids_B", ids_B, "query", len(query_BD))
-    return Ids(index, ids_B)
+    return Ids(index, as_array("ids_B", ids_B))
 
 
 def scaled(
@@ -80,9 +83,7 @@ def other_keys(s: jax.Array, params: tuple[()], rows: Ids, cols: Ids) -> Terms:
 
 
 def keys_of_other_ids(s: jax.Array, params: tuple[()], rows: Ids, cols: Ids) -> Terms:
-    # An explicit negative has index -1: whatever its id, it stays in.
-    other = (rows.id[:, None] != cols.id[None, :]) | (cols.index < 0)[None, :]
-    return Terms((jnp.where(other, s, -jnp.inf),))
+    return Terms((jnp.where(rows.id[:, None] != cols.id[None, :], s, -jnp.inf),))
 
 
 def other_views_of(
@@ -103,6 +104,17 @@ def positives_of(z_BVD: jax.Array) -> jax.Array:
     s_BVV = jnp.einsum("bvd,bwd->bvw", z_BVD, z_BVD)
     others = jnp.array([[w for w in range(V) if w != v] for v in range(V)])
     return jnp.take_along_axis(s_BVV, others[None], axis=2)
+
+
+def against_negatives(
+    negatives_B: jax.Array, matching_B: jax.Array, *, twice: bool = False
+) -> jax.Array:
+    """-log of a pair's softmax probability, from the log-sum-exp of its negatives.
+
+    0 without negatives; `twice` counts the pair twice among all.
+    """
+    loss = softplus(negatives_B - matching_B)
+    return jnp.where(negatives_B > -jnp.inf, softplus(loss), 0.0) if twice else loss
 
 
 def mean_positive_loss(positives_BVW: jax.Array, negatives_BV: jax.Array) -> jax.Array:

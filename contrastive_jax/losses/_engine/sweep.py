@@ -185,8 +185,8 @@ def _weights(terms: Terms, side: Outcome, axis: int, scale: jax.Array | float = 
 
 def _neutral(terms: Terms) -> Terms:
     return Terms(
-        tuple(jnp.full(x.shape, -jnp.inf) for x in terms.exponents),
-        tuple(jnp.zeros(x.shape) for x in terms.values),
+        tuple(jnp.full(x.shape, -jnp.inf, x.dtype) for x in terms.exponents),
+        tuple(jnp.zeros(x.shape, x.dtype) for x in terms.values),
     )
 
 

@@ -106,9 +106,9 @@ def load(
       image_size: images are resized to this short side in pixels (bicubic, antialiased) and
         center-cropped to a square. Required where those of a tfds set or a folder vary in size.
       limit_train, limit_test: keep at most this many images, the first ones.
-      streaming: leave the images of tfds or a folder on disk. Training decodes each in every epoch and cuts its
-        views on the host; evaluation decodes the center of each (7/8 of the short side, resized to
-        image_size) when it comes to it.
+      streaming: leave the images of tfds or a folder on disk. Training decodes each in every epoch
+        and cuts its views on the host; evaluation decodes the center of each (7/8 of the short
+        side, resized to image_size) when it comes to it.
       workers: processes that decode for training; 0 decodes in threads of this one.
       bank: evaluate with at most this many training images, sampled once, where streamed.
       on_corrupt: what a training image that cannot be read does: "error", or "skip". Then a warning

@@ -81,8 +81,12 @@ def load_folder(request: Request, streaming: bool, workers: int, bank: int | Non
         sets = evaluated(train, test, request.image_size, bank)
         return Dataset(name, *sets, classes, stream=train._replace(workers=workers))
     shape = _shape((train, test), request.image_size)
-    sets = (read_split(split, shape, request.image_size) for split in (train, test))
-    return Dataset(name, *sets, classes)
+    return Dataset(
+        name,
+        read_split(train, shape, request.image_size),
+        read_split(test, shape, request.image_size),
+        classes,
+    )
 
 
 def _parts(root: Path, request: Request) -> tuple[tuple[Part, Part], tuple[str, ...]]:
@@ -97,12 +101,10 @@ def _parts(root: Path, request: Request) -> tuple[tuple[Part, Part], tuple[str, 
     classes = found.classes() if request.class_folders else ()
     label_N = tree.labels(found.paths, classes)
     fraction = request.test_fraction or TEST_FRACTION
-    train, test = (
-        Part(folder, [found.paths[row] for row in rows], label_N[rows])
-        for rows in tree.sampled_split(label_N, fraction, request.split_seed)
-    )
-    if not test.paths:
+    rows = tree.sampled_split(label_N, fraction, request.split_seed)
+    if not len(rows[1]):
         raise DataError(f"{folder}: no class has two images\nTraining and test need one each")
+    train, test = (Part(folder, [found.paths[i] for i in part], label_N[part]) for part in rows)
     return (train, test), classes
 
 
@@ -172,9 +174,9 @@ def _walk(folder: Path) -> tree.Tree:
 
 
 def _stored(request: Request, split: str, part: Part, limit: int | None) -> StoredSplit:
-    """Describe a split by its files, in a random order, so that the first ones are of all classes."""
+    """Describe a split by its files, in random order: the first ones are of all classes."""
     rows = np.random.default_rng(request.split_seed).permutation(len(part.paths))[:limit]
-    paths = [os.fsencode(part.paths[row]) for row in rows]
+    paths = [os.fsencode(part.paths[int(row)]) for row in rows]
     files = ImageFiles(np.array(paths), part.label_N[rows])
     has_labels = bool((part.label_N != UNLABELED).any())
     return StoredSplit(

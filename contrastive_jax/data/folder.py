@@ -140,16 +140,20 @@ def _of_two_folders(
     root: Path, folders: Sequence[str], request: Request
 ) -> tuple[tuple[Part, Part], tuple[str, ...]]:
     train, test = (_walk(root / name) for name in folders)
-    own = [found.classes() if request.class_folders else () for found in (train, test)]
-    classes = own[0] or own[1]
-    new = sorted(set(own[1]) - set(classes))
+    of_train = train.classes() if request.class_folders else ()
+    of_test = test.classes(1 if of_train else 2) if request.class_folders else ()
+    classes = of_train or of_test
+    new = sorted(set(of_test) - set(classes))
     if new:
         raise DataError(
             f"{root / folders[1]} has the class {new[0]}, which {root / folders[0]} lacks\n"
             "Classes are those of the training images"
         )
-    label_N, label_M = tree.labels(train.paths, own[0]), tree.labels(test.paths, own[1] and classes)
-    if own[1] and (label_M == UNLABELED).any():
+    label_N, label_M = (
+        tree.labels(train.paths, of_train),
+        tree.labels(test.paths, of_test and classes),
+    )
+    if of_test and (label_M == UNLABELED).any():
         stray = test.paths[int(np.flatnonzero(label_M == UNLABELED)[0])]
         raise DataError(
             f"{root / folders[1] / stray} lies in no class folder\n"

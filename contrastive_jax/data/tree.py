@@ -21,10 +21,10 @@ class Tree(NamedTuple):
     others: Mapping[str, int]  # files that are no images, by suffix
     empty: tuple[str, ...]  # folders right below it without an image
 
-    def classes(self) -> tuple[str, ...]:
-        """Name the folders right below that hold images, at any depth: two or more, or none."""
+    def classes(self, least: int = 2) -> tuple[str, ...]:
+        """Name the folders right below that hold images, at any depth: none of fewer than least."""
         tops = {path.partition("/")[0] for path in self.paths if "/" in path}
-        return tuple(sorted(tops)) if len(tops) > 1 else ()
+        return tuple(sorted(tops)) if len(tops) >= least else ()
 
 
 def walk(folder: Path) -> Tree:

@@ -93,6 +93,8 @@ def _settings(texts: Mapping[str, str], seed: int) -> protocols.Settings:
 
 def _target(files: Sequence[Path], to: Path | None) -> Path:
     """Choose where the results go: beside the first file, and never over one of them."""
+    if len({file.stem for file in files}) < len(files):
+        raise ConfigError("--features: two files have the same name, by which they are shown.")
     first = files[0].expanduser()
     target = (to or first.with_name(f"{first.stem}-scores.json")).expanduser().absolute()
     if target.suffix != ".json" or not target.parent.is_dir():
@@ -101,8 +103,6 @@ def _target(files: Sequence[Path], to: Path | None) -> Path:
         raise ConfigError(
             f"--to {target.name}: the predictions, {target.stem}.npz, would replace the features."
         )
-    if len({file.stem for file in files}) < len(files):
-        raise ConfigError("--features: two files have the same name, by which they are shown.")
     return target
 
 

@@ -3,6 +3,7 @@
 python -m experiments.evaluate runs/digits
 python -m experiments.evaluate runs/r18 --protocols knn,sgd,finetune --epochs 20
 python -m experiments.evaluate runs/r18 --data configs/imagenette.py
+python -m experiments.evaluate --features mine.npz other.npz
 
 RUN                            the folder of a run, of any method; its config is in it
 --step STEP|latest|best        which of its checkpoints (default: latest)
@@ -16,6 +17,12 @@ RUN                            the folder of a run, of any method; its config is
 --config.eval.key=value        change how it is scored
 --data_dir DIR                 where its data is now, if it has moved
 --config FILE --workdir DIR    the older way to name the run; the config must be the run's
+
+--features FILE.npz ...        in place of a run: score the features of any program, by the
+                               protocols that do not train an encoder; features [N, F] and
+                               test_features [M, F], and label [N] and test_label [M] if known
+--to FILE.json                 where their scores go (default: beside the first, mine-scores.json)
+--seed N                       of what is sampled for them (default: 0)
 """
 
 import re
@@ -35,11 +42,11 @@ from contrastive_jax.evaluation.results import Scored
 from contrastive_jax.storage import workdir
 from contrastive_jax.training import compiler_options
 from contrastive_jax.types import TrainState
-from experiments.run import command_line, console, lifecycle, provenance, restore
+from experiments.run import command_line, lifecycle, provenance, restore
 from experiments.run.build import Run
 from experiments.run.command_line import Command
 from experiments.run.sections import as_kwargs, nearest
-from experiments.scoring import finetune, images, summary
+from experiments.scoring import feature_files, finetune, images, results, summary
 from experiments.scoring.kinds import IMAGES
 
 TRAINED = ("sgd", "finetune")
@@ -62,6 +69,8 @@ class Request(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """Restore, score, write results/evaluation.json and the predictions beside it."""
+    if any(re.match("--features(=|$)", word) for word in argv):
+        return feature_files.main(argv, __doc__ or "")
     command, opened = restore.parse(argv, __doc__ or "", FLAGS)
     request = _request(command, opened.config)
     lifecycle.set_up_jax()
@@ -103,14 +112,9 @@ def _write(
     predictions = {**kept, **predictions}
     if other:
         result["paired"] = intervals.compare(predictions, other)
-    workdir.replace_file(folder / f"{name}.npz", lambda path: _save_npz(path, predictions))
+    results.write_predictions(folder / f"{name}.npz", predictions)
     workdir.write_json(folder / f"{name}.json", result)
     return result
-
-
-def _save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
 
 
 def _before(
@@ -184,7 +188,7 @@ def _score_features(
     found = summary.score_features(run, trained, request.features, settings, _view_pairs(run))
     for name, why in found.left_out.items():
         print(f"left out: {name} ({why})", file=sys.stderr)
-    rows, predictions = _named(found.scored, run)
+    rows, predictions = results.named(found.scored, run.dataset.name, images.labels(run).test)
     named = {"left_out": found.left_out, "diagnostics": found.diagnostics}
     return {
         "evaluations": rows,
@@ -197,7 +201,8 @@ def _score_by_training(
     run: Run, trained: TrainState, request: Request
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The same of the protocols that train."""
-    rows, predictions = _named(list(_trained_scores(run, trained, request)), run)
+    scored = list(_trained_scores(run, trained, request))
+    rows, predictions = results.named(scored, run.dataset.name, images.labels(run).test)
     return {"evaluations": rows}, predictions
 
 
@@ -235,22 +240,6 @@ def _trained_scores(run: Run, trained: TrainState, request: Request) -> Iterator
                 yield finetune.finetune(run, encoder, state, request.recipe, **named)
 
 
-def _named(
-    scored: Sequence[Scored], run: Run
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """The rows with their data set, and the predictions under the names that their rows hold."""
-    rows, kept = [], {"label": images.labels(run).test}
-    for row, predictions in scored:
-        row = {"dataset": run.dataset.name, **row}
-        if predictions is not None:
-            label = protocols.label(row["protocol"])
-            key = f"{row['representation']}/{row['layer']}/{label}"
-            row = {**row, "predictions": key}
-            kept[key] = predictions.astype(np.int32)
-        rows.append(row)
-    return rows, kept
-
-
 def _other(folder: str | None, name: str, label_N: np.ndarray) -> dict[str, np.ndarray]:
     """The predictions of the run of --against, {} without one."""
     if folder is None:
@@ -267,7 +256,7 @@ def _other(folder: str | None, name: str, label_N: np.ndarray) -> dict[str, np.n
 
 def _show(result: Mapping[str, Any]) -> None:
     shown = [row for row in result["evaluations"] if protocols.is_quoted(row["protocol"])]
-    print(console.table(shown))
+    results.show(shown, result.get("diagnostics", {}))
     tests = result.get("paired", {})
     for key in (row["predictions"] for row in shown if row.get("predictions") in tests):
         test = tests[key]

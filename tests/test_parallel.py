@@ -173,14 +173,14 @@ def test_wrapped_losses_are_sharded_inside():
     sharded = parallel.shard_loss(losses.spread_out, mesh)
     nested = jax.jit(functools.partial(losses.matryoshka, sharded, dims=(2, D)))
     want = sum(losses.spread_out(X[:, :d], Y[:, :d]) for d in (2, D))
-    np.testing.assert_allclose(nested(X, Y), want, rtol=1e-5)
+    np.testing.assert_allclose(nested(X, Y), want, rtol=1e-5, atol=1e-8)
 
 
 def test_arrays_are_split_by_keyword_too_scalars_and_options_are_not():
     named = {"ids_B": LABELS, "negatives_BKD": NEGATIVES, "temperature": np.float32(0.5)}
     sharded = parallel.shard_loss(losses.info_nce, parallel.make_mesh())
     got = jax.jit(functools.partial(sharded, block_size=3))(X, Y, **named)
-    np.testing.assert_allclose(got, losses.info_nce(X, Y, **named), rtol=1e-5)
+    np.testing.assert_allclose(got, losses.info_nce(X, Y, **named), rtol=1e-5, atol=1e-8)
 
 
 def test_ids_beyond_int32_are_refused_before_they_are_split():

@@ -1,13 +1,17 @@
 """Datasets in memory or streamed from disk, and batches as a function of (seed, step).
 
-Four sources: `digits` (real handwritten digits that ship with scikit-learn), `glyphs` (characters
-of fonts that ship with matplotlib, with their names as captions), `tfds` (any image set prepared as
-ArrayRecord, read without TensorFlow) and `arrays` (an .npz file). Sets of `tfds` too large for
-memory are streamed. Nothing here downloads: `python -m experiments.prepare` does, once.
+Five sources: `digits` (real handwritten digits that ship with scikit-learn), `glyphs` (characters
+of fonts that ship with matplotlib, with their names as captions), `folder` (a tree of image files),
+`tfds` (any image set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an .npz file).
+Sets of `folder` and `tfds` too large for memory are streamed. Nothing here downloads:
+`python -m experiments.prepare` does, once.
 """
+
+from typing import Any
 
 import numpy as np
 
+from contrastive_jax.data import folder, tfds
 from contrastive_jax.data._errors import PREPARABLE, PathLike
 from contrastive_jax.data.digits_and_npz import load_digits, load_npz
 from contrastive_jax.data.examples import (
@@ -28,7 +32,6 @@ from contrastive_jax.data.fingerprint import identity
 from contrastive_jax.data.glyphs import load_glyphs
 from contrastive_jax.data.prefetch import stream_feed
 from contrastive_jax.data.streaming import load_streamed
-from contrastive_jax.data.tfds import Request, load_tfds
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Crops, Feed
 
@@ -48,7 +51,17 @@ __all__ = [
     "train_feed",
 ]
 
-SOURCES = ("digits", "glyphs", "tfds", "arrays")
+_OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only source that reads them: their defaults
+    "tfds": {"image_key": None, "label_key": None},
+    "folder": {
+        "test_fraction": None,
+        "split_seed": 0,
+        "class_folders": True,
+        "channels": 3,
+        "exif_orientation": False,
+    },
+}
+SOURCES = ("digits", "glyphs", "folder", "tfds", "arrays")
 
 
 def load(
@@ -68,6 +81,11 @@ def load(
     on_corrupt: str = "error",
     image_key: str | None = None,
     label_key: str | None = None,
+    test_fraction: float | None = None,
+    split_seed: int = 0,
+    class_folders: bool = True,
+    channels: int = 3,
+    exif_orientation: bool = False,
 ) -> Dataset:
     """Load a dataset into memory, or open it for streaming, and check it; never uses the network.
 
@@ -76,30 +94,39 @@ def load(
     `glyphs` is described in `glyphs.py`.
 
     Args:
-      source: "digits", "glyphs", "tfds" or "arrays".
+      source: "digits", "glyphs", "folder", "tfds" or "arrays".
       batch_size: global batch of training, 1 to the number of training images.
       name: of a tfds set: "cifar10", "imagenette/320px-v2" or, with a version, "cifar10:3.0.2".
-        Arrays are called by their file or folder, whatever this says.
+        Arrays and folders are called by their file or folder, whatever this says.
       data_dir: for tfds the folder of prepared sets (default: TFDS_DATA_DIR of the environment,
-        then ~/tensorflow_datasets); for arrays an .npz with image, label, test_image and
-        test_label, or a folder with train.npz and test.npz that hold image and label. Labels may be
-        left out, and be any integers: the classes are those of the training split, in order. Texts
-        (text, test_text) caption the images.
-      train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabeled". Only
-        the training split may hold unlabeled images (label -1); `labeled` leaves them out.
-      image_size: tfds images are resized to this short side in pixels (bicubic, antialiased) and
-        center-cropped to a square. Required where a set's images vary in size.
+        then ~/tensorflow_datasets); for a folder that of the images; for arrays an .npz with image,
+        label, test_image and test_label, or a folder with train.npz and test.npz that hold image
+        and label. Labels may be left out, and be any integers: the classes are those of the
+        training split, in order. Texts (text, test_text) caption the images.
+      train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabeled"; of a
+        folder, the folders in it. Only the training split may hold unlabeled images (label -1);
+        `labeled` leaves them out.
+      image_size: images are resized to this short side in pixels (bicubic, antialiased) and
+        center-cropped to a square. Required where those of a tfds set or a folder vary in size.
       limit_train, limit_test: keep at most this many images, the first ones.
-      streaming: leave the images of tfds on disk. Training decodes each in every epoch and cuts its
-        views on the host; evaluation decodes the center of each (7/8 of the short side, resized to
-        image_size) when it comes to it.
+      streaming: leave the images of tfds or a folder on disk. Training decodes each in every epoch
+        and cuts its views on the host; evaluation decodes the center of each (7/8 of the short
+        side, resized to image_size) when it comes to it.
       workers: processes that decode for training; 0 decodes in threads of this one.
       bank: evaluate with at most this many training images, sampled once, where streamed.
-      on_corrupt: what a training image of tfds that cannot be read does: "error", or "skip". Then a
-        warning counts and names those left out of memory, or names the next one, which a stream
-        shows in its place. What evaluation reads has to be whole.
+      on_corrupt: what a training image that cannot be read does: "error", or "skip". Then a warning
+        counts and names those left out of memory, or names the next one, which a stream shows in
+        its place. What evaluation reads has to be whole in a tfds set; files of a folder are left
+        out there as well.
       image_key, label_key: features of a tfds set, where they are not called "image" and "label"
         and there is more than one that could be meant.
+      test_fraction: of the images of each class in a folder without folders for the splits, sampled
+        for the test (default 0.1).
+      split_seed: of that sample, and of the order of a folder's images.
+      class_folders: take the folders in a folder, or in its splits, for classes, if there are two
+        at least; False trains without labels.
+      channels: that the images of a folder are brought to: 1 gray, 3 color, 2 and 4 with alpha.
+      exif_orientation: turn the images of a folder by the orientation of their EXIF data.
 
     Raises:
       ValueError: for arguments that cannot be meant.
@@ -115,14 +142,25 @@ def load(
     _check_streaming(streaming, source, image_size, workers, bank)
     if on_corrupt not in ("error", "skip"):
         raise ValueError(f"on_corrupt is {on_corrupt!r}; give 'error' or 'skip'")
+    _check_keys(
+        source, image_key=image_key, label_key=label_key, test_fraction=test_fraction,
+        split_seed=split_seed, class_folders=class_folders, channels=channels,
+        exif_orientation=exif_orientation,
+    )  # fmt: skip
+    splits, limits = (train_split, test_split), (limit_train, limit_test)
     if source == "tfds":
-        splits, limits = (train_split, test_split), (limit_train, limit_test)
-        keys = (on_corrupt, image_key, label_key)
-        request = Request(name, data_dir, *splits, image_size, *limits, *keys)
-        loaded = load_streamed(request, workers, bank) if streaming else load_tfds(request)
+        request = tfds.Request(
+            name, data_dir, *splits, image_size, *limits, on_corrupt, image_key, label_key
+        )
+        loaded = load_streamed(request, workers, bank) if streaming else tfds.load_tfds(request)
+    elif source == "folder":
+        sampled = (test_fraction, split_seed, class_folders)
+        request = folder.Request(
+            data_dir, *splits, *sampled, image_size, channels, exif_orientation, *limits, on_corrupt
+        )
+        loaded = folder.load_folder(request, streaming, workers, bank)
     else:
-        only_tfds = {"image_size": image_size, "image_key": image_key, "label_key": label_key}
-        _check_whole(source, (train_split, test_split), **only_tfds)
+        _check_whole(source, splits, image_size)
         embedded = {"digits": load_digits, "glyphs": load_glyphs}
         loaded = load_npz(data_dir) if source == "arrays" else embedded[source](name, data_dir)
     dataset = _checked(loaded, train_split, test_split)
@@ -196,20 +234,31 @@ def _check_streaming(
         raise ValueError(f"workers is {workers}; give 0 (threads) or the number of processes")
     if not streaming and (workers or bank is not None):
         raise ValueError(f"workers={workers} and bank={bank} are for streaming=True only")
-    if streaming and (source != "tfds" or image_size is None):
+    if streaming and (source not in ("tfds", "folder") or image_size is None):
         raise ValueError(
-            f"streaming=True needs source 'tfds' and image_size, but got {source!r}, {image_size}\n"
+            f"streaming=True needs source 'tfds' or 'folder' and image_size, but got {source!r}, "
+            f"{image_size}\n"
             "image_size is the side in pixels at which evaluation sees an image"
         )
 
 
-def _check_whole(source: str, splits: tuple[str, str], **keys: int | str | None) -> None:
-    """Refuse what only a prepared set understands."""
+def _check_keys(source: str, **keys: Any) -> None:
+    """Refuse a source that is none, and keys that another source reads."""
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}; choose one of {', '.join(SOURCES)}")
-    given = ", ".join(f"{key} {value}" for key, value in keys.items() if value is not None)
-    if given or splits != ("train", "test"):
+    for owner, defaults in _OWN_KEYS.items():
+        for key, default in defaults.items():
+            if source != owner and keys[key] != default:
+                raise ValueError(
+                    f"{key} is {keys[key]!r}, but source {source!r} has no such key\n"
+                    f"Leave it unset, or use source {owner!r}"
+                )
+
+
+def _check_whole(source: str, splits: tuple[str, str], image_size: int | None) -> None:
+    """Refuse what sets of two fixed splits and one size do not understand."""
+    if image_size is not None or splits != ("train", "test"):
         raise ValueError(
             f"source {source!r} has the splits 'train' and 'test' and images of one size, but got "
-            f"{splits} {given}\nLeave them unset, or use source 'tfds'"
+            f"{splits} and image_size {image_size}\nLeave them unset, or use source 'tfds'"
         )

@@ -12,7 +12,17 @@ from contrastive_jax.types import Crops
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's names of pixels, by channels
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF")  # what TFDS stores; fewer parsers see foreign bytes
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no others: fewer parsers see foreign bytes
+_ORIENTATION = 0x0112  # tag of EXIF
+_TURNS = {  # its values by the names of Pillow's transpositions
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 _TRIES = 10
 UNIFORMS = 2 * _TRIES + 2  # numbers that a box takes
 
@@ -64,7 +74,13 @@ def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
 
 
 def cut_views(
-    encoded: bytes, mode: str, crops: Crops, seed: int, epoch: int, index: int
+    encoded: bytes,
+    mode: str,
+    crops: Crops,
+    seed: int,
+    epoch: int,
+    index: int,
+    upright: bool = False,
 ) -> np.ndarray:
     """Cut the random crops of one example: [V, size, size, C] uint8, bilinear and antialiased.
 
@@ -73,45 +89,87 @@ def cut_views(
     decoded at 1/2, 1/4 or 1/8 of its size.
 
     Args:
-      encoded: a JPEG, PNG, BMP or GIF.
+      encoded: a JPEG, PNG, WebP, BMP or GIF.
       mode: of the pixels, a value of `MODES`.
       crops: how many, how large, from which boxes.
       seed, epoch, index: of the run, of the pass over the data, of the example.
+      upright: turn the image by the orientation of its EXIF data, before it is cropped.
 
     Raises:
       Exception: what Pillow raises for bytes that are no image.
     """
     with _opened(encoded) as image:
-        width, height = image.size
+        turn = _turn(image) if upright else None
+        width, height = _turned_size(image, turn)
         boxes = [
             crop_box(_uniform(seed, epoch, index, view), height, width, crops.scale, crops.ratio)
             for view in range(crops.n_views)
         ]
         shrink = _decode_smaller(image, boxes, crops.size)
-        pixels = _as_mode(image, mode)
+        pixels = _turned(_as_mode(image, mode), turn)
         views = [_crop(pixels, box, crops.size, shrink) for box in boxes]
     return np.stack(views)
 
 
-def cut_square(encoded: bytes, mode: str, size: int | None, share: float = 1.0) -> np.ndarray:
+def cut_square(
+    encoded: bytes, mode: str, size: int | None, share: float = 1.0, upright: bool = False
+) -> np.ndarray:
     """Cut the central square of an image at a size, or none: [H, W, C] uint8, bicubic.
 
     Args:
-      encoded: a JPEG, PNG, BMP or GIF.
+      encoded: a JPEG, PNG, WebP, BMP or GIF.
       mode: of the pixels, a value of `MODES`.
       size: side of the result, in pixels, or None for the whole image as it is stored.
       share: side of the square, as a fraction of the image's short side.
+      upright: turn the image by the orientation of its EXIF data.
     """
     from PIL import Image
 
     with _opened(encoded) as image:
-        pixels = _as_mode(image, mode)
-        if size is None or (share == 1 and image.size == (size, size)):
+        pixels = _turned(_as_mode(image, mode), _turn(image) if upright else None)
+        if size is None or (share == 1 and pixels.size == (size, size)):
             return _as_array(pixels)
-        side = share * min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
+        side = share * min(pixels.size)
+        left, top = (pixels.width - side) / 2, (pixels.height - side) / 2
         square = (left, top, left + side, top + side)
         return _as_array(pixels.resize((size, size), Image.Resampling.BICUBIC, box=square))
+
+
+def read_size(encoded: bytes, upright: bool = False) -> tuple[int, int]:
+    """Read height and width of an image from its header.
+
+    Raises:
+      Exception: what Pillow raises for bytes that are no image.
+    """
+    with _opened(encoded) as image:
+        width, height = _turned_size(image, _turn(image) if upright else None)
+    return height, width
+
+
+def check_whole(encoded: bytes, mode: str) -> None:
+    """Decode an image, a JPEG at an eighth of its size, to see whether it can be.
+
+    Raises:
+      Exception: what Pillow raises for bytes that are no image, or a part of one.
+    """
+    with _opened(encoded) as image:
+        image.draft(None, (1, 1))
+        _as_mode(image, mode).load()  # a mode that fits is not decoded before
+
+
+def _turn(image: Any) -> str | None:
+    return _TURNS.get(image.getexif().get(_ORIENTATION))
+
+
+def _turned_size(image: Any, turn: str | None) -> tuple[int, int]:
+    sideways = turn in ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+    return (image.height, image.width) if sideways else image.size
+
+
+def _turned(pixels: Any, turn: str | None) -> Any:
+    from PIL import Image
+
+    return pixels if turn is None else pixels.transpose(Image.Transpose[turn])
 
 
 @contextlib.contextmanager

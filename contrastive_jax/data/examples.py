@@ -1,6 +1,7 @@
 """Examples in memory, their checks and classes, and batches of them by index."""
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -17,10 +18,17 @@ UNLABELED = -1
 Examples = Mapping[str, np.ndarray]
 
 
+class ImageFiles(NamedTuple):
+    """The files of a split, in the order of its rows."""
+
+    path_N: np.ndarray  # bytes, below the folder: compact for the workers
+    label_N: np.ndarray  # class numbers, -1 where a file has none
+
+
 class StoredSplit(NamedTuple):
     """A split on disk, by what a process needs to read it."""
 
-    folder: str  # of the prepared set
+    folder: str  # of the prepared set, or of the image files
     split: str
     n: int  # images, the first ones of the split
     mode: str  # Pillow's name of the pixels
@@ -29,6 +37,14 @@ class StoredSplit(NamedTuple):
     classes: tuple[int, ...] | None = None  # labels in order; None where they are class numbers
     on_corrupt: str | None = None  # "error" or "skip"; None where every image has to be read
     workers: int = 0  # processes that decode; 0 for threads of this one
+    files: ImageFiles | None = None  # of a folder of images; None for a prepared set
+    upright: bool = False  # turn images by the orientation of their EXIF data
+
+    def place(self, row: int) -> str:
+        """Name a row for a person: a file, or an example of a prepared set."""
+        if self.files is None:
+            return f"example {row} of split {self.split!r} in {self.folder}"
+        return os.path.join(self.folder, os.fsdecode(self.files.path_N[row]))
 
 
 class Dataset(NamedTuple):

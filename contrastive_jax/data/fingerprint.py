@@ -1,6 +1,7 @@
 """Identify the data of a run, so that a resumed run is known to see the same."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,8 @@ def identity(dataset: Dataset) -> dict[str, Any]:
       {"name": str, "train": int, "test": int, "image_shape": [H, W, C], "class_names": [str],
       "sha256": str}. The digest is of the class names and, in memory, of the names, types, shapes
       and bytes of all arrays; of a streamed set of its metadata, the names and sizes of its files,
-      and the splits and numbers of images that are read, without decoding. No path is in it.
+      and the splits and numbers of images that are read, without decoding. Where the set lies is
+      not in it.
 
     Example:
       >>> few = {"image": np.zeros((3, 2, 2, 1), np.uint8)}
@@ -29,7 +31,8 @@ def identity(dataset: Dataset) -> dict[str, Any]:
         for examples in (dataset.train, dataset.test):
             _add_arrays(digest, examples)
     else:
-        _add_folder(digest, Path(dataset.stream.folder))
+        if dataset.stream.files is None:
+            _add_folder(digest, Path(dataset.stream.folder))
         for split in (dataset.stream, cast(Photos, dataset.test["image"]).split):
             _add_split(digest, split)
     words = {"vocabulary": list(dataset.vocabulary)} if dataset.vocabulary else {}
@@ -59,3 +62,11 @@ def _add_folder(digest: Any, folder: Path) -> None:
 def _add_split(digest: Any, split: StoredSplit) -> None:
     chosen = (split.split, split.n, split.image_key, split.label_key, split.classes)
     digest.update(repr(chosen).encode())
+    if split.files is not None:
+        digest.update(repr((split.mode, split.upright)).encode())
+        for row, (path, label) in enumerate(zip(*map(np.ndarray.tolist, split.files), strict=True)):
+            digest.update(repr((path, label, _size(split.place(row)))).encode())
+
+
+def _size(path: str) -> int | None:
+    return os.stat(path).st_size if os.path.exists(path) else None

@@ -168,7 +168,7 @@ def _cut(plan: _Plan, epoch: int, rows: Sequence[int]) -> Arrays:
     for place, (row, record) in enumerate(zip(rows, read_rows(stream, rows), strict=True)):
         with naming(stream, row):
             encoded, sampled = record[stream.image_key], (plan.crops, plan.seed, epoch, row)
-            chunk["image"][place] = cut_views(encoded, stream.mode, *sampled)
+            chunk["image"][place] = cut_views(encoded, stream.mode, *sampled, stream.upright)
         chunk["index"][place] = row
         if stream.label_key:
             chunk["label"][place] = class_number(stream, record)
@@ -188,9 +188,8 @@ def _cut_or_next(plan: _Plan, epoch: int, first: int) -> Arrays:
             chunk = _cut(plan, epoch, [row])
             if ahead:
                 _log.warning(
-                    "example %d of split %r in %s cannot be read: example %d in its place",
-                    first, stream.split, stream.folder, row,
-                )  # fmt: skip
+                    "%s cannot be read: %s in its place", stream.place(first), stream.place(row)
+                )
             return chunk
     return _cut(plan, epoch, [first])  # raises
 

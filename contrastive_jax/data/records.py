@@ -1,4 +1,4 @@
-"""Records of a split stored as ArrayRecord, their images still encoded; failures name the example.
+"""Records of a split on disk, their images still encoded; failures name the example or the file.
 
 A reader gets records from `read_rows` and decodes them inside `naming`. Rows are places in a split.
 """
@@ -29,8 +29,10 @@ def read_rows(split: StoredSplit, rows: Sequence[int] | np.ndarray) -> list[Reco
     Raises:
       DataError: names the first row that cannot be read.
     """
-    source = split_at(split.folder, split.split)
     rows = [int(row) for row in rows]
+    if split.files is not None:
+        return [_read_file(split, row) for row in rows]
+    source = split_at(split.folder, split.split)
     with contextlib.suppress(Exception):  # Riegeli and protobuf raise many types, for all rows
         return source.__getitems__(rows)
     records = []
@@ -40,9 +42,15 @@ def read_rows(split: StoredSplit, rows: Sequence[int] | np.ndarray) -> list[Reco
     return records
 
 
+def _read_file(split: StoredSplit, row: int) -> Record:
+    assert split.files is not None
+    with naming(split, row), open(split.place(row), "rb") as file:
+        return {"image": file.read(), "label": split.files.label_N[row]}
+
+
 @contextlib.contextmanager
 def naming(split: StoredSplit, row: int) -> Iterator[None]:
-    """Turn whatever fails inside into a DataError that names the example and the way on."""
+    """Turn whatever fails inside into a DataError that names the image and the way on."""
     try:
         yield
     except Exception as error:  # Riegeli, protobuf and Pillow raise many types
@@ -50,13 +58,18 @@ def naming(split: StoredSplit, row: int) -> Iterator[None]:
 
 
 def _unreadable(split: StoredSplit, row: int, error: Exception) -> DataError:
+    if split.files is not None:
+        return DataError(
+            f"cannot read {split.place(row)}: {first_line(error)}\n"
+            'Set data.on_corrupt="skip" to leave out such files, or mend that one'
+        )
     if split.on_corrupt is None:
         remedy = "Evaluation needs each of its images: choose a slice without it, or prepare"
     else:
         remedy = 'Set data.on_corrupt="skip" to train without such images, or prepare'
     return DataError(
-        f"cannot read example {row} of split {split.split!r} in {split.folder}: "
-        f"{first_line(error)}\n{remedy} the set again in another data_dir\n{WITHOUT_DOWNLOAD}"
+        f"cannot read {split.place(row)}: {first_line(error)}\n"
+        f"{remedy} the set again in another data_dir\n{WITHOUT_DOWNLOAD}"
     )
 
 

@@ -3,17 +3,11 @@
 Only the prepared folder is read (`tfds.builder_from_directory`): no code of the set, no network.
 """
 
-import functools
-import logging
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from contrastive_jax.data import decode
 from contrastive_jax.data._errors import (
     WITHOUT_DOWNLOAD,
     PathLike,
@@ -21,17 +15,16 @@ from contrastive_jax.data._errors import (
     how_to_prepare,
     needs,
 )
-from contrastive_jax.data.examples import UNLABELED, Dataset, Examples, StoredSplit
+from contrastive_jax.data.examples import Dataset, StoredSplit
 from contrastive_jax.data.features import Features, choose_features
-from contrastive_jax.data.records import chunks_of, map_chunks, naming, read_rows, split_at
+from contrastive_jax.data.in_memory import read_split
+from contrastive_jax.data.records import split_at
 from contrastive_jax.errors import DataError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _SET_NAME = re.compile(
     r"(?P<base>\w[\w-]*(/(?!\d+\.\d+\.\d+$)\w[\w.+-]*)?)([:/](?P<version>\d+\.\d+\.\d+))?"
 )
-_ROWS_PER_READ = 128
-_log = logging.getLogger(__name__)
 
 
 class Request(NamedTuple):
@@ -72,7 +65,7 @@ def load_tfds(request: Request) -> Dataset:
     train = found.split(request.train_split, request.limit_train, request.on_corrupt)
     test = found.split(request.test_split, request.limit_test, None)
     shape = _shape(found, request.image_size)
-    train, test = (_read_split(split, shape, request.image_size) for split in (train, test))
+    train, test = (read_split(split, shape, request.image_size) for split in (train, test))
     return Dataset(found.name, train, test, found.features.class_names)
 
 
@@ -158,65 +151,3 @@ def _shape(found: Prepared, image_size: int | None) -> tuple[int, int, int]:
             "Set image_size: their short side in pixels, after which a square is cropped"
         )
     return height, width, channels
-
-
-def _read_split(
-    split: StoredSplit, shape: tuple[int, int, int], image_size: int | None
-) -> Examples:
-    """Decode one split, chunk by chunk, into the rows of one array."""
-    image = np.empty((split.n, *shape), np.uint8)
-    label, whole = np.full(split.n, UNLABELED, np.int64), np.zeros(split.n, bool)
-    read = functools.partial(_decode_or_skip, split, shape, image_size)
-    chunks = chunks_of(range(split.n), _ROWS_PER_READ)
-    # Threads pay for large images only; small ones are bound by the interpreter lock.
-    for part in map_chunks(read, chunks, split.split, threaded=image_size is not None):
-        for row, *decoded in part:
-            image[row], label[row] = decoded
-            whole[row] = True
-    examples = {"image": image, "label": label} if split.label_key else {"image": image}
-    return examples if whole.all() else _without(examples, ~whole, split)
-
-
-Decoded = tuple[int, np.ndarray, int]  # row, pixels, label
-
-
-def _decode_or_skip(
-    split: StoredSplit, shape: tuple[int, ...], size: int | None, rows: Sequence[int]
-) -> list[Decoded]:
-    """Decode some rows, or those of them that can be read where others are to be skipped."""
-    try:
-        return _decode(split, shape, size, rows)
-    except DataError:
-        if split.on_corrupt != "skip":
-            raise
-    decoded = []
-    for row in rows:
-        try:
-            decoded += _decode(split, shape, size, [row])
-        except DataError:
-            continue
-    return decoded
-
-
-def _decode(
-    split: StoredSplit, shape: tuple[int, ...], size: int | None, rows: Sequence[int]
-) -> list[Decoded]:
-    decoded = []
-    for row, record in zip(rows, read_rows(split, rows), strict=True):
-        with naming(split, row):
-            pixels = decode.cut_square(record[split.image_key], split.mode, size)
-            if pixels.shape != shape:
-                raise ValueError(f"image of {pixels.shape}, not {shape}")
-            label = record[split.label_key] if split.label_key else UNLABELED
-            decoded.append((row, pixels, label))
-    return decoded
-
-
-def _without(examples: Examples, lost_N: np.ndarray, split: StoredSplit) -> Examples:
-    """Leave out the examples that could not be read; a warning counts and names them."""
-    lost, where = np.flatnonzero(lost_N), f"split {split.split!r} in {split.folder}"
-    if len(lost) == split.n:
-        raise DataError(f"none of the {len(lost)} examples of {where} can be read")
-    named = ", ".join(map(str, lost[:10])) + (", ..." if len(lost) > 10 else "")
-    _log.warning("left out %d of %d examples of %s: %s", len(lost), split.n, where, named)
-    return {name: values[~lost_N] for name, values in examples.items()}

@@ -10,7 +10,7 @@ from contrastive_jax.figures.captions import nearest_captions
 from contrastive_jax.figures.confusion import confusion_matrix
 from contrastive_jax.figures.curves import curves
 from contrastive_jax.figures.images import image_pairs, neighbors, views_grid
-from contrastive_jax.figures.maps import embedding_map
+from contrastive_jax.figures.maps import embedding_map, image_map
 
 __all__ = [
     "ablation",
@@ -18,6 +18,7 @@ __all__ = [
     "cosine_histogram",
     "curves",
     "embedding_map",
+    "image_map",
     "image_pairs",
     "nearest_captions",
     "neighbors",

@@ -1,5 +1,6 @@
 """Maps of a representation in two dimensions."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from contrastive_jax.figures.canvas import (
     FAINT,
     GRAY,
     PathLike,
+    channels_note,
     class_name,
+    draw_image,
+    image_axes,
     legend,
     palette,
     subplots,
@@ -18,6 +22,8 @@ from contrastive_jax.figures.canvas import (
 
 _MARKERS = "os^DvPX*<>"  # not everyone can distinguish ten classes by color
 _ROWS = 2000  # points at most
+_IMAGES = 400  # on a map of images at most
+_PITCH = 1.04  # of its cells
 _TSNE_ROWS = 5  # t-SNE of fewer says nothing
 _LEGEND_CLASSES = 20
 
@@ -66,6 +72,43 @@ def embedding_map(
             letters = 60 * len(maps)
             n_rows = -(-len(names) * (max(map(len, names)) + 5) // letters)
             legend(all_axes[0].figure, handles, names, columns=-(-len(names) // n_rows))
+    return Path(path)
+
+
+def image_map(path: PathLike, features_ND: np.ndarray, image_NHWC: Any, seed: int) -> Path:
+    """Draw images side by side so that similar ones are near: the map of a set without labels.
+
+    The points of `embedding_map` (t-SNE, or PCA of fewer than 5) are moved to the cells of a
+    square grid, at the least sum of squared distances. At most 400 images are shown, chosen by the
+    seed.
+
+    Args:
+      path: of the PNG.
+      features_ND: at least one row, finite.
+      image_NHWC: uint8, indexed by rows.
+      seed: of the choice of images and of t-SNE.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     image_map(f"{folder}/map.png", np.eye(4), np.zeros((4, 8, 8, 3), np.uint8), seed=0).name
+    'map.png'
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    kept = np.random.default_rng(seed).permutation(len(features_ND))[:_IMAGES]
+    title, xy_N2 = _maps(np.asarray(features_ND, np.float32)[kept], seed)[-1]
+    low, high = xy_N2.min(axis=0), xy_N2.max(axis=0)
+    side = math.ceil(math.sqrt(len(kept)))
+    at_N2 = (xy_N2 - low) / np.maximum(high - low, 1e-12) * (side - 1)
+    cell_M2 = np.stack(np.divmod(np.arange(side * side), side), axis=1)
+    row, cell = linear_sum_assignment(((at_N2[:, None] - cell_M2) ** 2).sum(axis=-1))
+    inches = max(side * 0.5, 4.0)
+    count = f"{len(kept):,} image{'s' * (len(kept) > 1)}"
+    title = f"{count} on a grid by {title.partition(' (')[0]}{channels_note(image_NHWC.shape[-1])}"
+    with image_axes(path, (inches, inches + 0.4), title) as axes:
+        for image, place in zip(image_NHWC[kept[row]], cell_M2[cell], strict=True):
+            draw_image(axes, image, *(_PITCH * place))
+        axes.set(xlim=(0, _PITCH * side), ylim=(_PITCH * side, 0))
     return Path(path)
 
 

@@ -79,7 +79,7 @@ class Progress:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the evaluations as a text table, one line for each protocol and layer.
+    """Return the evaluations as a text table, one line for each protocol and layer, if any.
 
     Args:
       rows: {"representation", "layer", "protocol", "value"}, with "ci95" or without; rows of older
@@ -93,6 +93,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     pixels          pixels  kNN k=20 T=0.07  50.0 %  49.0 to 51.0
     pixels          pixels  kNN k=20 T=0.07  25.0 %
     """
+    if not rows:
+        return "no protocol could score this data; diagnostics are in the results"
     lines = [("representation", "layer", "protocol", "value", "95 % interval")]
     lines += [_cells(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

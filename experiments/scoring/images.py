@@ -19,6 +19,12 @@ VALIDATION_BANK, VALIDATION_QUERIES = 5000, 1000
 PIXEL_SIDE = 32  # images of at least twice this are shrunk before their pixels are a baseline
 
 
+_WITHOUT_LABELS = (  # in one line
+    "the data has no labels: diagnostics, neighbors and maps are made, and no score; "
+    "experiments.evaluate RUN --data CONFIG scores the run on a set with labels"
+)
+
+
 class Settings(NamedTuple):
     """How a run on images is scored."""
 
@@ -139,7 +145,9 @@ def check(run: Run) -> list[str]:
     chosen = of_run(run)
     impossible = protocols.left_out(protocols.SUMMARY, labels(run), chosen.protocols)
     notes = [f"left out of the scores: {name} ({why})" for name, why in impossible.items()]
-    if chosen.every_steps and len(labels(run).train) < 4:
+    if not len(labels(run).train) and not len(labels(run).test):
+        notes = [_WITHOUT_LABELS]
+    elif chosen.every_steps and len(labels(run).train) < 4:
         notes.append("left out of the metrics: kNN during training (too few labeled images)")
     if chosen.predict is not None:
         transformations.check(chosen.predict, run.dataset.train["image"].shape[1:])

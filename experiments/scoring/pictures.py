@@ -18,7 +18,7 @@ from experiments.run.build import Run
 from experiments.scoring import images, summary
 
 Features = Mapping[str, np.ndarray]
-GRID, QUERIES, NEIGHBORS, PAIRS = 8, 12, 6, 1000
+GRID, QUERIES, NEIGHBORS, PAIRS, MAPPED = 8, 12, 6, 1000, 400
 
 
 def draw(
@@ -53,6 +53,8 @@ def draw(
         drawings["scores"] = lambda path: figures.score_bars(path, accuracies, protocols.label)
     for layer in trained[1]:
         drawings[f"map_{layer}"] = partial(_draw_map, run, trained[1][layer])
+    if "label" not in run.dataset.test:  # gray points say nothing
+        drawings["map_images"] = partial(_draw_image_map, run, trained)
     drawings |= more
     for name, drawing in drawings.items():
         try:
@@ -86,6 +88,16 @@ def _draw_curves(folder: Path, path: Path) -> None:
 def _draw_map(run: Run, z: np.ndarray, path: Path) -> None:
     label = run.dataset.test.get("label")
     figures.embedding_map(path, z, label, run.dataset.class_names, seed=run.plan.seed)
+
+
+def _draw_image_map(run: Run, trained: tuple[Features, Features], path: Path) -> None:
+    """Place training and test images by their features, a sample of each."""
+    rng, parts = np.random.default_rng(run.plan.seed), []
+    for split, h in zip((summary.searched_images(run), run.dataset.test), trained, strict=True):
+        rows = np.sort(rng.permutation(len(h["features"]))[:MAPPED])
+        parts.append((h["features"][rows], split["image"][rows]))
+    features, image = map(np.concatenate, zip(*parts, strict=True))
+    figures.image_map(path, features, image, seed=run.plan.seed)
 
 
 def _draw_neighbors(run: Run, trained: tuple[Features, Features], path: Path) -> None:

@@ -52,7 +52,7 @@ ODD = {  # name -> (arrays, further arguments, what the notes say)
     "no labels at all": (
         {"label": None, "test_label": None},
         (),
-        "no training example has a label",
+        "the data has no labels: diagnostics, neighbors and maps are made",
     ),
     "test labels alone": ({"label": None}, (), "no training example has a label"),
     "training labels alone": ({"test_label": None}, (), "no test example has a label"),

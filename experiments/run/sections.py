@@ -33,6 +33,7 @@ class Choice(NamedTuple):
     default: str
     common: Keys
     options: Mapping[str, Keys]
+    further: Callable[[str], Keys | None] = lambda value: None  # of values beside the options
 
 
 Sections = Mapping[str, Keys | Choice]
@@ -65,13 +66,15 @@ def keys_of(section: Keys | Choice, values: Mapping[str, Any], name: str = "") -
     if not isinstance(section, Choice):
         return section
     chosen = values.get(section.key, section.default)
+    own = {section.key: Key(section.default, str), **section.common}
+    if (further := section.further(chosen)) is not None:
+        return {**own, **further}
     if chosen not in section.options:
         near = difflib.get_close_matches(str(chosen), section.options, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         options = ", ".join(sorted(section.options))
         raise ConfigError(f"{name}.{section.key} is {chosen!r}{hint}; give one of: {options}.")
-    own = {section.key: Key(section.default, str)}
-    return {**own, **section.common, **section.options[chosen]}
+    return {**own, **section.options[chosen]}
 
 
 def complete(config: ConfigDict, sections: Sections) -> ConfigDict:

@@ -157,7 +157,7 @@ class PatchProjection(nn.Module):
             kernel, bias = jax.lax.stop_gradient((kernel, bias))
         x = x_BHWC.reshape(batch, height // side, side, width // side, side, channels)
         x = x.swapaxes(2, 3).reshape(batch, -1, side * side * channels)
-        return x @ kernel.reshape(-1, self.dim).astype(x.dtype) + bias.astype(x.dtype)
+        return x @ kernel.reshape(-1, self.dim).astype(x.dtype) + bias.astype(x.dtype)[None, None]
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Write the encoder of a run as safetensors with torchvision's names, a card and a SHA-256.
+"""Write the encoder of a run as safetensors with torch's names, a card and a SHA-256.
 
 python -m experiments.export runs/digits --to exported/digits
 
@@ -28,6 +28,9 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("Say where to write: --to DIR.")
     target = Path(command.strings["to"]).expanduser()
     lifecycle.set_up_jax()
+    config = command_line.plain(opened.config)
+    if "encoder" in opened.config:  # the file that training began with may be gone
+        opened.config.encoder.init = ""
     run, step, state = opened.load_without_data(command.strings["step"] or "latest")
     if "encoder" not in state.params:
         raise ConfigError(f"A run of {run.experiment.name!r} has no encoder to export.")
@@ -39,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
             encoder=as_kwargs(opened.config, "encoder"),
             size=opened.config.augment.size,
             image_shape=run.dataset.train["image"].shape[1:],
-            about=_about(opened, step),
+            about=_about(opened, step, config),
             steps=step,
         )
     if card["scores"] is None:
@@ -53,10 +56,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _about(opened: OpenedRun, step: int) -> dict[str, Any]:
+def _about(opened: OpenedRun, step: int, config: dict[str, Any]) -> dict[str, Any]:
     """What the card says of the run: its method, data, config and scores."""
-    config = command_line.plain(opened.config)
     config["data"].pop("data_dir", None)  # a path of the machine that trained it
+    config["encoder"]["init"] = Path(config["encoder"]["init"]).name
     return {
         "step": step,
         "method": opened.experiment.name,

@@ -18,8 +18,8 @@ from contrastive_jax import encoders
 from contrastive_jax.encoders import heads
 from contrastive_jax.objectives import moco
 from contrastive_jax.types import Objective, RunInfo
-from experiments import simclr
 from experiments.run.build import Experiment
+from experiments.run.encoder import ENCODER
 from experiments.run.sections import as_kwargs, takes
 from experiments.scoring import images, kinds
 
@@ -44,7 +44,7 @@ EXPERIMENT = Experiment(
     name="moco",
     usage=__doc__ or "",
     sections={
-        "encoder": simclr.ENCODER,
+        "encoder": ENCODER,
         "head": takes(heads.make),
         "moco": takes(moco.make, without=("encoder", "head", "views", "n_classes")),
     },

@@ -21,15 +21,9 @@ from contrastive_jax.objectives import simclr
 from contrastive_jax.types import Objective, RunInfo
 from experiments.run import losses
 from experiments.run.build import Experiment
-from experiments.run.sections import Choice, Key, as_kwargs, takes
+from experiments.run.encoder import ENCODER
+from experiments.run.sections import Key, as_kwargs, takes
 from experiments.scoring import images, kinds
-
-ENCODER = Choice(
-    key="name",
-    default="resnet",
-    common={},
-    options={name: takes(make) for name, make in encoders.ENCODERS.items()},
-)
 
 
 def build(config: ConfigDict, info: RunInfo) -> Objective:

@@ -228,7 +228,7 @@ def test_an_export_without_the_name_of_its_encoder_is_a_resnet(saved):
 def test_other_encoders_are_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(encoders.ENCODERS, "mlp", lambda width=8: None)
     shape = {"size": 8, "image_shape": (8, 8, 3)}
-    with pytest.raises(ValueError, match="'mlp' cannot be exported: torchvision's names exist for"):
+    with pytest.raises(ValueError, match="'mlp' cannot be exported: torch's names exist for"):
         export.save(tmp_path, {}, encoder={"name": "mlp"}, about={}, **shape)
     assert not list(tmp_path.iterdir())
 
@@ -236,9 +236,9 @@ def test_other_encoders_are_refused_by_name(tmp_path, monkeypatch):
 def test_a_card_of_an_unknown_encoder_is_refused(saved):
     folder, _ = saved
     card = json.loads((folder / export.CARD).read_text())
-    card["encoder"]["name"] = "vit"
+    card["encoder"]["name"] = "tests.encoders.own:make"  # of code that would be imported
     (folder / export.CARD).write_text(json.dumps(card))
-    with pytest.raises(CheckpointError, match="encoder name is 'vit'; give one of resnet"):
+    with pytest.raises(CheckpointError, match="name is 'tests.encoders.own:make'; give one of"):
         export.load(folder)
 
 
@@ -261,7 +261,7 @@ def test_a_card_of_another_encoder_is_refused_and_names_a_tensor(saved):
     card["encoder"] |= {"stages": 1, "width": 0.25}
     (folder / export.CARD).write_text(json.dumps(card))
     with pytest.raises(
-        CheckpointError, match=r"running_mean is \(8,\) in HWIO; the encoder has \(16,\)"
+        CheckpointError, match=r"of another shape .* is \(8,\), the encoder has \(16,\)"
     ):
         export.load(folder)
 
@@ -269,3 +269,17 @@ def test_a_card_of_another_encoder_is_refused_and_names_a_tensor(saved):
 def test_a_folder_without_an_export_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="holds no export"):
         export.load(tmp_path)
+
+
+def test_a_vit_is_loaded_bit_for_bit_and_its_card_says_how_images_are_normalized(tmp_path):
+    settings = {"name": "vit", "patch_size": 4, "dim": 8, "layers": 1, "heads": 2}
+    settings |= {"positions": "sincos", "mean": (0.5,), "std": (0.25,)}
+    variables = {**random_variables(encoders.make(**settings)), "batch_stats": {}}
+    shape = {"size": 32, "image_shape": (32, 32, 3)}
+    card = export.save(tmp_path, variables, encoder=settings, about={}, **shape)
+    loaded = export.load(tmp_path)
+    assert jax.tree.all(
+        jax.tree.map(jnp.array_equal, variables["params"], loaded.variables["params"])
+    )
+    assert "subtract [0.5], divide by [0.25]" in card["preprocessing"]["steps"][-1]
+    assert "embed_dim=8, depth=1, num_heads=2" in card["torch"][0]

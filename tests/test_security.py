@@ -10,6 +10,9 @@ MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "she
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 METHODS = {"extractall", "unpack_archive", "system", "popen", "import_module", "read_pickle"}
 METHODS |= {"torch.load", "tar.extract"}
+ALLOWED = {  # a name that the user of a command gives: their own encoder
+    "contrastive_jax/encoders/__init__.py": ["call of importlib.import_module"],
+}
 DANGEROUS = [
     "import pickle",
     "from joblib import load",
@@ -68,7 +71,10 @@ def _of_call(node: ast.Call) -> list[str]:
 def test_no_file_could_run_code_that_came_from_outside():
     assert len(FILES) > 50
     found = {str(path.relative_to(ROOT)): refusals(path.read_text()) for path in FILES}
-    assert {path: reasons for path, reasons in found.items() if reasons} == {}
+    reasons = {
+        path: [r.partition(": ")[2] for r in lines] for path, lines in found.items() if lines
+    }
+    assert reasons == ALLOWED
 
 
 def test_every_way_to_run_code_is_found():

@@ -13,8 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax.encoders import inputs
 from contrastive_jax.encoders.batch_norm import batch_norm
 from contrastive_jax.encoders.conv import Conv
+from contrastive_jax.encoders.inputs import require
 
 
 class Architecture(NamedTuple):
@@ -27,6 +29,8 @@ ARCHITECTURES = {
     18: Architecture((2, 2, 2, 2), bottleneck=False),
     34: Architecture((3, 4, 6, 3), bottleneck=False),
     50: Architecture((3, 4, 6, 3), bottleneck=True),
+    101: Architecture((3, 4, 23, 3), bottleneck=True),
+    152: Architecture((3, 8, 36, 3), bottleneck=True),
 }
 STEMS = ("cifar", "stride2", "imagenet")
 
@@ -38,11 +42,15 @@ def make(
     stages: int = 4,
     dtype: str = "float32",
     norm_groups: int = 1,
+    bottleneck_width: float = 1.0,
+    remat: bool = False,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
 ) -> "ResNet":
     """Make a ResNet from images [B,H,W,C] to features [B,F] by the keys of the config's `encoder`.
 
     Args:
-      depth: 10, 18, 34 (basic blocks) or 50 (bottlenecks).
+      depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
       stem: "cifar" is 3x3 with stride 1; "stride2" is 3x3 with stride 2, which costs a quarter;
         "imagenet" is 7x7 with stride 2 and a 3x3 max-pool.
       width: multiplies every channel count; 1.0 starts with 64 channels.
@@ -50,6 +58,10 @@ def make(
       dtype: "float32" or "bfloat16" for the computation; parameters and statistics are float32.
       norm_groups: parts of the batch with separate statistics, as if each were alone on a device;
         1 is the global batch.
+      bottleneck_width: multiplies the channels within a bottleneck; 2 with depth 50 or 101 is the
+        wide ResNet of torchvision (arXiv 1605.07146).
+      remat: compute each block again in the backward pass: less memory, about a third more work.
+      mean, std: of each channel, or one for all: images become (x - mean) / std first.
 
     Raises:
       ValueError: an unknown depth, stem or dtype, or a width or number of stages out of range.
@@ -61,39 +73,41 @@ def make(
     >>> apply(variables, x_BHWC, train=False).shape
     (4, 32)
     """
-    _require(depth in ARCHITECTURES, "depth", depth, f"one of {sorted(ARCHITECTURES)}")
-    _require(stem in STEMS, "stem", stem, f"one of {STEMS}")
-    _require(0 < width <= 64, "width", width, "a multiplier such as 1.0 or 0.5")
-    _require(stages in (1, 2, 3, 4), "stages", stages, "1, 2, 3 or 4")
-    _require(dtype in ("float32", "bfloat16"), "dtype", dtype, "'float32' or 'bfloat16'")
+    require(depth in ARCHITECTURES, "depth", depth, f"one of {sorted(ARCHITECTURES)}")
+    require(stem in STEMS, "stem", stem, f"one of {STEMS}")
+    require(0 < width <= 64, "width", width, "a multiplier such as 1.0 or 0.5")
+    require(stages in (1, 2, 3, 4), "stages", stages, "1, 2, 3 or 4")
     channels = round(64 * width)
-    _require(channels >= 1, "width", width, "large enough for one channel of 64 * width")
-    _require(norm_groups >= 1, "norm_groups", norm_groups, "at least 1")
+    require(channels >= 1, "width", width, "large enough for one channel of 64 * width")
+    require(norm_groups >= 1, "norm_groups", norm_groups, "at least 1")
     architecture = ARCHITECTURES[depth]
     blocks = architecture.blocks[:stages]
-    computed = jnp.dtype(dtype)
-    return ResNet(blocks, architecture.bottleneck, stem, channels, computed, norm_groups)
-
-
-def _require(holds: bool, key: str, value: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"encoder {key} is {value!r}; give {expected}")
+    plain = architecture.bottleneck or bottleneck_width == 1
+    require(plain, "bottleneck_width", bottleneck_width, f"1.0: depth {depth} has no bottlenecks")
+    inner = round(channels * bottleneck_width) if architecture.bottleneck else None
+    require(inner is None or inner >= 1, "bottleneck_width", bottleneck_width, "a larger one")
+    computed, normalization = inputs.computed_dtype(dtype), inputs.normalization(mean, std)
+    return ResNet(blocks, inner, stem, channels, computed, norm_groups, remat, normalization)
 
 
 class ResNet(nn.Module):
     blocks: tuple[int, ...]
-    bottleneck: bool
+    inner: int | None  # channels within a bottleneck of the first stage; None for basic blocks
     stem: str
     channels: int
     dtype: jnp.dtype
     norm_groups: int
+    remat: bool
+    normalization: inputs.Normalization
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
         norm = batch_norm(self.norm_groups, train, self.dtype)
         conv = functools.partial(Conv, dtype=self.dtype)
-        block = functools.partial(Bottleneck if self.bottleneck else Basic, norm=norm, conv=conv)
+        block: Any = Basic if self.inner is None else Bottleneck
+        block = functools.partial(nn.remat(block) if self.remat else block, norm=norm, conv=conv)
 
+        x_BHWC = inputs.normalized(x_BHWC, self.normalization)
         size, stride = {"cifar": (3, 1), "stride2": (3, 2), "imagenet": (7, 2)}[self.stem]
         x = conv(self.channels, size, stride, name="stem_conv")(x_BHWC)
         x = nn.relu(norm(name="stem_norm")(x))
@@ -104,19 +118,23 @@ class ResNet(nn.Module):
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"stage{stage + 1}_block{i + 1}"
-                x = block(self.channels * 2**stage, stride, name=name)(x)
+                x = block(self.channels * 2**stage, self._inner(stage), stride, name=name)(x)
         return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+
+    def _inner(self, stage: int) -> int:
+        return (self.inner or self.channels) * 2**stage
 
 
 class Basic(nn.Module):
     channels: int
+    inner: int
     stride: int
     norm: Callable[..., nn.Module]
     conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.conv(self.channels, 3, self.stride)(x)
+        y = self.conv(self.inner, 3, self.stride)(x)
         y = nn.relu(self.norm()(y))
         y = self.conv(self.channels, 3)(y)
         y = self.norm(scale_init=nn.initializers.zeros)(y)
@@ -125,14 +143,15 @@ class Basic(nn.Module):
 
 class Bottleneck(nn.Module):
     channels: int
+    inner: int
     stride: int
     norm: Callable[..., nn.Module]
     conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.relu(self.norm()(self.conv(self.channels, 1)(x)))
-        y = nn.relu(self.norm()(self.conv(self.channels, 3, self.stride)(y)))
+        y = nn.relu(self.norm()(self.conv(self.inner, 1)(x)))
+        y = nn.relu(self.norm()(self.conv(self.inner, 3, self.stride)(y)))
         y = self.conv(4 * self.channels, 1)(y)
         y = self.norm(scale_init=nn.initializers.zeros)(y)
         return nn.relu(_shortcut(self, x, y) + y)

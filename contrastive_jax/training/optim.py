@@ -44,15 +44,16 @@ def make(
       name: "sgd" (momentum); "lars" (You et al. 2017, arXiv 1708.03888, in SimCLR's order: decay,
         trust ratio 0.001 |w| / |g|, rate, momentum); "adamw" (`momentum` is its first beta); "muon"
         (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the momentum of each matrix, and of
-        each filter as one of [height x width x in, out], is orthogonalized; norms, biases, word
-        vectors and auxiliary parameters follow Adam.
+        each filter as one of [height x width x in, out], is orthogonalized; norms, biases,
+        embeddings, class tokens and auxiliary parameters follow Adam.
       learning_rate: the peak rate before scaling.
       scaling: "none", "linear" (x batch / 256) or "sqrt" (x sqrt(batch)); SimCLR table B.1.
       momentum: of SGD, LARS and Muon, and beta_1 of AdamW.
       nesterov: Nesterov momentum, for "sgd", "lars" and "muon".
-      weight_decay: its strength; on matrices and filters only, unless `decay_norm_and_bias`.
-      decay_norm_and_bias: also decay norm scales and biases, not with "muon". LARS never adapts
-        those.
+      weight_decay: its strength; on matrices, filters and embeddings of words only, unless
+        `decay_norm_and_bias`.
+      decay_norm_and_bias: also decay norm scales, biases, class tokens and position embeddings, not
+        with "muon". LARS never adapts those.
       warmup_epochs: length of the warm-up in epochs.
       annealing: how the rate falls after it: "cosine" (half a period) or "linear".
       skip_nonfinite: leave out the steps whose gradient is not finite, up to so many in a row:
@@ -172,15 +173,15 @@ def _schedule(peak: float, warmup: int, steps: int, annealing: str) -> optax.Sch
 
 
 def _weights(auxiliary: Collection[str]) -> Mask:
-    """True for filters and matrices of the method: not biases, norms, nor auxiliary parameters."""
+    """True for filters, matrices and embeddings of words, which are decayed and adapted."""
     return lambda params: jax.tree.map_with_path(
-        lambda path, p: p.ndim > 1 and not _is_auxiliary(path, auxiliary), params
+        lambda path, p: _is_weight(path, p) and not _is_auxiliary(path, auxiliary), params
     )
 
 
 def _trained(auxiliary: Collection[str]) -> Mask:
     return lambda params: jax.tree.map_with_path(
-        lambda path, p: not _is_auxiliary(path, auxiliary), params
+        lambda path, p: not _is_frozen(path) and not _is_auxiliary(path, auxiliary), params
     )
 
 
@@ -188,16 +189,27 @@ def _as_matrices(auxiliary: Collection[str]) -> Mask:
     """Which axes of a filter or matrix are its rows, the last one its columns; None elsewhere."""
 
     def axes(path: tuple[Any, ...], p: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        is_weight = p.ndim > 1 and not _is_auxiliary(path, auxiliary) and not _is_table(path)
+        is_matrix = _is_weight(path, p) and "embedding" not in _names(path)[-1:]
         rows, column = tuple(range(p.ndim - 1)), p.ndim - 1
-        return optax.contrib.MuonDimensionNumbers(rows, column) if is_weight else None
+        numbers = optax.contrib.MuonDimensionNumbers(rows, column)
+        return numbers if is_matrix and not _is_auxiliary(path, auxiliary) else None
 
     return lambda params: jax.tree.map_with_path(axes, params)
 
 
-def _is_table(path: tuple[Any, ...]) -> bool:
-    """Whether these are vectors that are looked up, whose rows meet in no product."""
-    return jax.tree_util.keystr(path[-1:], simple=True) == "embedding"
+def _is_weight(path: tuple[Any, ...], p: jax.Array) -> bool:
+    """Not biases, norms, class tokens and position embeddings, nor what is frozen."""
+    others = {"bias", "scale", "class_token", "position_embedding"}
+    return p.ndim > 1 and not others & set(_names(path)[-1:]) and not _is_frozen(path)
+
+
+def _is_frozen(path: tuple[Any, ...]) -> bool:
+    """Whether an encoder stops the gradient of a parameter: it names it so."""
+    return any(name.startswith("frozen_") for name in _names(path))
+
+
+def _names(path: tuple[Any, ...]) -> list[str]:
+    return [jax.tree_util.keystr((key,), simple=True) for key in path]
 
 
 def _is_auxiliary(path: tuple[Any, ...], auxiliary: Collection[str]) -> bool:

@@ -34,6 +34,7 @@ class Choice(NamedTuple):
     default: str
     common: Keys
     options: Mapping[str, Keys]
+    further: Callable[[str], Keys | None] = lambda value: None  # of values beside the options
 
 
 Sections = Mapping[str, Keys | Choice]
@@ -66,11 +67,13 @@ def keys_of(section: Keys | Choice, values: Mapping[str, Any], name: str = "") -
     if not isinstance(section, Choice):
         return section
     chosen = values.get(section.key, section.default)
+    own = {section.key: Key(section.default, str), **section.common}
+    if (further := section.further(chosen)) is not None:
+        return {**own, **further}
     if chosen not in section.options:
         known = nearest(str(chosen), section.options)
         raise ConfigError(f"{name}.{section.key} is {chosen!r}; {known}")
-    own = {section.key: Key(section.default, str)}
-    return {**own, **section.common, **section.options[chosen]}
+    return {**own, **section.options[chosen]}
 
 
 def complete(config: ConfigDict, sections: Sections) -> ConfigDict:

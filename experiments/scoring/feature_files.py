@@ -17,7 +17,7 @@ from contrastive_jax.evaluation import diagnostics, protocols
 from contrastive_jax.evaluation.results import Scored
 from contrastive_jax.storage import workdir
 from experiments.run import command_line, lifecycle, provenance, restore
-from experiments.run.sections import as_kwargs
+from experiments.run.sections import as_kwargs, nearest
 from experiments.scoring import images, results
 from experiments.scoring.kinds import IMAGES
 from experiments.scoring.summary import DIAGNOSED

@@ -21,12 +21,25 @@ def count(module, x) -> int:
 
 @pytest.mark.parametrize(
     ("depth", "features", "published"),
-    [(18, 512, 11_689_512), (34, 512, 21_797_672), (50, 2048, 25_557_032)],
+    [
+        (18, 512, 11_689_512),
+        (34, 512, 21_797_672),
+        (50, 2048, 25_557_032),
+        (101, 2048, 44_549_160),
+        pytest.param(152, 2048, 60_192_808, marks=pytest.mark.slow),
+    ],
 )
 def test_parameter_counts_are_torchvisions(depth, features, published):
     classifier = features * 1000 + 1000
     encoder = resnet.make(depth=depth, stem="imagenet")
     assert count(encoder, jnp.zeros((1, 64, 64, 3))) + classifier == published
+
+
+def test_a_wide_resnet_has_torchvisions_parameter_count():
+    encoder = resnet.make(depth=50, stem="imagenet", bottleneck_width=2.0)
+    assert count(encoder, jnp.zeros((1, 64, 64, 3))) + 2048 * 1000 + 1000 == 68_883_240
+    with pytest.raises(ValueError, match="depth 18 has no bottlenecks"):
+        resnet.make(depth=18, bottleneck_width=2.0)
 
 
 def test_width_and_stages_set_the_feature_size():

@@ -33,6 +33,7 @@ def make(
     steps: int,
     steps_per_epoch: int,
     auxiliary: Collection[str] = (),
+    constant_rate: Collection[str] = (),
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and its learning-rate schedule, by the keys of the config's `optimizer`.
 
@@ -60,6 +61,7 @@ def make(
       steps: the length of training.
       steps_per_epoch: steps in one epoch.
       auxiliary: top-level parameters that are neither decayed nor adapted: an online probe.
+      constant_rate: top-level parameters whose rate is the peak throughout: SimSiam's predictor.
 
     Raises:
       ValueError: an unknown name, scaling or annealing, a number out of range, too long a warm-up.
@@ -84,9 +86,11 @@ def make(
         )
     peak = learning_rate * SCALINGS[scaling](batch_size)
     schedule = _schedule(peak, warmup, steps, annealing)
-    optimizer = _transform(
-        name, schedule, momentum, nesterov, weight_decay, decay_norm_and_bias, auxiliary
-    )
+    settings = name, momentum, nesterov, weight_decay, decay_norm_and_bias, auxiliary
+    optimizer = _transform(schedule, *settings)
+    if constant_rate:
+        stays = _transform(optax.constant_schedule(peak), *settings)
+        optimizer = optax.partition({"falls": optimizer, "stays": stays}, _labels(constant_rate))
     if skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
     return optimizer, schedule
@@ -118,8 +122,8 @@ def _check(
 
 
 def _transform(
-    name: str,
     schedule: optax.Schedule,
+    name: str,
     momentum: float,
     nesterov: bool,
     weight_decay: float,
@@ -159,16 +163,23 @@ def _schedule(peak: float, warmup: int, steps: int, annealing: str) -> optax.Sch
     return optax.join_schedules([rise, optax.linear_schedule(peak, 0.0, steps - warmup)], [warmup])
 
 
+def _labels(constant_rate: Collection[str]) -> Callable[[Any], Any]:
+    """Whether the rate of each parameter falls or stays."""
+    return lambda params: jax.tree.map_with_path(
+        lambda path, _: "stays" if _is_one_of(path, constant_rate) else "falls", params
+    )
+
+
 def _weights(auxiliary: Collection[str]) -> Mask:
     """True for filters and matrices of the method: not biases, norms, nor auxiliary parameters."""
     return lambda params: jax.tree.map_with_path(
-        lambda path, p: p.ndim > 1 and not _is_auxiliary(path, auxiliary), params
+        lambda path, p: p.ndim > 1 and not _is_one_of(path, auxiliary), params
     )
 
 
 def _trained(auxiliary: Collection[str]) -> Mask:
     return lambda params: jax.tree.map_with_path(
-        lambda path, p: not _is_auxiliary(path, auxiliary), params
+        lambda path, p: not _is_one_of(path, auxiliary), params
     )
 
 
@@ -176,12 +187,12 @@ def _as_matrices(auxiliary: Collection[str]) -> Mask:
     """Which axes of a filter or matrix are its rows, the last one its columns; None elsewhere."""
 
     def axes(path: tuple[Any, ...], p: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        is_weight = p.ndim > 1 and not _is_auxiliary(path, auxiliary)
+        is_weight = p.ndim > 1 and not _is_one_of(path, auxiliary)
         rows, column = tuple(range(p.ndim - 1)), p.ndim - 1
         return optax.contrib.MuonDimensionNumbers(rows, column) if is_weight else None
 
     return lambda params: jax.tree.map_with_path(axes, params)
 
 
-def _is_auxiliary(path: tuple[Any, ...], auxiliary: Collection[str]) -> bool:
-    return bool(path) and jax.tree_util.keystr(path[:1], simple=True) in auxiliary
+def _is_one_of(path: tuple[Any, ...], names: Collection[str]) -> bool:
+    return bool(path) and jax.tree_util.keystr(path[:1], simple=True) in names

@@ -25,7 +25,6 @@ from contrastive_jax.storage import workdir
 from experiments.ablation import grid, jobs
 from experiments.ablation.jobs import Job, Plan, summary_of
 from experiments.run import build, command_line, lifecycle, provenance, resume
-from experiments.run.build import Experiment
 from experiments.run.methods import METHODS
 from experiments.run.sections import Sections, as_kwargs
 from experiments.run.signals import STOPPED, StopRequested, StopSignal
@@ -62,8 +61,9 @@ def _grid(argv: Sequence[str]) -> tuple[grid.Grid | None, Sections]:
     if not os.path.isfile(path):
         return None, {}  # `command_line.parse` says what is wrong
     table = grid.read(path, preset)
-    if table.experiment not in METHODS:
-        raise ConfigError(f"experiment is {table.experiment!r}; give one of {tuple(METHODS)}")
+    for method in (table.experiment, *(grid.method_of(table, cell) for cell in table.cells)):
+        if method not in METHODS:
+            raise ConfigError(f"experiment is {method!r}; give one of {tuple(METHODS)}")
     return table, METHODS[table.experiment].all_sections()
 
 
@@ -78,17 +78,15 @@ def make_plan(
     """
     assert table is not None
     assert command.config is not None
-    experiment = METHODS[table.experiment]
-    configs = grid.configs(table, command.config, experiment.all_sections())
+    sections = {name: method.all_sections() for name, method in METHODS.items()}
+    configs = grid.configs(table, command.config, sections)
     chosen = grid.selected(table.cells, command.strings["only"])
     load = keeping(data.load)
     planned = tuple(
-        job
-        for cell in table.cells
-        for job in _jobs(experiment, table, cell, configs[cell.name], folder, load)
+        job for cell in table.cells for job in _jobs(table, cell, configs[cell.name], folder, load)
     )
     for job in planned:
-        resume.check_folder(job.folder, experiment, job.run.config)
+        resume.check_folder(job.folder, job.run.experiment, job.run.config)
     names = frozenset(cell.name for cell in chosen)
     return Plan(command.name, table, planned, names, folder, provenance.command_text(argv))
 
@@ -104,7 +102,6 @@ def keeping(load: Callable[..., data.Dataset]) -> Callable[..., data.Dataset]:
 
 
 def _jobs(
-    experiment: Experiment,
     table: grid.Grid,
     cell: grid.Cell,
     config: ConfigDict,
@@ -112,6 +109,7 @@ def _jobs(
     load: Callable[..., data.Dataset],
 ) -> list[Job]:
     """The runs of a cell. They share one objective, and so its compiled programs."""
+    experiment = METHODS[grid.method_of(table, cell)]
     try:
         with command_line.bad_values():
             build.check_batch(config.data.batch_size, build.make_mesh())

@@ -57,13 +57,15 @@ class Objective(NamedTuple):
     minimize, on the global batch, at a step counted from 0. `embed` maps what is embedded
     ("image", "text", ...) to the encoder in evaluation mode: {"features": [B,F], "embedding":
     [B,D]}. `auxiliary` names the top-level parameters that measure and do not belong to the method,
-    such as an online probe: the optimizer neither decays nor adapts them.
+    such as an online probe: the optimizer neither decays nor adapts them. `constant_rate` names
+    those whose learning rate stays at its peak.
     """
 
     init: InitFn
     loss: LossFn
     embed: Mapping[str, EmbedFn]
     auxiliary: tuple[str, ...] = ()
+    constant_rate: tuple[str, ...] = ()
 
 
 class RunInfo(NamedTuple):

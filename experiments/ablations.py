@@ -25,7 +25,6 @@ from contrastive_jax.storage import workdir
 from experiments.ablation import columns, grid, jobs
 from experiments.ablation.jobs import Job, Plan, summary_of
 from experiments.run import build, command_line, lifecycle, provenance, resume
-from experiments.run.build import Experiment
 from experiments.run.methods import METHODS
 from experiments.run.sections import Sections, as_kwargs, nearest
 from experiments.run.signals import STOPPED, StopRequested, StopSignal
@@ -62,10 +61,11 @@ def _grid(path: str) -> grid.Grid:
 
 def _sections(path: str) -> Sections:
     """The sections of the method that a grid is of."""
-    name = _grid(path).experiment
-    if name not in METHODS:
-        raise ConfigError(f"experiment is {name!r}; {nearest(name, METHODS)}")
-    return METHODS[name].all_sections()
+    table = _grid(path)
+    for name in (table.experiment, *(grid.method_of(table, cell) for cell in table.cells)):
+        if name not in METHODS:
+            raise ConfigError(f"experiment is {name!r}; {nearest(name, METHODS)}")
+    return METHODS[table.experiment].all_sections()
 
 
 def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) -> Plan:
@@ -77,17 +77,15 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
     """
     assert command.config is not None
     table = _grid(command.path)
-    experiment = METHODS[table.experiment]
-    configs = grid.configs(table, command.config, experiment.all_sections())
+    sections = {name: method.all_sections() for name, method in METHODS.items()}
+    configs = grid.configs(table, command.config, sections)
     chosen = grid.selected(table.cells, command.strings["only"])
     load = keeping(data.load)
     planned = tuple(
-        job
-        for cell in table.cells
-        for job in _jobs(experiment, table, cell, configs[cell.name], folder, load)
+        job for cell in table.cells for job in _jobs(table, cell, configs[cell.name], folder, load)
     )
     for job in planned:
-        resume.check_folder(job.folder, experiment, job.run.config)
+        resume.check_folder(job.folder, job.run.experiment, job.run.config)
     names = frozenset(cell.name for cell in chosen)
     return Plan(command.name, table, planned, names, folder, provenance.command_text(argv))
 
@@ -103,7 +101,6 @@ def keeping(load: Callable[..., data.Dataset]) -> Callable[..., data.Dataset]:
 
 
 def _jobs(
-    experiment: Experiment,
     table: grid.Grid,
     cell: grid.Cell,
     config: ConfigDict,
@@ -111,6 +108,7 @@ def _jobs(
     load: Callable[..., data.Dataset],
 ) -> list[Job]:
     """The runs of a cell. They share one objective, and so its compiled programs."""
+    experiment = METHODS[grid.method_of(table, cell)]
     with grid.errors_of(f"cell {cell.name!r}"), command_line.bad_values():
         build.check_batch(config.data.batch_size, build.make_mesh(config))
         run = build.build(experiment, config, lambda c: load(**as_kwargs(c, "data")))

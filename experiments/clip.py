@@ -23,8 +23,8 @@ from contrastive_jax import encoders, losses, parallel
 from contrastive_jax.encoders import heads, words
 from contrastive_jax.objectives import two_towers
 from contrastive_jax.types import Objective, RunInfo
-from experiments import simclr
 from experiments.run.build import Experiment
+from experiments.run.encoder import ENCODER
 from experiments.run.sections import Choice, Key, as_kwargs, takes
 from experiments.scoring import images, kinds
 
@@ -84,7 +84,7 @@ EXPERIMENT = Experiment(
     name="clip",
     usage=__doc__ or "",
     sections={
-        "encoder": simclr.ENCODER,
+        "encoder": ENCODER,
         "head": takes(heads.make),
         "text": takes(words.make, without=("vocabulary", "output_dim")),
         "loss": Choice("kind", "symmetric_info_nce", {}, OPTIONS),

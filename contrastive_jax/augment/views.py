@@ -54,6 +54,9 @@ class Augmentation(NamedTuple):
     cutout_fraction: float = 0.5  # of the side
     n_views: int = 2
     one_branch: bool = False  # the last view gets the base crop and nothing else
+    n_small_views: int = 0  # beside the views (multi-crop: SwAV, DINO)
+    small_size: int = 16  # their side, in pixels
+    small_crop_scale: tuple[float, float] = (0.05, 0.3)
 
 
 class Views(NamedTuple):
@@ -66,11 +69,15 @@ class Views(NamedTuple):
     Images too large to be sent whole are cropped on the host, by `crops`; both functions then take
     [B, V, size, size, C] uint8, one crop a view, `train` to go on from and `evaluate` to show the
     first of. `crops` is None where a setting needs the whole image.
+
+    `small` is as `train` and gives the small views [B, S, small_size, small_size, C] of multi-crop;
+    it is None without them.
     """
 
     train: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     evaluate: Callable[[jax.Array], jax.Array]
     crops: Crops | None
+    small: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 def make_views(size: int, **settings) -> Views:
@@ -102,10 +109,14 @@ def make_views(size: int, **settings) -> Views:
 
     def train(key: jax.Array, image_BHWC: jax.Array, index_B: jax.Array) -> jax.Array:
         _check_batch(image_BHWC, index_B, chosen, crops)
-        make = _views if image_BHWC.ndim == 4 else _views_of_crops
+        whole = image_BHWC.ndim == 4
+        numbers = jnp.arange(chosen.n_views - chosen.one_branch)
 
         def views_of(image: jax.Array, index: jax.Array) -> jax.Array:
-            return make(chosen, size, jax.random.fold_in(key, index), image)
+            example_key = jax.random.fold_in(key, index)
+            if whole:
+                return _views(chosen, size, example_key, image, numbers)
+            return _views_of_crops(chosen, size, example_key, image)
 
         return jax.vmap(views_of)(_to_float(image_BHWC), index_B)
 
@@ -114,13 +125,31 @@ def make_views(size: int, **settings) -> Views:
         plain_BHWC = image_BHWC if image_BHWC.ndim == 4 else image_BHWC[:, 0]
         return jax.vmap(lambda image: _resize(image, size))(_to_float(plain_BHWC))
 
-    return Views(train, evaluate, crops)
+    return Views(train, evaluate, crops, _small_views(chosen) if chosen.n_small_views else None)
+
+
+def _small_views(settings: Augmentation) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """The small views of a batch: the same operators on smaller parts, with keys of their own."""
+    small = settings._replace(crop_scale=settings.small_crop_scale)
+    numbers = settings.n_views + jnp.arange(settings.n_small_views, dtype=jnp.int32)
+
+    def views(key: jax.Array, image_BHWC: jax.Array, index_B: jax.Array) -> jax.Array:
+        _check_batch(image_BHWC, index_B, settings, None)
+
+        def views_of(image: jax.Array, index: jax.Array) -> jax.Array:
+            return _views(
+                small, settings.small_size, jax.random.fold_in(key, index), image, numbers
+            )
+
+        return jax.vmap(views_of)(_to_float(image_BHWC), index_B)
+
+    return views
 
 
 def _host_crops(size: int, settings: Augmentation) -> Crops | None:
     """The crops that the host can cut in place of the operator `crop`, if it can."""
     s = settings
-    if s.base_crop_probability > 0 or s.crop_probability < 1 or s.one_branch:
+    if s.base_crop_probability > 0 or s.crop_probability < 1 or s.one_branch or s.n_small_views:
         return None
     (smallest, largest), (narrowest, widest) = s.crop_scale, s.crop_ratio  # may come as lists
     return Crops(s.n_views, size, (smallest, largest), (narrowest, widest))
@@ -132,23 +161,25 @@ def _views_of_crops(
     """All views of one example whose crops were cut before; the other operators as in `_views`."""
     operators = _operators(settings, size)
     finish = lambda view_key, crop: _apply(operators, view_key, crop)  # noqa: E731
-    return jax.vmap(finish)(_view_keys(key, len(crop_VHWC)), crop_VHWC)
+    return jax.vmap(finish)(_view_keys(key, jnp.arange(len(crop_VHWC))), crop_VHWC)
 
 
-def _view_keys(key: jax.Array, n_views: int) -> jax.Array:
-    return jax.vmap(lambda view: jax.random.fold_in(key, view))(jnp.arange(n_views))
+def _view_keys(key: jax.Array, number_V: jax.Array) -> jax.Array:
+    return jax.vmap(lambda view: jax.random.fold_in(key, view))(number_V)
 
 
-def _views(settings: Augmentation, size: int, key: jax.Array, image: jax.Array) -> jax.Array:
-    """All views [V, size, size, C] of one example."""
+def _views(
+    settings: Augmentation, size: int, key: jax.Array, image: jax.Array, number_V: jax.Array
+) -> jax.Array:
+    """The views of one example with these numbers, [V, size, size, C]."""
     if settings.base_crop_probability > 0:
         base = [(_BASE_CROP, settings.base_crop_probability, _crop(settings, size, image))]
         image = _apply(base, jax.random.fold_in(key, _ALL_VIEWS), _resize(image, size))
     plain = _resize(image, size)
     operators = [(_CROP, settings.crop_probability, _crop(settings, size, image))]
     operators += _operators(settings, size)
-    keys = _view_keys(key, settings.n_views - settings.one_branch)
-    views = jax.vmap(lambda view_key: _apply(operators, view_key, plain))(keys)
+    apply = lambda view_key: _apply(operators, view_key, plain)  # noqa: E731
+    views = jax.vmap(apply)(_view_keys(key, number_V))
     return jnp.concatenate([views, plain[None]]) if settings.one_branch else views
 
 
@@ -239,11 +270,18 @@ def _check_settings(size: int, settings: Augmentation) -> None:
     _check_number("hue", s.hue, 0, 0.5)
     _check_number("rotate_degrees", s.rotate_degrees, 0, 180)
     _check_range("crop_scale", s.crop_scale, 1)
+    _check_range("small_crop_scale", s.small_crop_scale, 1)
     _check_range("crop_ratio", s.crop_ratio, math.inf)
     _check_range("blur_sigma", s.blur_sigma, math.inf)
     _check_choice("brightness_form", s.brightness_form, ("multiplicative", "additive"))
     _check_choice("rotate_fill", s.rotate_fill, ("zero", "edge"))
     _check_count("size", size, 1)
+    _check_count("small_size", s.small_size, 1)
+    _check_count("n_small_views", s.n_small_views, 0)
+    if s.one_branch and s.n_small_views:
+        raise ValueError(
+            f"augment: n_small_views={s.n_small_views!r} and one_branch=True; use one of the two"
+        )
     _check_count("n_views", s.n_views, 2 if s.one_branch else 1)
 
 

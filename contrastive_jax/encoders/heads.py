@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._numerics import unit
 from contrastive_jax.encoders import batch_norm as norm
 
 KINDS = ("none", "linear", "mlp")
@@ -79,3 +80,24 @@ class ProjectionHead(nn.Module):
         if batch_norm:
             x = norm.batch_norm(self.norm_groups, train, self.dtype)()(x)
         return x
+
+
+class Prototypes(nn.Module):
+    """Cosine similarities of embeddings [..., D] with learned prototypes, [..., K].
+
+        s_k = z . c_k   of unit vectors
+
+    >>> layer = Prototypes(3)
+    >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 4)), train=False)
+    >>> layer.apply(variables, jnp.ones((2, 4)), train=False).shape
+    (2, 3)
+    """
+
+    count: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array, *, train: bool) -> jax.Array:
+        del train  # it has no statistics
+        shape = z.shape[-1], self.count
+        prototypes_DK = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        return unit(z) @ unit(prototypes_DK.T).T

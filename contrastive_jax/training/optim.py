@@ -34,6 +34,7 @@ def make(
     steps: int,
     steps_per_epoch: int,
     auxiliary: Collection[str] = (),
+    constant_rate: Collection[str] = (),
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and its learning-rate schedule, by the keys of the config's `optimizer`.
 
@@ -64,6 +65,7 @@ def make(
       steps: the length of training.
       steps_per_epoch: steps in one epoch.
       auxiliary: top-level parameters that are neither decayed nor adapted: an online probe.
+      constant_rate: top-level parameters whose rate is the peak throughout: SimSiam's predictor.
 
     Raises:
       ValueError: an unknown name, scaling or annealing, a number out of range, too long a warm-up.
@@ -93,9 +95,12 @@ def make(
         peak if adam_learning_rate is None else adam_learning_rate * SCALINGS[scaling](batch_size)
     )
     rates = schedule, _schedule(adam_peak, warmup, steps, annealing)
-    optimizer = _transform(
-        name, rates, momentum, nesterov, weight_decay, decay_norm_and_bias, auxiliary
-    )
+    settings = name, momentum, nesterov, weight_decay, decay_norm_and_bias, auxiliary
+    optimizer = _transform(rates, *settings)
+    if constant_rate:
+        constant = optax.constant_schedule(peak), optax.constant_schedule(adam_peak)
+        stays = _transform(constant, *settings)
+        optimizer = optax.partition({"falls": optimizer, "stays": stays}, _labels(constant_rate))
     if skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
     return optimizer, schedule
@@ -129,8 +134,8 @@ def _check(
 
 
 def _transform(
-    name: str,
     rates: tuple[optax.Schedule, optax.Schedule],
+    name: str,
     momentum: float,
     nesterov: bool,
     weight_decay: float,
@@ -172,16 +177,23 @@ def _schedule(peak: float, warmup: int, steps: int, annealing: str) -> optax.Sch
     return optax.join_schedules([rise, optax.linear_schedule(peak, 0.0, steps - warmup)], [warmup])
 
 
+def _labels(constant_rate: Collection[str]) -> Callable[[Any], Any]:
+    """Whether the rate of each parameter falls or stays."""
+    return lambda params: jax.tree.map_with_path(
+        lambda path, _: "stays" if _is_one_of(path, constant_rate) else "falls", params
+    )
+
+
 def _weights(auxiliary: Collection[str]) -> Mask:
     """True for filters, matrices and embeddings of words, which are decayed and adapted."""
     return lambda params: jax.tree.map_with_path(
-        lambda path, p: _is_weight(path, p) and not _is_auxiliary(path, auxiliary), params
+        lambda path, p: _is_weight(path, p) and not _is_one_of(path, auxiliary), params
     )
 
 
 def _trained(auxiliary: Collection[str]) -> Mask:
     return lambda params: jax.tree.map_with_path(
-        lambda path, p: not _is_frozen(path) and not _is_auxiliary(path, auxiliary), params
+        lambda path, p: not _is_frozen(path) and not _is_one_of(path, auxiliary), params
     )
 
 
@@ -192,7 +204,7 @@ def _as_matrices(auxiliary: Collection[str]) -> Mask:
         is_matrix = _is_weight(path, p) and "embedding" not in _names(path)[-1:]
         rows, column = tuple(range(p.ndim - 1)), p.ndim - 1
         numbers = optax.contrib.MuonDimensionNumbers(rows, column)
-        return numbers if is_matrix and not _is_auxiliary(path, auxiliary) else None
+        return numbers if is_matrix and not _is_one_of(path, auxiliary) else None
 
     return lambda params: jax.tree.map_with_path(axes, params)
 
@@ -212,5 +224,5 @@ def _names(path: tuple[Any, ...]) -> list[str]:
     return [jax.tree_util.keystr((key,), simple=True) for key in path]
 
 
-def _is_auxiliary(path: tuple[Any, ...], auxiliary: Collection[str]) -> bool:
-    return bool(path) and jax.tree_util.keystr(path[:1], simple=True) in auxiliary
+def _is_one_of(path: tuple[Any, ...], names: Collection[str]) -> bool:
+    return bool(path) and jax.tree_util.keystr(path[:1], simple=True) in names

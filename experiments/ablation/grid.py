@@ -54,7 +54,8 @@ def read(path: str, preset: str) -> Grid:
 
       axes        axis -> values; an axis is a key such as "loss.temperature", or a name, whose
                   values are then {label: overrides}
-      cells       instead of axes: name, or (row, column), -> overrides
+      cells       instead of axes: name, or (row, column), -> overrides; "experiment" among them
+                  is the method of that cell
       seeds       how many, from the base's train.seed on
       columns     name -> {"layer", "name", "k", "temperature"} of a row of the summary, or
                   {"logged": a metric of the last logged step}
@@ -109,8 +110,21 @@ def errors_of(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {error}") from error
 
 
-def configs(grid: Grid, base: ConfigDict, sections: Sections) -> dict[str, ConfigDict]:
+def method_of(grid: Grid, cell: Cell) -> str:
+    """The method that trains a cell: its own `experiment`, or that of the grid."""
+    return cell.overrides.get("experiment", grid.experiment)
+
+
+def configs(
+    grid: Grid, base: ConfigDict, sections: Mapping[str, Sections]
+) -> dict[str, ConfigDict]:
     """Make the config of each cell: the base with its overrides.
+
+    A cell of another method keeps the sections of the base that this method has as well, and gets
+    the defaults of its other sections.
+
+    Args:
+      sections: those of each method.
 
     Raises:
       ConfigError: an override that fits no section or type, or two cells that come to the same.
@@ -118,9 +132,13 @@ def configs(grid: Grid, base: ConfigDict, sections: Sections) -> dict[str, Confi
     made: dict[str, ConfigDict] = {}
     seen: dict[str, str] = {}
     for cell in grid.cells:
+        method = method_of(grid, cell)
+        own = sections[method]
+        kept = ConfigDict({name: base[name] for name in base if name in own})
+        values = {key: value for key, value in cell.overrides.items() if key != "experiment"}
         with errors_of(f"cell {cell.name!r}"):
-            made[cell.name] = set_values(base, sections, cell.overrides)
-        text = made[cell.name].to_json(sort_keys=True)
+            made[cell.name] = set_values(kept, own, values)
+        text = method + made[cell.name].to_json(sort_keys=True)
         other = seen.setdefault(text, cell.name)
         if other != cell.name:
             raise ConfigError(

@@ -19,7 +19,10 @@ from experiments.run import command_line, sinks
 from experiments.run.sections import Sections, as_kwargs, takes
 
 SHARED_SECTIONS: Sections = {
-    "optimizer": takes(optim.make, without=("batch_size", "steps", "steps_per_epoch", "auxiliary")),
+    "optimizer": takes(
+        optim.make,
+        without=("batch_size", "steps", "steps_per_epoch", "auxiliary", "constant_rate"),
+    ),
     "train": takes(training.plan, without=("steps_per_epoch",)),
     "parallel": takes(parallel.make_mesh, without=("devices",)),
     "checkpoint": takes(Checkpointer, without=("directory",)),
@@ -114,6 +117,7 @@ def build(
             steps=plan.steps,
             steps_per_epoch=steps_per_epoch,
             auxiliary=objective.auxiliary,
+            constant_rate=objective.constant_rate,
         )
         feed = experiment.kind.feed(config, dataset, plan.seed)
         outputs = _trace(objective, feed)

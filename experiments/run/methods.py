@@ -4,10 +4,18 @@
 
 from collections.abc import Mapping
 
+from experiments.barlow import EXPERIMENT as barlow
+from experiments.byol import EXPERIMENT as byol
 from experiments.clip import EXPERIMENT as clip
+from experiments.dino import EXPERIMENT as dino
+from experiments.lejepa import EXPERIMENT as lejepa
 from experiments.moco import EXPERIMENT as moco
+from experiments.nnclr import EXPERIMENT as nnclr
 from experiments.run.build import Experiment
 from experiments.simclr import EXPERIMENT as simclr
+from experiments.simsiam import EXPERIMENT as simsiam
+from experiments.swav import EXPERIMENT as swav
+from experiments.vicreg import EXPERIMENT as vicreg
 
 METHODS: Mapping[str, Experiment] = {
     value.name: value for value in list(globals().values()) if isinstance(value, Experiment)

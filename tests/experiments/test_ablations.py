@@ -229,12 +229,12 @@ def test_every_page_is_whole(name):
     info = RunInfo(parallel.make_mesh(), 1, 10)
     for preset in ("full", "cpu", "smoke"):
         page = grid.read(path, preset)
-        experiment = METHODS[page.experiment]
-        sections = experiment.all_sections()
+        sections = {name: method.all_sections() for name, method in METHODS.items()}
         argv = ["ablations", f"--config={path}:{preset}"]
-        base = command_line.parse(argv, "", sections).config
-        for config in grid.configs(page, base, sections).values():
-            experiment.build(config, info)
+        base = command_line.parse(argv, "", sections[page.experiment]).config
+        configs = grid.configs(page, base, sections)
+        for cell in page.cells:
+            METHODS[grid.method_of(page, cell)].build(configs[cell.name], info)
         rng = np.random.default_rng(0)
         made_up = {column: {"value": float(rng.uniform())} for column in page.columns}
         rows = [

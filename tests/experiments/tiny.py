@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from experiments.run import lifecycle
 from experiments.run.methods import METHODS
 
+PREDICTOR = {"kind": "linear"}
 METHOD_SECTIONS: dict[str, dict[str, Any]] = {  # what each method's own section says
     "simclr": {"loss": {"kind": "nt_xent", "temperature": 0.2}},
     "clip": {
@@ -17,6 +18,14 @@ METHOD_SECTIONS: dict[str, dict[str, Any]] = {  # what each method's own section
         "loss": {"kind": "symmetric_info_nce", "temperature": 0.2},
     },
     "moco": {"moco": {"temperature": 0.2, "queue_size": 32, "momentum": 0.9}},
+    "byol": {"predictor": PREDICTOR},
+    "simsiam": {"predictor": PREDICTOR},
+    "barlow": {},
+    "vicreg": {},
+    "nnclr": {"predictor": PREDICTOR, "nnclr": {"queue_size": 16}},
+    "lejepa": {"lejepa": {"n_directions": 4}},
+    "swav": {"swav": {"n_prototypes": 4, "queue_size": 16}},
+    "dino": {"dino": {"n_prototypes": 4}},
 }
 CONFIG = """
 from ml_collections import ConfigDict

@@ -1,0 +1,27 @@
+"""Barlow Twins (arXiv 2103.03230) on CIFAR-10 or digits.
+
+    python -m experiments.barlow --config configs/barlow.py:digits
+    python -m experiments.barlow --config configs/barlow.py --config.data.data_dir=DIR
+
+Paper     ImageNet, section 2.2: lambda 5e-3, head of three layers of 8192, LARS at 0.2 x
+          batch / 256 for weights, decay 1.5e-6, 10 epochs of warm-up.
+full      head of three layers of 2048, the loss x 0.1, the CIFAR-10 recipe of solo-learn (its
+          table: 92.10 % linear after 1000 epochs), with the optimizer and the 100 epochs of
+          configs/cifar.py. Not yet measured.
+cpu       two CPU cores. digits: the same in under a minute, see docs/methods.md. smoke: seconds.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import image_base
+
+
+def get_config(preset: str = "full") -> ConfigDict:
+    """`preset` is "full", "cpu", "digits" or "smoke"."""
+    config = image_base.start(preset)
+    width = image_base.pick(preset, full=2048, cpu=512, digits=256)
+    config.head.update({"hidden_dim": width, "output_dim": width, "batch_norm": True})
+    with config.unlocked():
+        config.head.layers = image_base.pick(preset, full=3, cpu=2, digits=2)
+    config.barlow = ConfigDict({"off_diagonal": 5e-3, "scale": 0.1})
+    return config

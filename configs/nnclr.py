@@ -1,0 +1,28 @@
+"""NNCLR (arXiv 2104.14548) on CIFAR-10 or digits.
+
+    python -m experiments.nnclr --config configs/nnclr.py:digits
+    python -m experiments.nnclr --config configs/nnclr.py --config.data.data_dir=DIR
+
+Paper     ImageNet, section 4.1: temperature 0.1, queue 98304, head 2048-2048-256 and predictor
+          4096-256 with batch norm, LARS at 0.3 x batch / 256, decay 1e-6, 10 epochs of warm-up.
+full      queue 65536 and head 2048-256, the CIFAR-10 recipe of solo-learn (its table: 91.88 %
+          linear after 1000 epochs), temperature 0.2, with the optimizer and the 100 epochs of
+          configs/cifar.py. Not yet measured.
+cpu       two CPU cores. digits: the same in under a minute, see docs/methods.md. smoke: seconds.
+          The queue holds less than a pass over the images, so that no support is the image itself.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import image_base
+
+
+def get_config(preset: str = "full") -> ConfigDict:
+    """`preset` is "full", "cpu", "digits" or "smoke"."""
+    config = image_base.start(preset)
+    hidden, output = image_base.pick(preset, full=(2048, 256), cpu=(256, 128), digits=(128, 64))
+    config.head.update({"hidden_dim": hidden, "output_dim": output, "batch_norm": True})
+    config.predictor = ConfigDict({"hidden_dim": hidden})
+    size = image_base.pick(preset, full=65536, cpu=16384, digits=1024)
+    config.nnclr = ConfigDict({"temperature": 0.2, "queue_size": size})
+    return config

@@ -1,0 +1,41 @@
+"""SwAV (arXiv 2006.09882) on CIFAR-10 or digits.
+
+    python -m experiments.swav --config configs/swav.py:digits
+    python -m experiments.swav --config configs/swav.py --config.data.data_dir=DIR
+
+Paper     ImageNet, appendix A: temperature 0.1, epsilon 0.05, three iterations, 3000 prototypes,
+          head 2048-128, two large and six small views, LARS at 4.8 for batch 4096, decay 1e-6,
+          prototypes frozen for the first epoch, in small batches a queue of 3840 from epoch 15 on.
+full      100 prototypes, the CIFAR-10 recipe of solo-learn (its table: 89.17 % linear after 1000
+          epochs), two views of CIFAR-10, with the optimizer and the 100 epochs of
+          configs/cifar.py. Not yet measured.
+cpu       two CPU cores. digits: two large and two small views in about a minute, see
+          docs/methods.md. smoke: seconds.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import image_base
+
+
+def get_config(preset: str = "full") -> ConfigDict:
+    """`preset` is "full", "cpu", "digits" or "smoke"."""
+    config = image_base.start(preset)
+    hidden, output = image_base.pick(preset, full=(2048, 128), cpu=(256, 128), digits=(128, 64))
+    config.head.update({"hidden_dim": hidden, "output_dim": output, "batch_norm": True})
+    count = image_base.pick(preset, full=100, cpu=100, digits=60)
+    frozen = image_base.pick(preset, full=97, cpu=20, digits=5)  # an epoch at full
+    config.swav = ConfigDict(
+        {
+            "n_prototypes": count,
+            "temperature": 0.1,
+            "epsilon": 0.05,
+            "iterations": 3,
+            "queue_size": 0,
+            "queue_from_step": 0,
+            "frozen_steps": frozen,
+        }
+    )
+    if config.data.source == "digits":
+        image_base.small_views(config, 2)
+    return config

@@ -1,9 +1,12 @@
 """Score retrieval on a collection: one row a system, with intervals and paired tests.
 
-python -m experiments.retrieval --data ../shared/covid_qa bm25 other.npz run.trec --to scores.json
+python -m experiments.retrieval --data BEIR_DIR bm25 other.npz run.trec --to scores.json
+python -m experiments.retrieval --data docstrings bm25
 
---data DIR       corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv, the layout of BEIR
---split NAME     of the judgements (default: test)
+--data DATA      a folder with corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv, the layout of BEIR;
+                 a file of pairs, .jsonl, .tsv or .csv; or "docstrings", "docstrings:package":
+                 those of installed code, split by file or by package
+--split NAME     of the judgements, or of the docstrings (default: test)
 --at K,K         how many documents of a ranking count (default: 10)
 --measure NAME   that systems are compared by (default: nDCG)
 --to FILE.json   where the scores go, with the value of every query (default: not written)
@@ -22,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.data.text import collection, results_files
+from contrastive_jax.data.text import collection, docstrings, pairs, results_files
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import bm25, intervals, neighbors, ranking
@@ -43,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--measure: {args.measure!r} is not known; {hint}")
     systems = _systems(args.systems)
     lifecycle.set_up_jax()
-    target = collection.load(args.data, args.split)
+    target = _target(args.data, args.split)
     if max(at) > len(target.documents):
         raise ConfigError(f"--at: {max(at)} is above the {len(target.documents)} documents.")
     for note in target.notes:
@@ -66,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.error = _refuse  # type: ignore[method-assign]
     parser.add_argument("systems", nargs="+")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--split")
     parser.add_argument("--at", default="10")
     parser.add_argument("--measure", default="nDCG")
     parser.add_argument("--to", type=Path)
@@ -76,6 +79,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _refuse(message: str) -> Any:
     raise ConfigError(f"{message[0].upper()}{message[1:]}; see --help.")
+
+
+def _target(text: str, split: str | None) -> Collection:
+    """Read what is searched: docstrings, a file of pairs or a folder.
+
+    Raises:
+      ConfigError: a split that such data has not. DataError: of the data.
+    """
+    name, _, group = text.partition(":")
+    path = Path(text).expanduser()
+    with command_line.bad_values():
+        if name == "docstrings" and not path.exists():
+            return docstrings.load(split or "test", group or "file")
+    if path.suffix not in pairs.ENDINGS or path.is_dir():
+        return collection.load(path, split or "test")
+    if split is not None:
+        raise ConfigError(f"--split is {split!r}, but {path} is a file of pairs; leave it out.")
+    return pairs.collection(path)
 
 
 def _ranks(text: str) -> tuple[int, ...]:

@@ -155,6 +155,18 @@ def test_bad_run_files_are_refused(line, message, folder, tmp_path):
     refused(3, message, "--data", folder, "--at", "2", path)
 
 
+def test_a_file_of_pairs_is_a_collection(folder, tmp_path, capsys):
+    path = tmp_path / "mine.jsonl"
+    rows = [
+        {"query": q, "pos": [d]} for q, d in zip(QUERIES.values(), DOCUMENTS.values(), strict=True)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert call("--data", path, "--at", "2", "bm25") == 0
+    assert "mine all: 4 queries, 4 documents\n" in capsys.readouterr().out
+    refused(2, "leave it out", "--data", path, "--split", "test", "bm25")
+    refused(2, "'pakage'", "--data", "docstrings:pakage", "bm25")
+
+
 def test_what_is_odd_is_counted(folder):
     (folder / "corpus.jsonl").write_text(
         '{"_id": "d1", "text": "the fox"}\n{"_id": "d2", "text": ""}\n'

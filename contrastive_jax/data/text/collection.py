@@ -8,7 +8,7 @@ A folder in the layout of BEIR (Thakur et al. 2021, arXiv 2104.08663):
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,36 @@ def load(folder: PathLike, split: str = "test") -> Collection:
     judged = {query: queries[query] for query in grades}
     notes = tuple(_notes(documents, judged, grades))
     return Collection(root.resolve().name, split, documents, judged, grades, notes)
+
+
+def of_pairs(
+    name: str,
+    split: str,
+    pairs: Sequence[tuple[str, Sequence[str]]],
+    notes: tuple[str, ...] = (),
+    others: Sequence[str] = (),
+) -> Collection:
+    """Make a collection of pairs; equal texts are one document, or one query with all it asks for.
+
+    Args:
+      name, split, notes: of the collection.
+      pairs: a query and its relevant documents.
+      others: further documents to search.
+
+    >>> found = of_pairs("few", "all", [("a", ["x"]), ("b", ["y"]), ("a", ["y"])])
+    >>> found.documents, found.grades
+    ({'d0': 'x', 'd1': 'y'}, {'q0': {'d0': 1, 'd1': 1}, 'q1': {'d1': 1}})
+    """
+    texts = dict.fromkeys(text for _, relevant in pairs for text in relevant)
+    document_id = {text: f"d{i}" for i, text in enumerate(texts | dict.fromkeys(others))}
+    query_id = {text: f"q{i}" for i, text in enumerate(dict.fromkeys(query for query, _ in pairs))}
+    grades: dict[str, dict[str, int]] = {query: {} for query in query_id.values()}
+    for query, relevant in pairs:
+        grades[query_id[query]] |= {document_id[text]: 1 for text in relevant}
+    documents = {key: text for text, key in document_id.items()}
+    queries = {key: text for text, key in query_id.items()}
+    odd = tuple(_notes(documents, queries, grades))
+    return Collection(name, split, documents, queries, grades, (*notes, *odd))
 
 
 def _document(line: str) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--measure: {args.measure!r} is not known; {hint}")
     systems = _systems(args.systems)
     lifecycle.set_up_jax()
-    target = _target(args.data, args.split)
+    target = target_of(args.data, args.split)
     if max(at) > len(target.documents):
         raise ConfigError(f"--at: {max(at)} is above the {len(target.documents)} documents.")
     for note in target.notes:
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = refuse  # type: ignore[method-assign]
     parser.add_argument("systems", nargs="+")
     parser.add_argument("--data", required=True)
     parser.add_argument("--split")
@@ -77,11 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _refuse(message: str) -> Any:
+def refuse(message: str) -> Any:
     raise ConfigError(f"{message[0].upper()}{message[1:]}; see --help.")
 
 
-def _target(text: str, split: str | None) -> Collection:
+def target_of(text: str, split: str | None) -> Collection:
     """Read what is searched: docstrings, a file of pairs or a folder.
 
     Raises:

@@ -1,5 +1,7 @@
 """Mine hard negatives: documents that rank high for a query and are not relevant to it.
 
+A document with the text of a relevant one, or of the query, is never a negative.
+
 python -m experiments.mine --data mine.jsonl --by vectors.npz --to hard.jsonl
 python -m experiments.mine --data docstrings --split train --by bm25 --to hard.jsonl
 
@@ -120,6 +122,18 @@ def _positives(target: Collection) -> list[list[int]]:
     return [[row_of[key] for key, grade in judged.items() if grade > 0] for judged in grades]
 
 
+def _copies(target: Collection) -> list[list[int]]:
+    """The rows of every document that has the text of a relevant one, or of the query itself."""
+    rows_of: dict[str, list[int]] = {}
+    for row, text in enumerate(target.documents.values()):
+        rows_of.setdefault(text.strip(), []).append(row)
+    documents, found = list(target.documents.values()), []
+    for query, relevant in zip(target.queries.values(), _positives(target), strict=True):
+        texts = {query.strip(), *(documents[row].strip() for row in relevant)}
+        found.append(sorted(row for text in texts for row in rows_of.get(text, [])))
+    return found
+
+
 def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
     width = max(map(len, rows))
     return np.array([[*row, *[-1] * (width - len(row))] for row in rows], np.int32)
@@ -128,7 +142,7 @@ def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
 def _by_vectors(target: Collection, args: argparse.Namespace) -> mining.Negatives:
     vectors = results_files.read_vectors(Path(args.by), target.queries, target.documents)
     query_QD, corpus_MD = _unit(vectors.query), jnp.asarray(_unit(vectors.document))
-    positives_QP = _padded(_positives(target))
+    positives_QP, excluded_QE = _padded(_positives(target)), _padded(_copies(target))
     key = None if args.sample is None else jax.random.key(args.sample)
     settings = {"ranks": args.ranks, "margin": args.margin, "relative_margin": args.relative_margin}
     settings |= {"n_negatives": args.negatives}
@@ -136,7 +150,8 @@ def _by_vectors(target: Collection, args: argparse.Namespace) -> mining.Negative
     for start in range(0, n, at_once):
         rows = np.arange(start, start + at_once) % n  # the last block is filled up: one program
         own = None if key is None else jax.random.fold_in(key, start)
-        found = _search(query_QD[rows], corpus_MD, positives_QP[rows], key=own, **settings)
+        left_out = {"excluded_QE": excluded_QE[rows], "key": own}
+        found = _search(query_QD[rows], corpus_MD, positives_QP[rows], **left_out, **settings)
         parts.append(jax.device_get(found))
     return mining.Negatives(*(np.concatenate(x)[:n] for x in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
@@ -147,20 +162,20 @@ def _unit(x_ND: np.ndarray) -> np.ndarray:
 
 def _by_words(target: Collection, args: argparse.Namespace) -> mining.Negatives:
     """The same by BM25; what shares no word with a query is no negative of it."""
-    positives = _positives(target)
+    left_out = _copies(target)
     first, last = args.ranks
     index = bm25.Bm25(list(target.documents.values()))
-    depth = last + max(map(len, positives))
-    shape = len(positives), args.negatives
+    depth = last + max(map(len, left_out))
+    shape = len(left_out), args.negatives
     row_QK, score_QK = np.zeros(shape, np.int32), np.full(shape, -np.inf, np.float32)
     for query, (rows, scores) in enumerate(index.search(list(target.queries.values()), depth)):
-        kept = np.flatnonzero(~np.isin(rows, positives[query]))[first:last]
+        kept = np.flatnonzero(~np.isin(rows, left_out[query]))[first:last]
         if args.sample is not None:
             rng = np.random.default_rng((args.sample, query))
             kept = np.sort(rng.permutation(kept)[: args.negatives])
         kept = kept[: args.negatives]
         row_QK[query, : len(kept)], score_QK[query, : len(kept)] = rows[kept], scores[kept]
-    unknown_Q = np.full(len(positives), np.nan, np.float32)  # BM25 is not asked for all scores
+    unknown_Q = np.full(len(left_out), np.nan, np.float32)  # BM25 is not asked for all scores
     found = row_QK, score_QK, score_QK > -np.inf, unknown_Q
     return mining.Negatives(*found)  # type: ignore[arg-type]
 

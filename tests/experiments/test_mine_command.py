@@ -100,6 +100,23 @@ def test_a_sample_is_a_function_of_its_seed(files, by):
         assert row["neg_scores"] == sorted(row["neg_scores"], reverse=True)
 
 
+@pytest.mark.parametrize("by", ["bm25", "vectors"])
+def test_copies_of_a_positive_and_of_the_query_are_no_negatives(tmp_path, by):
+    texts = ["red fox", "a red fox runs", "red fox ", "red", "red whale", "the red one"]
+    rows = [{"_id": f"d{i}", "text": text} for i, text in enumerate(texts)]
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "red"}))
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t1\n")
+    ids = {"query_id": ["q"], "document_id": [row["_id"] for row in rows]}
+    np.savez(tmp_path / "v.npz", query=np.ones((1, 2)), document=np.ones((6, 2)), **ids)
+    to, system = tmp_path / "hard.jsonl", "bm25" if by == "bm25" else str(tmp_path / "v.npz")
+    words = ["--data", str(tmp_path), "--by", system, "--to", str(to), "--ranks", "0,6"]
+    assert mine.main(["mine", *words]) == 0
+    [row] = map(json.loads, to.read_text().splitlines())
+    assert sorted(row["neg"]) == ["a red fox runs", "red whale", "the red one"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

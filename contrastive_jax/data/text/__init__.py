@@ -1,0 +1,1 @@
+"""Texts: pairs to train on, and collections of queries, documents and judgements."""

@@ -1,0 +1,114 @@
+"""Pairs of texts from a file: what is asked, what answers it, and what only seems to.
+
+    .jsonl      {"query": "...", "pos": ["..."], "neg": ["..."]}
+                {"anchor": "...", "positive": "...", "negative": "..."}
+    .tsv .csv   a line of headings with those names, then a pair a line
+
+The first form is FlagEmbedding's, the second that of sentence-transformers. Negatives may be left
+out, and their number may vary.
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from contrastive_jax.data.text import rows
+from contrastive_jax.data.text.collection import Collection, of_pairs
+from contrastive_jax.errors import DataError
+
+NAMES = (("query", "pos", "neg"), ("anchor", "positive", "negative"))
+ENDINGS = (".jsonl", ".tsv", ".csv")
+
+
+class Pair(NamedTuple):
+    """A query with the documents that belong to it."""
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+
+
+def load(path: Path) -> list[Pair]:
+    """Read a file of pairs.
+
+    Raises:
+      DataError: another kind of file, or broken lines: all are named.
+    """
+    if path.suffix not in ENDINGS:
+        raise DataError(f"{path} is no file of pairs.\nGive one that ends in .jsonl, .tsv or .csv.")
+    return [pair for _, pair in rows.read(path, _parser(path.suffix)) if pair is not None]
+
+
+def _parser(ending: str) -> Callable[[str], Pair | None]:
+    if ending == ".jsonl":
+        return lambda line: pair_of(rows.json_object(line))
+    columns: list[str] = []
+
+    def parse(line: str) -> Pair | None:
+        [cells] = csv.reader([line], delimiter="\t" if ending == ".tsv" else ",", strict=True)
+        if not columns:
+            columns.extend(cells)
+            _names(dict.fromkeys(columns))
+            return None
+        if len(cells) != len(columns):
+            raise ValueError(f"{len(cells)} columns, not {len(columns)}")
+        return pair_of(dict(zip(columns, cells, strict=True)))
+
+    def checked(line: str) -> Pair | None:
+        try:
+            return parse(line)
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+
+    return checked
+
+
+def pair_of(row: dict[str, Any]) -> Pair:
+    """Read a row under either set of names.
+
+    >>> pair_of({"query": "q", "pos": ["a"], "neg": ["b", "c"]})
+    Pair(query='q', positives=('a',), negatives=('b', 'c'))
+
+    Raises:
+      ValueError: a name is missing, a text is empty, or no list of texts.
+    """
+    query, positive, negative = _names(row)
+    text = rows.text_of(row, query)
+    positives, negatives = _texts(row, positive), _texts(row, negative)
+    if not text.strip() or not positives:
+        raise ValueError(f"{query!r} is empty" if positives else f"no text in {positive!r}")
+    return Pair(text, positives, negatives)
+
+
+def _names(row: dict[str, Any]) -> tuple[str, str, str]:
+    for names in NAMES:
+        if names[0] in row and names[1] in row:
+            return names
+    raise ValueError("neither 'query' and 'pos' nor 'anchor' and 'positive'")
+
+
+def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = row.get(key)
+    texts = [value] if isinstance(value, str) else value or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{key!r} is no text and no list of texts")
+    return tuple(text for text in texts if text.strip())
+
+
+def collection(path: Path) -> Collection:
+    """Make a collection of a file of pairs: every positive and negative is a document to search."""
+    found = load(path)
+    as_pairs = [(pair.query, pair.positives) for pair in found]
+    others = [text for pair in found for text in pair.negatives]
+    return of_pairs(path.stem, "all", as_pairs, tuple(_notes(found)), others)
+
+
+def _notes(found: Sequence[Pair]) -> list[str]:
+    """Count what may spoil training or scores without being an error."""
+    own = sum(bool(set(pair.positives) & set(pair.negatives)) for pair in found)
+    counted = {
+        "pairs are there twice": len(found) - len(set(found)),
+        "pairs have a negative that is one of their positives": own,
+    }
+    return [f"{n:,} {what}" for what, n in counted.items() if n]

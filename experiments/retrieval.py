@@ -1,0 +1,259 @@
+"""Score retrieval on a collection: one row a system, with intervals and paired tests.
+
+python -m experiments.retrieval --data BEIR_DIR bm25 other.npz run.trec --to scores.json
+python -m experiments.retrieval --data docstrings bm25
+
+--data DATA      a folder with corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv, the layout of BEIR;
+                 a file of pairs, .jsonl, .tsv or .csv; or "docstrings", "docstrings:package":
+                 those of installed code, split by file or by package
+--split NAME     of the judgements, or of the docstrings (default: test)
+--at K,K         how many documents of a ranking count (default: 10)
+--measure NAME   that systems are compared by (default: nDCG)
+--to FILE.json   where the scores go, with the value of every query (default: not written)
+
+A system is one of
+  bm25           words shared with the query, k1 = 1.2, b = 0.75
+  FILE.trec      a run file: query Q0 document rank score name
+  FILE.npz       query_id, query [Q, D], document_id, document [N, D]: ranked by cosine
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrastive_jax.data.text import collection, docstrings, pairs, results_files
+from contrastive_jax.data.text.collection import Collection
+from contrastive_jax.errors import ConfigError
+from contrastive_jax.evaluation import bm25, intervals, neighbors, ranking
+from contrastive_jax.evaluation.ranking import Comparison, Ranked, Results
+from contrastive_jax.storage import workdir
+from experiments.run import command_line, lifecycle
+
+SHOWN = ("nDCG", "MRR", "MAP", "recall", "hole")
+MOVED = 10  # queries that gained and lost most, of each comparison
+
+
+def main(argv: Sequence[str]) -> int:
+    """Rank by every system, score, compare, write."""
+    args = _parser().parse_args(argv[1:])
+    at = _ranks(args.at)
+    if args.measure not in ranking.MEASURES:
+        hint = command_line.nearest(args.measure, list(ranking.MEASURES))
+        raise ConfigError(f"--measure: {args.measure!r} is not known; {hint}")
+    systems = _systems(args.systems)
+    lifecycle.set_up_jax()
+    target = target_of(args.data, args.split)
+    if max(at) > len(target.documents):
+        raise ConfigError(f"--at: {max(at)} is above the {len(target.documents)} documents.")
+    for note in target.notes:
+        print(f"note: {note}", file=sys.stderr)
+    # one more, because a document that has the id of its query is taken out
+    found = {name: search(target, max(at) + 1) for name, search in systems.items()}
+    scored = {name: ranking.score(each, target.grades, at=at) for name, each in found.items()}
+    chosen = f"{args.measure}@{at[0]}"
+    tests = ranking.compare({name: each.values[chosen] for name, each in scored.items()})
+    _show(target, scored, tests, at, chosen)
+    if args.to is not None:
+        workdir.write_json(args.to, _record(target, scored, tests, chosen))
+        print(f"scores {args.to}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        usage=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.add_argument("systems", nargs="+")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--split")
+    parser.add_argument("--at", default="10")
+    parser.add_argument("--measure", default="nDCG")
+    parser.add_argument("--to", type=Path)
+    return parser
+
+
+def refuse(message: str) -> Any:
+    raise ConfigError(f"{message[0].upper()}{message[1:]}; see --help.")
+
+
+def target_of(text: str, split: str | None) -> Collection:
+    """Read what is searched: docstrings, a file of pairs or a folder.
+
+    Raises:
+      ConfigError: a split that such data has not. DataError: of the data.
+    """
+    name, _, group = text.partition(":")
+    path = Path(text).expanduser()
+    with command_line.bad_values():
+        if name == "docstrings" and not path.exists():
+            return docstrings.load(split or "test", group or "file")
+    if path.suffix not in pairs.ENDINGS or path.is_dir():
+        return collection.load(path, split or "test")
+    if split is not None:
+        raise ConfigError(f"--split is {split!r}, but {path} is a file of pairs; leave it out.")
+    return pairs.collection(path)
+
+
+def _ranks(text: str) -> tuple[int, ...]:
+    ranks = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
+    if min(ranks) < 1:
+        raise ConfigError(f"--at is {text!r}; give numbers of 1 or more, divided by commas.")
+    return tuple(dict.fromkeys(ranks))
+
+
+def _systems(words: Sequence[str]) -> dict[str, Callable[[Collection, int], Results]]:
+    """What ranks the documents, by the word that a person typed.
+
+    Raises:
+      ConfigError: a word that is no system, or that is there twice.
+    """
+    systems: dict[str, Callable[[Collection, int], Results]] = {}
+    for word in words:
+        path = Path(word).expanduser()
+        if word in systems:
+            raise ConfigError(f"The system {word!r} is there twice; give it once.")
+        if word == "bm25":
+            systems[word] = _bm25
+        elif path.suffix == ".trec" and path.is_file():
+            systems[word] = lambda target, k, path=path: results_files.read_trec(path)
+        elif path.suffix == ".npz" and path.is_file():
+            systems[word] = lambda target, k, path=path: _by_cosine(path, target, k)
+        else:
+            raise ConfigError(
+                f"{word!r} is no system; give bm25, or a file that ends in .trec or .npz."
+            )
+    return systems
+
+
+def _bm25(target: Collection, k: int) -> Results:
+    ids, index = list(target.documents), bm25.Bm25(list(target.documents.values()))
+    found = index.search(list(target.queries.values()), k)
+    return {
+        query: {ids[row]: float(value) for row, value in zip(*best, strict=True)}
+        for query, best in zip(target.queries, found, strict=True)
+    }
+
+
+def _by_cosine(path: Path, target: Collection, k: int) -> Results:
+    ids, vectors = (
+        list(target.documents),
+        results_files.read_vectors(path, target.queries, target.documents),
+    )
+    # equal similarities are in the order of the rows: the larger id first, as in a ranking
+    larger_first = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
+    near_QK, row_QK = neighbors.knn_neighbors(vectors.document[larger_first], vectors.query, k=k)
+    return {
+        query: {ids[larger_first[row]]: float(value) for row, value in zip(rows, near, strict=True)}
+        for query, rows, near in zip(target.queries, row_QK.tolist(), near_QK, strict=True)
+    }
+
+
+def _show(
+    target: Collection,
+    scored: Mapping[str, Ranked],
+    tests: Sequence[Comparison],
+    at: Sequence[int],
+    chosen: str,
+) -> None:
+    print(
+        f"{target.name} {target.split}: {len(target.queries):,} queries, "
+        f"{len(target.documents):,} documents"
+    )
+    columns = [f"{name}@{k}" for k in at for name in SHOWN]
+    columns = [chosen, *(name for name in columns if name != chosen)]
+    width = max(len(name) for name in scored)
+    print("  ".join([" " * width, f"{chosen} (95 % interval)".ljust(24), *columns[1:]]))
+    for name, each in scored.items():
+        interval = intervals.bootstrap(each.values[chosen])
+        first = f"{each.values[chosen].mean():.4f} ({interval.low:.4f} to {interval.high:.4f})"
+        cells = [f"{each.values[c].mean():.4f}".ljust(len(c)) for c in columns[1:]]
+        unanswered = f"  {each.unanswered:,} queries unanswered" if each.unanswered else ""
+        print("  ".join([name.ljust(width), first, *cells]) + unanswered)
+    for test in tests:
+        low, high = test.interval.low, test.interval.high
+        print(
+            f"{test.second} - {test.first}: {test.difference:+.4f} ({low:+.4f} to {high:+.4f}), "
+            f"p = {test.p_value:.3g}, {test.p_holm:.3g} by Holm"
+        )
+
+
+def _record(
+    target: Collection,
+    scored: Mapping[str, Ranked],
+    tests: Sequence[Comparison],
+    chosen: str,
+) -> dict[str, Any]:
+    return {
+        "data": {
+            "name": target.name,
+            "split": target.split,
+            "queries": len(target.queries),
+            "documents": len(target.documents),
+            "notes": list(target.notes),
+        },
+        "protocol": {
+            "ties": "larger document id first",
+            "identical_ids": "taken out",
+            "unanswered_queries": "count 0",
+            "intervals": "percentile bootstrap over queries",
+            "tests": "randomization, two-sided; Holm over all pairs",
+            "compared_by": chosen,
+        },
+        "systems": {name: _system(each) for name, each in scored.items()},
+        "comparisons": [
+            {
+                **test._asdict(),
+                "interval": test.interval._asdict(),
+                **_moved(target, scored[test.first], scored[test.second], chosen),
+            }
+            for test in tests
+        ],
+    }
+
+
+def _system(scored: Ranked) -> dict[str, Any]:
+    means = {
+        name: {
+            "value": float(value_Q.mean()),
+            "ci95": list(intervals.bootstrap(value_Q)[:2]),
+        }
+        for name, value_Q in scored.values.items()
+    }
+    by_query = {name: value_Q.tolist() for name, value_Q in scored.values.items()}
+    return {
+        "unanswered": scored.unanswered,
+        "mean": means,
+        "query_id": list(scored.query),
+        "by_query": by_query,
+    }
+
+
+def _moved(target: Collection, first: Ranked, second: Ranked, chosen: str) -> dict[str, Any]:
+    """The queries that gained and lost most, with their texts."""
+    gain_Q = second.values[chosen] - first.values[chosen]
+    rising = np.argsort(gain_Q, kind="stable")
+
+    def named(rows: np.ndarray) -> list[dict[str, Any]]:
+        return [
+            {
+                "query_id": first.query[row],
+                "text": target.queries[first.query[row]],
+                "first": float(first.values[chosen][row]),
+                "second": float(second.values[chosen][row]),
+            }
+            for row in rows
+        ]
+
+    lost = [row for row in rising[:MOVED] if gain_Q[row] < 0]
+    won = [row for row in rising[::-1][:MOVED] if gain_Q[row] > 0]
+    return {"improved": named(np.array(won, int)), "harmed": named(np.array(lost, int))}
+
+
+if __name__ == "__main__":
+    with command_line.exit_codes():
+        sys.exit(main(sys.argv))

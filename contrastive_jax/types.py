@@ -56,13 +56,15 @@ class Objective(NamedTuple):
     minimize, on the global batch, at a step counted from 0. `embed` maps what is embedded
     ("image", "text", ...) to the encoder in evaluation mode: {"features": [B,F], "embedding":
     [B,D]}. `auxiliary` names the top-level parameters that measure and do not belong to the method,
-    such as an online probe: the optimizer neither decays nor adapts them.
+    such as an online probe, or are those of the loss: the optimizer neither decays nor adapts them.
+    `chunk_size` says how many examples it encodes at a time, None for the batch as a whole.
     """
 
     init: InitFn
     loss: LossFn
     embed: Mapping[str, EmbedFn]
     auxiliary: tuple[str, ...] = ()
+    chunk_size: int | None = None
 
 
 class RunInfo(NamedTuple):
@@ -71,6 +73,7 @@ class RunInfo(NamedTuple):
     mesh: Mesh
     steps: int  # of the whole training, for schedules
     n_classes: int  # of the online probe and of supervised losses; 0 without labels
+    chunk_size: int | None = None  # examples to encode at a time; None for the batch as a whole
 
 
 class Feed(NamedTuple):

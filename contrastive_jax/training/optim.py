@@ -28,6 +28,7 @@ def make(
     warmup_epochs: float = 0.0,
     annealing: str = "cosine",
     skip_nonfinite: int = 0,
+    loss_rate: float = 1.0,
     *,
     batch_size: int,
     steps: int,
@@ -56,10 +57,13 @@ def make(
       annealing: how the rate falls after it: "cosine" (half a period) or "linear".
       skip_nonfinite: leave out the steps whose gradient is not finite, up to so many in a row:
         `train` keeps their parameters, moments and batch statistics as they were. 0 stops at once.
+      loss_rate: factor on the learning rate of the loss's own parameters, top-level "loss": a
+        learned temperature, class proxies.
       batch_size: the global batch, in examples.
       steps: the length of training.
       steps_per_epoch: steps in one epoch.
-      auxiliary: top-level parameters that are neither decayed nor adapted: an online probe.
+      auxiliary: top-level parameters that are neither decayed nor adapted: an online probe,
+        and those of the loss.
 
     Raises:
       ValueError: an unknown name, scaling or annealing, a number out of range, too long a warm-up.
@@ -74,6 +78,7 @@ def make(
         "momentum": momentum,
         "weight_decay": weight_decay,
         "warmup_epochs": warmup_epochs,
+        "loss_rate": loss_rate,
     }
     _check(name, scaling, annealing, numbers, decay_norm_and_bias, skip_nonfinite)
     warmup = round(warmup_epochs * steps_per_epoch)
@@ -87,6 +92,8 @@ def make(
     optimizer = _transform(
         name, schedule, momentum, nesterov, weight_decay, decay_norm_and_bias, auxiliary
     )
+    if loss_rate != 1.0:
+        optimizer = optax.chain(optimizer, optax.stateless(_faster(loss_rate)))
     if skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
     return optimizer, schedule
@@ -150,6 +157,18 @@ def _transform(
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov),
     )
+
+
+def _faster(rate: float) -> Callable[[Any, Any], Any]:
+    """Multiply the updates of the loss's own parameters."""
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree.map_with_path(
+            lambda path, u: u * rate if _is_auxiliary(path, ("loss",)) else u, updates
+        )
+
+    return scale
 
 
 def _schedule(peak: float, warmup: int, steps: int, annealing: str) -> optax.Schedule:

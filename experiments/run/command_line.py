@@ -13,7 +13,14 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from contrastive_jax.errors import CheckpointError, ConfigError, RunError
-from experiments.run.sections import Sections, check_names, choose, complete, unset
+from experiments.run.sections import (
+    Sections,
+    check_names,
+    choose,
+    complete,
+    take_number_or_word,
+    unset,
+)
 from experiments.run.signals import ABANDONED
 
 _TRACEBACK = "CONTRASTIVE_JAX_TRACEBACK"  # set it to see where a refused value was found
@@ -219,6 +226,7 @@ def _prepare(
         if text != "None":
             choose(config, sections, key, text)
     config = complete(config, sections)
+    take_number_or_word(config, sections, texts)
     kept = []
     for word in argv:
         match = re.match(r"--?(no)?config\.([^=]*)(?:=(.*))?$", word, re.DOTALL)

@@ -148,6 +148,32 @@ def choose(config: ConfigDict, sections: Sections, key: str, value: str) -> bool
     return True
 
 
+def take_number_or_word(config: ConfigDict, sections: Sections, values: Mapping[str, Any]) -> None:
+    """Set the keys that take a number or a word, "learned"; a config lets no value change its type.
+
+    Of the others, and of those that do not exist, nothing is changed.
+    """
+    for key, value in values.items():
+        name, _, last = key.partition(".")
+        kind = (
+            keys_of(sections.get(name, {}), config.get(name, {}), name).get(last, Key(0, Any)).type
+        )
+        if not {float, str} <= set(typing.get_args(kind)) or value in (None, "None"):
+            continue
+        with config.unlocked():
+            del config[name][last]
+            config[name][last] = _number_or_word(value)
+
+
+def _number_or_word(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
 def set_values(
     config: ConfigDict, sections: Sections, values: Mapping[str, Any], of: str
 ) -> ConfigDict:
@@ -161,6 +187,7 @@ def set_values(
         for key, value in values.items():
             choose(config, sections, key, value)
         config = complete(config, sections)
+        take_number_or_word(config, sections, values)
         for key, value in values.items():
             name, _, last = key.partition(".")
             check_names("section", {name}, set(config))

@@ -15,15 +15,18 @@ def encode_in_chunks(
     key: jax.Array,
     *,
     chunk_size: int,
+    has_aux: bool = False,
 ) -> Any:
     """Encode a whole batch with the activations of one chunk in memory at a time.
 
-        embeddings = concatenate_c encode(params, inputs[c], fold_in(key, c))
+        embeddings[c::n] = encode(params, inputs[c::n], fold_in(key, c)),   n = B / chunk_size
 
     Apply any loss to the embeddings of one or two encoders and differentiate as usual: the backward
     pass encodes each chunk again with the same key, so the same dropout, and the gradient is that
     of the plain step (about 4/3 of its cost). The encoder must treat examples one by one: batch
-    statistics would be those of a chunk.
+    statistics are those of a chunk. A chunk has every n-th example, so that where the batch is
+    split over devices, and they divide `chunk_size`, each device encodes its own rows of every
+    chunk, and the chunks are the same on any number of devices.
 
     Args:
       encode: (params, chunk of inputs, key) -> embeddings, any pytree with a leading batch axis.
@@ -31,9 +34,11 @@ def encode_in_chunks(
       inputs: any pytree of arrays with a leading batch axis B.
       key: typed PRNG key, folded with the chunk's number.
       chunk_size: examples encoded at a time; divides B.
+      has_aux: whether `encode` gives (embeddings, aux), aux being float arrays that describe a
+        chunk: batch statistics.
 
     Returns:
-      The output of `encode`, for all B examples.
+      The output of `encode`, for all B examples; aux is the mean over the chunks.
 
     Raises:
       ValueError: inputs of different B, or B that chunk_size does not divide.
@@ -59,7 +64,7 @@ def encode_in_chunks(
             "use one batch size and a chunk_size that divides it."
         )
     n = sizes[0] // chunk_size
-    chunks = jax.tree.map(lambda x: x.reshape(n, chunk_size, *x.shape[1:]), inputs)
+    chunks = jax.tree.map(lambda x: _split(x, n), inputs)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(n))
 
     @jax.checkpoint
@@ -67,5 +72,18 @@ def encode_in_chunks(
         inputs, key = chunk
         return None, encode(params, inputs, key)
 
-    _, embeddings = lax.scan(step, None, (chunks, keys))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), embeddings)
+    _, encoded = lax.scan(step, None, (chunks, keys))
+    if not has_aux:
+        return jax.tree.map(_join, encoded)
+    embeddings, aux = encoded
+    return jax.tree.map(_join, embeddings), jax.tree.map(lambda x: jnp.mean(x, axis=0), aux)
+
+
+def _split(x: jax.Array, n: int) -> jax.Array:
+    """[B, ...] to [n, B / n, ...]: every n-th row is a chunk, and no row leaves its device."""
+    return jnp.moveaxis(x.reshape(-1, n, *x.shape[1:]), 1, 0)
+
+
+def _join(x: jax.Array) -> jax.Array:
+    """The inverse of `_split`."""
+    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])

@@ -57,8 +57,9 @@ class Objective(NamedTuple):
     minimize, on the global batch, at a step counted from 0. `embed` maps what is embedded
     ("image", "text", ...) to the encoder in evaluation mode: {"features": [B,F], "embedding":
     [B,D]}. `auxiliary` names the top-level parameters that measure and do not belong to the method,
-    such as an online probe: the optimizer neither decays nor adapts them. `constant_rate` names
-    those whose learning rate stays at its peak.
+    such as an online probe, or are those of the loss: the optimizer neither decays nor adapts them.
+    `constant_rate` names those whose learning rate stays at its peak. `chunk_size` says how many
+    examples it encodes at a time, None for the batch as a whole.
     """
 
     init: InitFn
@@ -66,6 +67,7 @@ class Objective(NamedTuple):
     embed: Mapping[str, EmbedFn]
     auxiliary: tuple[str, ...] = ()
     constant_rate: tuple[str, ...] = ()
+    chunk_size: int | None = None
 
 
 class RunInfo(NamedTuple):
@@ -75,6 +77,7 @@ class RunInfo(NamedTuple):
     steps: int  # of the whole training, for schedules
     n_classes: int  # of the online probe and of supervised losses; 0 without labels
     n_tokens: int = 0  # of the captions' vocabulary
+    chunk_size: int | None = None  # examples to encode at a time; None for the batch as a whole
 
 
 class Feed(NamedTuple):

@@ -36,6 +36,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         heads.make(**as_kwargs(config, "head")),
         images.views(config),
         n_classes=info.n_classes,
+        chunk_size=info.chunk_size,
         **as_kwargs(config, "moco"),
     )
 
@@ -46,7 +47,7 @@ EXPERIMENT = Experiment(
     sections={
         "encoder": ENCODER,
         "head": takes(heads.make),
-        "moco": takes(moco.make, without=("encoder", "head", "views", "n_classes")),
+        "moco": takes(moco.make, without=("encoder", "head", "views", "n_classes", "chunk_size")),
     },
     build=build,
     kind=kinds.IMAGES,

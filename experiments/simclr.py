@@ -35,7 +35,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
             f"head.output_dim is {config.head.output_dim}, but with loss.kind cross_entropy the "
             f"head gives class logits; set it to {info.n_classes}"
         )
-    loss = losses.pair_loss(**options, mesh=info.mesh)
+    loss = losses.pair_loss(**options, mesh=info.mesh, n_classes=info.n_classes)
     if loss.reads_labels and not info.n_classes:
         raise ValueError(f"loss.kind {options['kind']!r} reads labels, and the data has none")
     return simclr.make(
@@ -47,6 +47,8 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         reads_labels=loss.reads_labels,
         temperature=loss.temperature,
         views_separately=views_separately,
+        init_loss=loss.init,
+        chunk_size=info.chunk_size,
     )
 
 
@@ -56,7 +58,9 @@ EXPERIMENT = Experiment(
     sections={
         "encoder": ENCODER,
         "head": takes(heads.make),
-        "loss": losses.SECTION._replace(common={"views_separately": Key(False, bool)}),
+        "loss": losses.SECTION._replace(
+            common={**losses.SECTION.common, "views_separately": Key(False, bool)}
+        ),
     },
     build=build,
     kind=kinds.IMAGES,

@@ -29,9 +29,9 @@ def encode(params, x, key):
 
 def encode_at_once(params, x, key, chunk_size):
     """The plain step with the dropout masks of the chunks."""
-    chunks = x.reshape(-1, chunk_size, *x.shape[1:])
-    keys = [jax.random.fold_in(key, i) for i in range(len(chunks))]
-    return jnp.concatenate([encode(params, c, k) for c, k in zip(chunks, keys, strict=True)])
+    n = len(x) // chunk_size
+    chunks = [encode(params, x[i::n], jax.random.fold_in(key, i)) for i in range(n)]
+    return jnp.stack(chunks, axis=1).reshape(len(x), -1)
 
 
 def make_params(key):

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from contrastive_jax.grad_cache import encode_in_chunks
 from contrastive_jax.types import Batch, EmbedFn, Metrics, ModelState, Params
 
 DIAGNOSED = 1024  # the diagnostics of a step hold an [N, N] matrix of at most so many examples
-AUXILIARY = ("probe",)  # parameters that measure the encoder and do not belong to the method
+AUXILIARY = ("probe", "loss")  # parameters of what measures the encoder, and of the loss
 _DROPOUT = 1  # folded into the key of a step, for modules that are random in training
 
 
@@ -35,12 +36,21 @@ class ImageModel(NamedTuple):
     encoder: nn.Module
     head: nn.Module
     probe: nn.Module | None
+    chunk_size: int | None = None  # examples encoded at a time in training
 
 
-def make(encoder: nn.Module, head: nn.Module, n_classes: int) -> ImageModel:
-    """Join an encoder and a head, with an online probe where there are classes."""
+def make(
+    encoder: nn.Module, head: nn.Module, n_classes: int, *, chunk_size: int | None = None
+) -> ImageModel:
+    """Join an encoder and a head, with an online probe where there are classes.
+
+    With `chunk_size`, training encodes so many examples at a time and each chunk again in the
+    backward pass (GradCache), so that the activations of only one are in memory. Without batch
+    norm the gradient is that of the plain step. With it, each chunk is normalized by statistics of
+    its own, and the running ones move once a step, by the mean of those of the chunks.
+    """
     probe = nn.Dense(n_classes, kernel_init=nn.initializers.zeros) if n_classes else None
-    return ImageModel(encoder, head, probe)
+    return ImageModel(encoder, head, probe, chunk_size)
 
 
 def init(model: ImageModel, key: jax.Array, x_BHWC: jax.Array) -> tuple[Params, ModelState]:
@@ -58,10 +68,22 @@ def init(model: ImageModel, key: jax.Array, x_BHWC: jax.Array) -> tuple[Params, 
     return params, {name: variables[name].get("batch_stats", {}) for name in ("encoder", "head")}
 
 
+def embedding_dim(model: ImageModel, params: Params, statistics: ModelState, x: jax.Array) -> int:
+    """The size D of the embeddings, from shapes alone."""
+    _, z, _ = jax.eval_shape(lambda: _train_mode(model, params, statistics, x, jax.random.key(0)))
+    return z.shape[-1]
+
+
 def train_mode(
     model: ImageModel, params: Params, statistics: ModelState, x_NHWC: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, ModelState]:
     """Compute features h, embeddings z and the new batch statistics of views."""
+    return _in_chunks(model, _train_mode, params, statistics, x_NHWC, key)
+
+
+def _train_mode(
+    model: ImageModel, params: Params, statistics: ModelState, x_NHWC: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array, ModelState]:
     h, of_encoder = _apply(model.encoder, "encoder", params, statistics, x_NHWC, key)
     z, of_head = _apply(model.head, "head", params, statistics, h, key)
     return h, z, {"encoder": of_encoder, "head": of_head}
@@ -71,9 +93,15 @@ def encode_jointly(
     model: ImageModel, params: Params, statistics: ModelState, x_BVHWC: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, ModelState]:
     """Encode all views in one call: h_BVF, z_BVD and batch statistics over all of them."""
+    return _in_chunks(model, _jointly, params, statistics, x_BVHWC, key)
+
+
+def _jointly(
+    model: ImageModel, params: Params, statistics: ModelState, x_BVHWC: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array, ModelState]:
     examples, n_views = x_BVHWC.shape[:2]
     x = x_BVHWC.reshape(examples * n_views, *x_BVHWC.shape[2:])
-    h, z, statistics = train_mode(model, params, statistics, x, key)
+    h, z, statistics = _train_mode(model, params, statistics, x, key)
     return h.reshape(examples, n_views, -1), z.reshape(examples, n_views, -1), statistics
 
 
@@ -88,6 +116,28 @@ def encode_separately(
         encoded.append((h, z))
     h_of_views, z_of_views = zip(*encoded, strict=True)
     return jnp.stack(h_of_views, axis=1), jnp.stack(z_of_views, axis=1), statistics
+
+
+def _in_chunks(
+    model: ImageModel,
+    encode: Callable[..., tuple[jax.Array, jax.Array, ModelState]],
+    params: Params,
+    statistics: ModelState,
+    x: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array, ModelState]:
+    """Encode the examples of x chunk by chunk, or all of them where the model has no chunks."""
+    if model.chunk_size is None:
+        return encode(model, params, statistics, x, key)
+
+    def of_chunk(params: Params, x: jax.Array, key: jax.Array) -> tuple[Any, ModelState]:
+        h, z, new = encode(model, params, statistics, x, key)
+        return (h, z), new
+
+    (h, z), new = encode_in_chunks(
+        of_chunk, params, x, key, chunk_size=model.chunk_size, has_aux=True
+    )
+    return h, z, new
 
 
 def _apply(

@@ -7,6 +7,8 @@ The moving encoder and the queue live in the model state. Batch statistics are g
 queries and keys apart, so that no device can tell its own keys: nothing needs to be shuffled.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ import optax
 from contrastive_jax import losses, queue
 from contrastive_jax.evaluation import diagnostics
 from contrastive_jax.objectives import image_model
+from contrastive_jax.objectives import temperature as tempered
 from contrastive_jax.objectives.image_model import Views
 from contrastive_jax.types import Batch, LossOutput, ModelState, Objective, Params
 
@@ -25,9 +28,14 @@ def make(
     views: Views,
     *,
     n_classes: int,
-    temperature: float = 0.1,
+    temperature: float | str = 0.1,
+    temperature_start: float = 0.1,
+    temperature_min: float = 0.01,
     queue_size: int = 4096,
     momentum: float = 0.99,
+    block_size: int | None = None,
+    matryoshka: tuple[int, ...] | None = None,
+    chunk_size: int | None = None,
 ) -> Objective:
     """Make MoCo's objective: the first view is the query, the second the key.
 
@@ -36,9 +44,13 @@ def make(
       head: g, features [N,F] to embeddings [N,D], called with `train=`.
       views: of two random views; see `augment.make_views`.
       n_classes: classes of the online probe; images of class -1 are left out of it. 0: no probe.
-      temperature: of the softmax, positive.
+      temperature: of the softmax, positive, or "learned".
+      temperature_start, temperature_min: where a learned one starts, and what it stays above.
       queue_size: K, older keys that serve as negatives; at least the batch.
       momentum: m in [0, 1): 0 makes the moving encoder a copy.
+      block_size: side of the tiles of the loss, None for the dense form.
+      matryoshka: sizes of embeddings, each a prefix of the next, that all have the loss.
+      chunk_size: examples encoded at a time, see `image_model.make`.
 
     Returns:
       An objective whose model state is {"encoder", "head": batch statistics, "target": {"params",
@@ -47,13 +59,12 @@ def make(
     Raises:
       ValueError: a number out of range; when traced, other than two views or a batch beyond K.
     """
-    if temperature <= 0:
-        raise ValueError(f"moco temperature is {temperature}; give a positive number")
+    scale = tempered.make(temperature, temperature_start, temperature_min, section="moco")
     if not 0 <= momentum < 1:
         raise ValueError(f"moco momentum is {momentum}; give a number of 0 or more, below 1")
     if queue_size < 1:
         raise ValueError(f"moco queue_size is {queue_size}; give at least the batch size")
-    model = image_model.make(encoder, head, n_classes)
+    model = image_model.make(encoder, head, n_classes, chunk_size=chunk_size)
     embed = image_model.embedder(model, views)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
@@ -62,7 +73,8 @@ def make(
         outputs = jax.eval_shape(embed["image"], params, statistics, batch)
         keys = queue.make_queue(queue_key, queue_size, outputs["embedding"].shape[-1])
         target = jax.tree.map(jnp.copy, {"params": _moving(params), "statistics": statistics})
-        return params, {**statistics, "target": target, "queue": keys}
+        learned = {} if scale.fixed is not None else {"loss": scale.init()}
+        return {**params, **learned}, {**statistics, "target": target, "queue": keys}
 
     def loss(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
@@ -82,17 +94,23 @@ def make(
         )
         key_BD = _unit(jax.lax.stop_gradient(key_BD))
         keys = model_state["queue"]
-        contrastive = losses.queue_info_nce(query_BD, key_BD, keys.keys_KD, temperature).mean()
+        used = scale.value(params.get("loss", {}))
+        info_nce = functools.partial(losses.queue_info_nce, temperature=used, block_size=block_size)
+        vectors = (query_BD, key_BD, keys.keys_KD)
+        nested = losses.matryoshka(info_nce, *vectors, dims=matryoshka or (query_BD.shape[-1],))
+        contrastive = nested.mean()
         online, online_metrics = image_model.online_probe(model, params, h_BF, batch)
 
         pairs_BVD = jnp.stack([query_BD, key_BD], axis=1)[: image_model.DIAGNOSED]
-        diagnosed = diagnostics.summary(jax.lax.stop_gradient(pairs_BVD), temperature)
+        used = used if scale.fixed is not None else jax.lax.stop_gradient(used)
+        diagnosed = diagnostics.summary(jax.lax.stop_gradient(pairs_BVD), used)
         target = {**target, "statistics": target_statistics}
         new_state = {**new_statistics, "target": target, "queue": queue.push(keys, key_BD)}
         metrics = {"loss": contrastive, **diagnosed, **online_metrics}
+        metrics |= {} if scale.fixed is not None else {"temperature": used}
         return contrastive + online, LossOutput(new_state, metrics)
 
-    return Objective(init, loss, embed, image_model.AUXILIARY)
+    return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size)
 
 
 def _moving(params: Params) -> Params:

@@ -29,6 +29,7 @@ def make(
     annealing: str = "cosine",
     skip_nonfinite: int = 0,
     adam_learning_rate: float | None = None,
+    loss_rate: float = 1.0,
     *,
     batch_size: int,
     steps: int,
@@ -61,10 +62,13 @@ def make(
         `train` keeps their parameters, moments and batch statistics as they were. 0 stops at once.
       adam_learning_rate: the peak rate, before scaling, of what "muon" leaves to Adam; None for the
         same rate.
+      loss_rate: factor on the learning rate of the loss's own parameters, top-level "loss": a
+        learned temperature, class proxies.
       batch_size: the global batch, in examples.
       steps: the length of training.
       steps_per_epoch: steps in one epoch.
-      auxiliary: top-level parameters that are neither decayed nor adapted: an online probe.
+      auxiliary: top-level parameters that are neither decayed nor adapted: an online probe,
+        and those of the loss.
       constant_rate: top-level parameters whose rate is the peak throughout: SimSiam's predictor.
 
     Raises:
@@ -81,6 +85,7 @@ def make(
         "weight_decay": weight_decay,
         "warmup_epochs": warmup_epochs,
         "adam_learning_rate": adam_learning_rate or 0.0,
+        "loss_rate": loss_rate,
     }
     _check(name, scaling, annealing, numbers, decay_norm_and_bias, skip_nonfinite)
     warmup = round(warmup_epochs * steps_per_epoch)
@@ -101,6 +106,8 @@ def make(
         constant = optax.constant_schedule(peak), optax.constant_schedule(adam_peak)
         stays = _transform(constant, *settings)
         optimizer = optax.partition({"falls": optimizer, "stays": stays}, _labels(constant_rate))
+    if loss_rate != 1.0:
+        optimizer = optax.chain(optimizer, optax.stateless(_faster(loss_rate)))
     if skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
     return optimizer, schedule
@@ -168,6 +175,18 @@ def _transform(
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov),
     )
+
+
+def _faster(rate: float) -> Callable[[Any, Any], Any]:
+    """Multiply the updates of the loss's own parameters."""
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree.map_with_path(
+            lambda path, u: u * rate if _is_one_of(path, ("loss",)) else u, updates
+        )
+
+    return scale
 
 
 def _schedule(peak: float, warmup: int, steps: int, annealing: str) -> optax.Schedule:

@@ -23,6 +23,7 @@ class Plan(NamedTuple):
     steps: int
     seed: int
     log_every: int
+    chunk_size: int | None = None
 
 
 def plan(
@@ -30,6 +31,7 @@ def plan(
     steps: int | None = None,
     seed: int = 0,
     log_every: int = 50,
+    chunk_size: int | None = None,
     *,
     steps_per_epoch: int,
 ) -> Plan:
@@ -40,6 +42,9 @@ def plan(
       steps: optimizer steps; it wins over `epochs`.
       seed: of parameters, data order and augmentation.
       log_every: steps between rows of metrics.jsonl.
+      chunk_size: examples encoded at a time, and encoded again in the backward pass (GradCache), so
+        that the activations of only these are in memory; None encodes the batch as a whole. Batch
+        norm then sees the statistics of a chunk.
       steps_per_epoch: whole batches in the training set.
 
     Raises:
@@ -57,7 +62,7 @@ def plan(
         raise ValueError(f"train.log_every is {log_every}; give at least 1")
     if not 0 <= seed < 2**32:
         raise ValueError(f"train.seed is {seed}; give a number from 0 to 2**32 - 1")
-    return Plan(total, seed, log_every)
+    return Plan(total, seed, log_every, chunk_size)
 
 
 def stream_key(seed: int, stream: int) -> jax.Array:

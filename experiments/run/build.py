@@ -109,8 +109,12 @@ def build(
         dataset = (load or experiment.kind.load)(config)
         steps_per_epoch = dataset.n_train // dataset.batch_size
         plan = training.plan(**as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
-        info = RunInfo(mesh, plan.steps, len(dataset.class_names), len(dataset.vocabulary))
+        check_chunks(plan.chunk_size, dataset.batch_size, mesh)
+        sizes = {"n_tokens": len(dataset.vocabulary), "chunk_size": plan.chunk_size}
+        info = RunInfo(mesh, plan.steps, len(dataset.class_names), **sizes)
         objective = experiment.build(config, info)
+        if objective.chunk_size != plan.chunk_size:
+            raise ValueError(f"{experiment.name} does not encode in chunks; leave train.chunk_size")
         optimizer, schedule = optim.make(
             **as_kwargs(config, "optimizer"),
             batch_size=dataset.batch_size,
@@ -180,6 +184,26 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
         raise ValueError(
             f"data.batch_size is {batch_size}, which {devices} devices do not divide; "
             f"the nearest that they do: {nearest}."
+        )
+
+
+def check_chunks(chunk_size: int | None, batch_size: int, mesh: Mesh) -> None:
+    """Refuse chunks that do not divide the batch, or that the devices do not divide.
+
+    Raises:
+      ValueError: naming both numbers.
+    """
+    if chunk_size is None:
+        return
+    if chunk_size < 1 or batch_size % chunk_size:
+        raise ValueError(
+            f"train.chunk_size is {chunk_size} and data.batch_size {batch_size}; "
+            "give a chunk size that divides the batch."
+        )
+    if chunk_size % mesh.devices.size:
+        raise ValueError(
+            f"train.chunk_size is {chunk_size}, which {mesh.devices.size} devices do not divide; "
+            "give a multiple of their number."
         )
 
 

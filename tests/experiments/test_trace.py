@@ -21,7 +21,7 @@ def test_the_way_to_the_loss_is_the_documented_one(monkeypatch, in_the_repositor
     def loss(z_BVD, temperature, *, normalize, block_size, axis_name=None):
         raise Reached
 
-    monkeypatch.setitem(by_name.KINDS, "nt_xent", loss)
+    monkeypatch.setitem(by_name.KINDS, "nt_xent", (loss, by_name.KINDS["nt_xent"][1]))
     monkeypatch.setattr(lifecycle, "set_up_jax", lambda: None)
     monkeypatch.setattr(build, "_trace", lambda *args: None)  # which calls the loss before
     argv = ["simclr", "--config=configs/digits.py:smoke", f"--workdir={tmp_path}"]

@@ -8,6 +8,7 @@ queries and keys apart, so that no device can tell its own keys: nothing needs t
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -106,11 +107,11 @@ def make(
         diagnosed = diagnostics.summary(jax.lax.stop_gradient(pairs_BVD), used)
         target = {**target, "statistics": target_statistics}
         new_state = {**new_statistics, "target": target, "queue": queue.push(keys, key_BD)}
-        metrics = {"loss": contrastive, **diagnosed, **online_metrics}
+        metrics: dict[str, Any] = {"loss": contrastive, **diagnosed, **online_metrics}
         metrics |= {} if scale.fixed is not None else {"temperature": used}
         return contrastive + online, LossOutput(new_state, metrics)
 
-    return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size)
+    return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size=chunk_size)
 
 
 def _moving(params: Params) -> Params:

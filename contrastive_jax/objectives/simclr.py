@@ -8,6 +8,7 @@ says in every step what the features are worth.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -82,9 +83,9 @@ def make(
 
         z_BVD = jax.lax.stop_gradient(z_BVD[: image_model.DIAGNOSED])
         used = jax.lax.stop_gradient(temperature(of_loss)) if callable(temperature) else temperature
-        metrics = {"loss": contrastive, **diagnostics.summary(z_BVD, used), **online_metrics}
-        metrics |= {"temperature": used} if callable(temperature) else {}
+        metrics: dict[str, Any] = {"loss": contrastive, **diagnostics.summary(z_BVD, used)}
+        metrics |= online_metrics | ({"temperature": used} if callable(temperature) else {})
         return contrastive + online, LossOutput(new_state, metrics)
 
     embed = image_model.embedder(model, views)
-    return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size)
+    return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size=chunk_size)

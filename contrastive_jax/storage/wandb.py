@@ -44,14 +44,15 @@ class WandbWriter(Sink):
             ) from error
         patience = ("init_timeout", "login_timeout", "finish_timeout")
         try:
-            self._target = wandb.init(
+            client: Any = wandb  # whose attributes a checker without the package does not know
+            self._target = client.init(
                 project=project,
                 name=name,
                 id=_identity(Path(folder)),
                 resume="allow",
                 config=dict(config),
                 dir=os.fspath(folder),
-                settings=wandb.Settings(  # the terminal stays as it is
+                settings=client.Settings(  # the terminal stays as it is
                     console="off", **dict.fromkeys(patience, _PATIENCE)
                 ),
             )

@@ -34,7 +34,7 @@ import numpy as np
 from contrastive_jax.data._errors import WITHOUT_DOWNLOAD, first_line, needs
 from contrastive_jax.data.tfds import find_prepared
 from contrastive_jax.errors import DataError
-from experiments.run.command_line import exit_codes
+from experiments.run.command_line import described, exit_codes
 
 TIMEOUT_S = 10
 MAX_ARCHIVE_BYTES = 1 << 30  # unpacked; the published archives are 185 MB
@@ -101,18 +101,16 @@ def prepare(name: str, root: Path, archive_file: Path | None = None) -> None:
         print(f"{name} is already prepared in {folder}")
         return
     archive = ARCHIVES[name]
-    if archive_file is None:
-        downloads = root / "downloads"
-        archive_file = downloads / urlsplit(archive.url).path.rpartition("/")[2]
-        download(archive.url, archive_file, archive.size, archive.sha256)
+    if archive_file is not None:
         write(name, root, archive_file)
-        archive_file.unlink()
-        with contextlib.suppress(OSError):  # others may keep their downloads there
-            downloads.rmdir()
-    else:
-        if "python" in archive_file.name:
-            raise _pickled(archive_file, archive)
-        write(name, root, archive_file)
+        return
+    downloads = root / "downloads"
+    archive_file = downloads / urlsplit(archive.url).path.rpartition("/")[2]
+    download(archive.url, archive_file, archive.size, archive.sha256)
+    write(name, root, archive_file)
+    archive_file.unlink()
+    with contextlib.suppress(OSError):  # others may keep their downloads there
+        downloads.rmdir()
 
 
 def _already_prepared(name: str, root: Path) -> Path | None:
@@ -157,8 +155,7 @@ def _fetch(url: str, part: Path, size: int) -> None:
     have = part.stat().st_size if part.exists() else 0
     if have == size:
         return
-    if have > size:
-        have = 0
+    have = have if have < size else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         if urlsplit(response.url).scheme != urlsplit(url).scheme:
@@ -186,10 +183,12 @@ def write(name: str, root: Path, archive_file: Path) -> None:
     files = _read_files(archive_file, archive)
     if _sha256(archive_file) != archive.sha256:
         print(f"note: {archive_file} is not the published archive (its sha256 differs)")
-    names = {label: _lines(files[file]) for label, (file, _) in archive.class_names.items()}
+    names = {}
     for label, (file, n) in archive.class_names.items():
+        lines = files[file].decode("utf-8", "replace").splitlines()
+        names[label] = [line for line in lines if line.strip()]
         if len(names[label]) != n:
-            raise DataError(f"{file} names {len(names[label])} classes, not {n}\n{_get(archive)}")
+            raise _refused(f"{file} names {len(names[label])} classes, not {n}", archive)
     splits = {
         split: np.concatenate([_records(file, files[file], names) for file in of_split])
         for split, of_split in archive.files.items()
@@ -234,6 +233,9 @@ def _write_quietly(builder: Any) -> None:
 
 def _read_files(path: Path, archive: Archive) -> dict[str, bytes]:
     """Read the files of the set by name; whatever else is in the archive is not opened."""
+    pickled = f"{path} is the python version: pickled, and unpickling can run any code"
+    if "python" in path.name:
+        raise _refused(pickled, archive)
     listed = [file for file, _ in archive.class_names.values()]
     wanted = {f"{archive.folder}/{f}": f for f in sum(archive.files.values(), start=listed)}
     files, unpacked = {}, 0
@@ -244,35 +246,21 @@ def _read_files(path: Path, archive: Archive) -> dict[str, bytes]:
                 if unpacked > MAX_ARCHIVE_BYTES:
                     raise tarfile.TarError(f"it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes")
                 if member.name.startswith(("cifar-10-batches-py/", "cifar-100-python/")):
-                    raise _pickled(path, archive)
+                    raise _refused(pickled, archive)
                 if member.name in wanted:
-                    files[wanted[member.name]] = _content(tar, member)
+                    file = tar.extractfile(member) if member.isreg() else None
+                    if file is None:
+                        raise tarfile.TarError(f"{member.name} is not a regular file")
+                    files[wanted[member.name]] = file.read()
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise DataError(f"cannot read {path}: {first_line(error)}\n{_get(archive)}") from error
+        raise _refused(f"cannot read {path}: {first_line(error)}", archive) from error
     if missing := sorted(set(wanted.values()) - set(files)):
-        raise DataError(f"{path} has no {archive.folder}/{missing[0]}\n{_get(archive)}")
+        raise _refused(f"{path} has no {archive.folder}/{missing[0]}", archive)
     return files
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member) if member.isreg() else None
-    if file is None:
-        raise tarfile.TarError(f"{member.name} is not a regular file")
-    return file.read()
-
-
-def _pickled(path: Path, archive: Archive) -> DataError:
-    return DataError(
-        f"{path} is the python version: pickled, and unpickling can run any code\n{_get(archive)}"
-    )
-
-
-def _get(archive: Archive) -> str:
-    return f"Give the binary version, {archive.url}"
-
-
-def _lines(content: bytes) -> list[str]:
-    return [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
+def _refused(why: str, archive: Archive) -> DataError:
+    return DataError(f"{why}\nGive the binary version, {archive.url}")
 
 
 def _records(file: str, content: bytes, names: Mapping[str, Sequence[str]]) -> np.ndarray:
@@ -308,25 +296,13 @@ def _sha256(path: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = described("prepare", __doc__)
     parser.add_argument("name", choices=ARCHIVES, metavar="{" + ",".join(ARCHIVES) + "}")
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        default=Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"),
-        metavar="DIR",
-        help="folder of prepared sets (default: TFDS_DATA_DIR, then ~/tensorflow_datasets)",
-    )
-    parser.add_argument(
-        "--archive",
-        type=Path,
-        metavar="FILE",
-        help="the binary version, fetched elsewhere: nothing is downloaded",
-    )
+    default = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    text = "folder of prepared sets (default: TFDS_DATA_DIR, then ~/tensorflow_datasets)"
+    parser.add_argument("--data_dir", type=Path, default=default, metavar="DIR", help=text)
+    text = "the binary version, fetched elsewhere: nothing is downloaded"
+    parser.add_argument("--archive", type=Path, metavar="FILE", help=text)
     return parser
 
 

@@ -46,22 +46,13 @@ def _findings(runs: Sequence[folders.Run], scratch: Path) -> dict[str, features.
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="folders of runs or of ablations"
-    )
-    parser.add_argument(
-        "--to", type=Path, metavar="FILE.html", help="(default: report.html in the first DIR)"
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="leave out what needs the checkpoint and the data: pairs and confusion matrix",
-    )
+    parser = command_line.described("report", __doc__)
+    text = "folders of runs or of ablations"
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help=text)
+    text = "(default: report.html in the first DIR)"
+    parser.add_argument("--to", type=Path, metavar="FILE.html", help=text)
+    text = "leave out what needs the checkpoint and the data: pairs and confusion matrix"
+    parser.add_argument("--quick", action="store_true", help=text)
     return parser
 
 

@@ -272,7 +272,10 @@ def label(protocol: Mapping[str, Any]) -> str:
         return f"zero-shot, {protocol['classes']} classes by {protocol['by']}"
     if name == "transformation":
         return f"linear, predicts {protocol['predicts']}"
-    return "linear, L-BFGS" if name == "linear" else str(name)
+    if name == "linear":
+        whole = len(protocol.get("l2_grid", ())) > len(probes.L2_GRID)
+        return "linear, L-BFGS" + ", fine grid" * whole
+    return str(name)
 
 
 def _knn_label(protocol: Mapping[str, Any]) -> str:

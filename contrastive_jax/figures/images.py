@@ -51,12 +51,10 @@ def views_grid(
         for row in range(n_views + 1):
             text = "original" if row == 0 else f"view {row}"
             axes.text(left - 0.1, (row + 0.5) * pitch, text, ha="right", va="center")
-            for column in range(n):
-                image = image_BHWC[column] if row == 0 else views_BVHWC[column, row - 1]
+            for column, image in enumerate(views_BVHWC[:, row - 1] if row else image_BHWC):
                 draw_image(axes, image, left + column * pitch, row * pitch)
         for column, name in enumerate(names or ()):
-            x = left + column * pitch + 0.5
-            text = shortened(str(name), 14)
+            x, text = left + column * pitch + 0.5, shortened(str(name), 14)
             axes.text(x, -0.08, text, ha="center", va="bottom", fontsize=8)
         axes.set(xlim=(-0.05, left + n * pitch), ylim=((n_views + 1) * pitch, -0.3))
     return Path(path)
@@ -92,16 +90,19 @@ def neighbors(
     'near.png'
     """
     n_queries, n_near = neighbor_images.shape[:2]
-    label_Q = _labels(query_labels, (n_queries,))
-    label_QK = _labels(neighbor_labels, (n_queries, n_near))
+    label_Q = np.full(n_queries, -1) if query_labels is None else query_labels
+    label_QK = np.full((n_queries, n_near), -1) if neighbor_labels is None else neighbor_labels
     halves = 1 if n_queries < 4 else 2
     lines = -(-n_queries // halves)
     pitch_x, pitch_y, gap, right = 1.16, 1.5, 0.25, 0.5
     block = (n_near + 1) * pitch_x + gap
     span = halves * (block + right) - right
     size = (0.85 * span + 0.2, 0.85 * lines * pitch_y + 0.6)
-    legend = _legend(bool(np.any(label_Q >= 0)), similarity is not None)
-    title = _lines("Test images (left) and their nearest training images", query_images, legend)
+    legend = ["blue: same class, orange: another"] if np.any(label_Q >= 0) else []
+    legend += [] if similarity is None else ["number: cosine"]
+    title = _lines(
+        "Test images (left) and their nearest training images", query_images, ", ".join(legend)
+    )
     with image_axes(path, size, title) as axes:
         for q in range(n_queries):
             x0, y = (q // lines) * (block + right), (q % lines) * pitch_y
@@ -154,9 +155,8 @@ def image_pairs(
             for side in (0, 1):
                 draw_image(axes, images[side], x + 1.03 * side, y)
             labels = [] if label_P2 is None else dict.fromkeys(label_P2[p].tolist())
-            names = [class_name(class_names, label, 13) for label in labels]
-            text = "\n".join([*([" | ".join(names)] if names else []), f"{cosine:.3f}"])
-            axes.text(x + 1.015, y + 1.06, text, ha="center", va="top", fontsize=7)
+            names = " | ".join(class_name(class_names, label, 13) for label in labels)
+            _caption(axes, x + 0.515, y, f"{names}\n{cosine:.3f}".strip())
         axes.set(xlim=(-0.05, span), ylim=(lines * pitch_y - 0.05, -0.1))
     return Path(path)
 
@@ -164,15 +164,6 @@ def image_pairs(
 def _lines(title: str, images: np.ndarray, more: str = "") -> str:
     """A title, a line for what explains it, and one where channels are not shown as they are."""
     return "\n".join(line for line in (title, more, channels_note(images.shape[-1])) if line)
-
-
-def _legend(labeled: bool, cosines: bool) -> str:
-    classes = ["blue: same class, orange: another"] if labeled else []
-    return ", ".join(classes + ["number: cosine"] * cosines)
-
-
-def _labels(label: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    return np.full(shape, -1) if label is None else np.asarray(label)
 
 
 def _judged(query: int, neighbor: int, class_names: Sequence[str]) -> tuple[str, list[str]]:

@@ -36,12 +36,13 @@ class WandbWriter(Sink):
         self, folder: str | os.PathLike[str], name: str, config: Mapping[str, Any], project: str
     ):
         try:
-            import wandb
+            import wandb as package
         except ImportError as error:
             raise ConfigError(
                 f"Logging to the W&B project {project!r} needs a package that is not installed.\n"
                 "Run: pip install wandb"
             ) from error
+        wandb: Any = package
         patience = ("init_timeout", "login_timeout", "finish_timeout")
         try:
             client: Any = wandb  # whose attributes a checker without the package does not know

@@ -8,7 +8,7 @@ from contrastive_jax.evaluation import protocols
 from experiments.ablation.grid import Grid
 from experiments.ablation.results import fits
 from experiments.run.build import Run
-from experiments.scoring import images
+from experiments.scoring import images, summary
 
 EACH_STEP = ("total_loss", "grad_norm", "update_norm", "learning_rate")  # the trainer's metrics
 
@@ -21,17 +21,22 @@ def check(table: Grid, run: Run) -> None:
     """
     logged = {*run.outputs.metrics, *EACH_STEP}
     logged |= {"knn_validation"} if run.experiment.kind.evaluators(run) else set()
-    rows = [
-        {"layer": layer, "protocol": p} for p in _protocols(run) for layer in run.outputs.layers
-    ]
+    rows = list(_rows(run))
     for name, column in table.columns.items():
         if "logged" in column:
             found, asked, known = column["logged"] in logged, column["logged"], sorted(logged)
         else:
             found, asked = any(fits(column, row) for row in rows), dict(column)
             known = [f"{row['layer']}: {protocols.label(row['protocol'])}" for row in rows]
-        if not found:
+        if not found and known:
             raise ConfigError(f"the column {name!r} asks for {asked!r}; there is {known}.")
+
+
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    """The rows that the summary of a run will have; none for a kind that scores in its own way."""
+    if run.experiment.kind.score is summary.score:
+        for protocol in _protocols(run):
+            yield from ({"layer": layer, "protocol": protocol} for layer in run.outputs.layers)
 
 
 def _protocols(run: Run) -> Iterator[dict[str, Any]]:

@@ -20,11 +20,6 @@ def row(
 ) -> Row:
     """One finished run as a line of results.jsonl.
 
-    Args:
-      grid, cell, seed: which run.
-      summary: its results/summary.json.
-      log: its metrics.jsonl.
-
     Raises:
       ValueError: a column that this run has no score for.
     """

@@ -37,13 +37,7 @@ def of(
     findings: Mapping[str, Findings],
     scratch: Path,
 ) -> dict[str, Any]:
-    """Collect the content of a report.
-
-    Args:
-      runs, ablations: as `folders.read` gives them.
-      findings: by the name of a run, what was computed from its checkpoint.
-      scratch: an existing folder to draw in.
-    """
+    """Collect the content of a report."""
     config = by_run(runs, _config)
     return {
         "ablations": [_ablation(ablation) for ablation in ablations],

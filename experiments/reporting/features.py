@@ -25,10 +25,6 @@ _CANDIDATES = 50  # pairs considered for each one that is shown
 def draw(run: folders.Run, out: Path) -> Findings:
     """Draw the pictures of a run into `out`, from its latest checkpoint and its data.
 
-    Args:
-      run: of any method.
-      out: an existing folder.
-
     Returns:
       For each of NAMES a picture, or why it is absent: no checkpoint, no data, no labels, ...
     """

@@ -64,6 +64,8 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Ablation]]:
 
 def state(run: Run) -> str:
     """Say how far a run has come."""
+    if (run.folder / ".unfinished").exists():
+        return f"stopped at step {run.step:,} while it was scored or drawn: run its command again"
     if run.summary is None:
         return f"not finished: step {run.step:,}, not scored"
     scored = run.summary.get("step", run.step)
@@ -98,7 +100,7 @@ def _read_run(folder: Path, name: str) -> Run:
         name=name,
         folder=folder,
         method=restore.method_of({**description, "config": config}),
-        config={k: v for k, v in leaves(config) if "[" not in k},
+        config=dict(leaves(config)),
         description=description,
         history=jsonl.read_jsonl(log) if log.is_file() else [],
         results=scored,

@@ -123,6 +123,13 @@ def _run_folder(argv: Sequence[str], folders: Sequence[str], workdir: str | None
     return folders[0]
 
 
+def described(command: str, usage: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a command that takes no config; its --help is the module's docstring."""
+    style = argparse.RawDescriptionHelpFormatter
+    name = f"python -m experiments.{command}"
+    return argparse.ArgumentParser(prog=name, description=usage, formatter_class=style)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"The command line was not understood: {message}.")

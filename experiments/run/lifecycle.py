@@ -116,13 +116,7 @@ def train_and_score(
 ) -> dict[str, Any] | None:
     """Do what is missing of a run in its folder: train from its last checkpoint on, then score.
 
-    Args:
-      run: what `build` made of the config.
-      folder: an existing folder that this process holds.
-      signals: asked after each step.
-      name: of the run, for its banner.
-      command: what a person typed.
-      strict_resume: a damaged newest checkpoint is an error.
+    The folder is held by this process; `command` is what a person typed.
 
     Returns:
       The summary that was written, or None if the run was stopped on request and saved.

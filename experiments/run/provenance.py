@@ -45,13 +45,7 @@ def describe(run: Run, command: str, before: Mapping[str, Any] | None = None) ->
 
 
 def of_scores(run: Run, description: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """Make the part of a results file that says what was scored.
-
-    Args:
-      run: what was scored.
-      description: the config.json of its folder.
-      step: of the checkpoint.
-    """
+    """Make the part of a results file that says what was scored."""
     devices, config = jax.devices(), plain(run.config)
     return {
         "schema": SCHEMA,

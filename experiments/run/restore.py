@@ -158,13 +158,9 @@ def config_of(description: Mapping[str, Any], experiment: Experiment) -> ConfigD
 def differences(
     before: Mapping[str, Any], experiment: Experiment, config: ConfigDict, free: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """List the keys of a config that make it another run, and those that are free to change.
+    """List the keys of a config that make it another run than `before`, and those free to change.
 
-    Args:
-      before: {"config": ...} of the run.
-      experiment: its method.
-      config: what is asked for now.
-      free: keys, or the beginnings of keys.
+    `before` has a "config"; `free` are keys, or the beginnings of keys.
     """
     plain = command_line.plain
     old, new = dict(leaves(plain(config_of(before, experiment)))), dict(leaves(plain(config)))
@@ -179,10 +175,6 @@ def differences(
 
 def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> OpenedRun:
     """Open a run by its folder, with the method and the config that it was trained with.
-
-    Args:
-      folder: the workdir.
-      data_dir: where its data is now, if it has moved.
 
     Raises:
       ConfigError: the folder holds no run, or one of a method that this version lacks.
@@ -224,11 +216,6 @@ def parse(
     argv: Sequence[str], usage: str, strings: Mapping[str, str] | None = None
 ) -> tuple[Command, OpenedRun]:
     """Read the command line of a command on a finished run, and open the run.
-
-    Args:
-      argv: the command line: RUN, or --config and --workdir.
-      usage: what --help prints.
-      strings: the command's flags with a value, beside --step and --data_dir.
 
     Raises:
       ConfigError: no run, or the command changes more than how it is scored.

@@ -104,13 +104,6 @@ def state(
 ) -> Restored | None:
     """Restore the newest checkpoint that can be trusted and is of this run; say what has changed.
 
-    Args:
-      run: what is about to train.
-      checkpointer: of the folder.
-      folder: the workdir.
-      identity: of the data that is about to be trained on.
-      strict: an error for a damaged step rather than an older one.
-
     Raises:
       CheckpointError: none can be trusted, or they are of another architecture.
       ConfigError: they are of another config, of other data, or beyond the asked length.

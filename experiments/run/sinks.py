@@ -38,12 +38,9 @@ def settings(tensorboard: bool = True, wandb: str | None = None) -> Settings:
 def open_writers(
     folder: Path, config: ConfigDict, name: str, resume_step: int | None
 ) -> list[JsonlWriter | TensorBoardWriter | WandbWriter]:
-    """Open the writers of a run; each writes (step, row) and wants to be closed.
+    """Open the writers of a run, which have `write(step, row)` and `close()`.
 
-    Args:
-      folder: the workdir.
-      config, name: of the run.
-      resume_step: rows after it are removed; None starts anew.
+    Rows after `resume_step`, left by a run that was cut off, are removed; None starts anew.
     """
     chosen = settings(**as_kwargs(config, "log"))
     writers: list[Any] = [JsonlWriter(folder / "metrics.jsonl", resume_step)]

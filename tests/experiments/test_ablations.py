@@ -114,6 +114,11 @@ def pretend(monkeypatch):
         ("{'columns': {}}", "no columns"),
         ("{'columns': {'a': {'layer': 'feature', 'name': 'linear'}}}", "'layer': 'feature'"),
         ("{'columns': {'a': {'logged': 'lss'}}}", "asks for 'lss'"),
+        (
+            "{'columns': {'a': {'layer': 'features', 'name': 'few-label'}}}",
+            "'few-label'}; there is",
+        ),
+        ("{'columns': {'a': {'layer': 'features', 'name': 'knn', 'k': 3}}}", "'k': 3}; there is"),
         ("{'columns': {'a': {'layr': 'features'}}}", "the column 'a'"),
         ("{'tuned': {'best': ('nothing',)}}", "no cell 'nothing'"),
         ("{'figure': {'form': 'pie'}}", "'pie'"),

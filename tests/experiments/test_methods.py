@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from contrastive_jax import export as exports
-from contrastive_jax.errors import ConfigError
+from contrastive_jax.errors import CheckpointError, ConfigError
 from contrastive_jax.storage import jsonl, workdir
 from experiments import ablations, evaluate, export, linear_probe, report
-from experiments.run import lifecycle
+from experiments.run import lifecycle, restore
 from experiments.run.methods import METHODS
 from tests.experiments import tiny
 
@@ -101,6 +101,17 @@ def test_linear_probe_scores_it_again(run):
     summary = workdir.read_json(folder / "results" / "summary.json")
     assert again["evaluations"] == summary["evaluations"]
     assert again["method"] == method
+
+
+def test_scores_of_a_read_only_folder_are_printed_and_not_kept(run, monkeypatch, capsys):
+    _, folder = run
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    monkeypatch.setattr(restore.os, "access", lambda *args: False)
+    for command in (linear_probe.main, evaluate.main):
+        with pytest.raises(CheckpointError, match="read-only: the scores above were printed"):
+            tiny.main_of(command, folder)
+        assert "linear, L-BFGS" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
 def test_evaluate_scores_it_by_every_protocol(run, capsys):

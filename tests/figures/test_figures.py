@@ -10,12 +10,14 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
 from contrastive_jax import figures
+from contrastive_jax.figures import canvas
 
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PROTOCOLS = [
@@ -299,6 +301,24 @@ def test_several_runs_have_a_line_each_and_a_legend(tmp_path, written_figures):
     assert [len({line.get_color() for line in axes.lines}) for axes in figure.axes[:7]] == [3] * 7
     (legend,) = figure.legends
     assert len(legend.get_texts()) == 3
+
+
+def test_no_two_classes_have_colors_that_look_alike():
+    """Ten of them, none gray: apart by more than a fifth of the range in red, green and blue."""
+    colors = np.array([to_rgb(color) for color in canvas.palette(10)])
+    apart = [np.abs(a - b).max() for a, b in itertools.combinations(colors, 2)]
+    assert min(apart) > 0.2
+    assert sum(color.max() - color.min() < 0.15 for color in colors) <= 1  # black alone
+
+
+def test_an_ablation_says_what_its_error_bars_are_and_exaggerates_no_tenth(
+    tmp_path, written_figures
+):
+    draw_ablation(tmp_path / "a.png", {("0.1",): (93.0, 0.1), ("0.2",): (93.2, 0.1)})
+    (axes,) = written_figures[0].axes
+    assert "2 standard errors" in axes.get_ylabel()
+    assert np.ptp(axes.get_ylim()) >= 4
+    assert not axes.patches  # no bar whose length would mean nothing on a cut axis
 
 
 def test_densities_integrate_to_one(tmp_path, written_figures):

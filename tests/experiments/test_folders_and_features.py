@@ -71,14 +71,12 @@ def test_a_prepared_set_without_labels_is_trained_on(tmp_path, capsys):
     assert "experiments.evaluate RUN --data CONFIG" in capsys.readouterr().err
 
 
-def test_features_of_a_file_get_the_scores_of_the_run_to_the_digit(finished_run, tmp_path, capsys):
-    run, _, trained = restore.open_run(finished_run).load()
-    bank, test = summary.searched_images(run), run.dataset.test
-    rows, test_rows = slice(200), slice(100)  # enough to tell
-    small = run.dataset._replace(
-        train={k: v[rows] for k, v in bank.items()}, test={k: v[test_rows] for k, v in test.items()}
-    )
-    run = run._replace(dataset=small)
+def test_features_of_a_file_get_the_scores_of_the_run_to_the_digit(tmp_path, capsys):
+    arrays = tiny.write_arrays(tmp_path / "shades.npz")
+    quiet = ("--config.eval.figures=False", "--config.eval.labels_per_class=0")
+    assert tiny.train(tmp_path / "run", "simclr", arrays, *QUICK, *quiet) == 0
+    run, _, trained = restore.open_run(tmp_path / "run").load()
+    small = run.dataset
     h, h_test = (
         images.extract(run, trained, split["image"])["features"]
         for split in (small.train, small.test)
@@ -94,9 +92,7 @@ def test_features_of_a_file_get_the_scores_of_the_run_to_the_digit(finished_run,
     found = workdir.read_json(tmp_path / "mine-scores.json")
 
     chosen = images.settings(probe_steps=8, draws=2).protocols.whole_grids()
-    config = run.config.copy_and_resolve_references()
-    config.eval.baselines = False
-    of_run = summary.score_features(run._replace(config=config), trained, names, chosen)
+    of_run = summary.score_features(run, trained, names, chosen)
     expected = [each.row for each in of_run.scored if each.row["layer"] == "features"]
     assert len(expected) > 60
     for row, other in zip(expected, found["evaluations"], strict=True):

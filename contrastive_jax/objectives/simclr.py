@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from contrastive_jax.evaluation import diagnostics
 from contrastive_jax.objectives import image_model
@@ -81,10 +82,13 @@ def make(
         online, online_metrics = image_model.online_probe(model, params, h_NF, batch)
 
         z_BVD = jax.lax.stop_gradient(z_BVD[: image_model.DIAGNOSED])
-        used = jax.lax.stop_gradient(temperature(of_loss)) if callable(temperature) else temperature
+        if callable(temperature):
+            used = jax.lax.stop_gradient(jnp.asarray(temperature(of_loss)))
+            learned = {"temperature": used}
+        else:
+            used, learned = temperature, {}
         metrics = {"loss": contrastive, **diagnostics.summary(z_BVD, used), **online_metrics}
-        metrics |= {"temperature": used} if callable(temperature) else {}
-        return contrastive + online, LossOutput(new_state, metrics)
+        return contrastive + online, LossOutput(new_state, {**metrics, **learned})
 
     embed = image_model.embedder(model, views)
     return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size)

@@ -18,7 +18,7 @@ from experiments import simclr
 from experiments.run import build, command_line
 from experiments.run import losses as by_name
 from experiments.run.losses import KINDS, pair_loss
-from experiments.run.sections import complete, set_values
+from experiments.run.sections import complete, set_values, takes
 from experiments.scoring import images, kinds
 
 STEPS = 50
@@ -110,6 +110,8 @@ def test_a_kind_trains_from_a_config_and_refuses_what_it_does_not_take(kind, qui
     assert len(found["loss"]) == STEPS
     assert all(np.isfinite(values).all() for values in found.values())
     assert found["grad_norm"][0] > 0
+    tempered = by_name.learnable(by_name.options_of(kind) | takes(KINDS[kind][0]))
+    assert ("contrastive_entropy" in found) == tempered
     with pytest.raises(ConfigError, match="'tempratur' is no key of 'loss'"):
         tiny(loss__kind=kind, loss__tempratur=0.5)
 

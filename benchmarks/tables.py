@@ -12,6 +12,7 @@ from benchmarks.shared.harness import RESULTS
 from contrastive_jax import losses
 from contrastive_jax.evaluation import protocols
 from contrastive_jax.evaluation.results import value_of
+from experiments.run import losses as by_name
 
 ABLATIONS = RESULTS / "ablations"
 RUNS = ("digits", "cifar_cpu")
@@ -163,15 +164,22 @@ def loss_row(name: str, function: Any) -> Row:
     papers = dict.fromkeys(re.findall(r"arXiv[: ](\d{4}\.\d{4,5})", text))
     links = ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in papers)
     written = formula[1].replace("|", "\\|") if formula else ""
+    named = [f"`{kind}`" for kind, (loss, _) in by_name.KINDS.items() if loss is function]
+    in_runs = " ".join(named) or IN_RUNS.get(name, "")
     cells = [f"`{name}`", text.splitlines()[0], f"`{written}`", f"`{needs}`"]
-    return [*cells, " ".join(scales), links]
+    return [*cells, " ".join(scales), in_runs, links]
 
 
 RESULTS_HEAD = "run | protocol (features, test set) | trained | untrained | pixels | evidence"
 CLAIMS_HEAD = "claim | verdict | measured, ± 2 standard errors | table"
 ALL_CLAIMS_HEAD = f"{CLAIMS_HEAD} | source | seeds | run on"
 SPEED_HEAD = "loss | in tiles | dense | fastest peer"
-LOSSES_HEAD = "loss | what it does | formula, first line | needs | scales by | arXiv"
+LOSSES_HEAD = "loss | what it does | formula, first line | needs | scales by | in runs | arXiv"
+IN_RUNS = {  # losses that are no kind of `loss`, and what reaches them
+    "learned_temperature": "`temperature`",
+    "matryoshka": "`matryoshka`",
+    "queue_info_nce": "method `moco`",
+}
 
 
 def markdown(head: str, rows: Iterable[Row]) -> str:

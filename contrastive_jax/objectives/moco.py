@@ -103,12 +103,14 @@ def make(
         online, online_metrics = image_model.online_probe(model, params, h_BF, batch)
 
         pairs_BVD = jnp.stack([query_BD, key_BD], axis=1)[: image_model.DIAGNOSED]
-        used = used if scale.fixed is not None else jax.lax.stop_gradient(used)
-        diagnosed = diagnostics.summary(jax.lax.stop_gradient(pairs_BVD), used)
+        diagnosed = diagnostics.summary(
+            jax.lax.stop_gradient(pairs_BVD), scale.fixed or jax.lax.stop_gradient(used)
+        )
         target = {**target, "statistics": target_statistics}
         new_state = {**new_statistics, "target": target, "queue": queue.push(keys, key_BD)}
         metrics: dict[str, Any] = {"loss": contrastive, **diagnosed, **online_metrics}
-        metrics |= {} if scale.fixed is not None else {"temperature": used}
+        if scale.fixed is None:
+            metrics["temperature"] = jax.lax.stop_gradient(jnp.asarray(used))
         return contrastive + online, LossOutput(new_state, metrics)
 
     return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size=chunk_size)

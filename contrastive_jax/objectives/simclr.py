@@ -8,10 +8,10 @@ says in every step what the features are worth.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from contrastive_jax.evaluation import diagnostics
 from contrastive_jax.objectives import image_model
@@ -82,10 +82,13 @@ def make(
         online, online_metrics = image_model.online_probe(model, params, h_NF, batch)
 
         z_BVD = jax.lax.stop_gradient(z_BVD[: image_model.DIAGNOSED])
-        used = jax.lax.stop_gradient(temperature(of_loss)) if callable(temperature) else temperature
-        metrics: dict[str, Any] = {"loss": contrastive, **diagnostics.summary(z_BVD, used)}
-        metrics |= online_metrics | ({"temperature": used} if callable(temperature) else {})
-        return contrastive + online, LossOutput(new_state, metrics)
+        if callable(temperature):
+            used = jax.lax.stop_gradient(jnp.asarray(temperature(of_loss)))
+            learned = {"temperature": used}
+        else:
+            used, learned = temperature, {}
+        metrics = {"loss": contrastive, **diagnostics.summary(z_BVD, used), **online_metrics}
+        return contrastive + online, LossOutput(new_state, {**metrics, **learned})
 
     embed = image_model.embedder(model, views)
     return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size=chunk_size)

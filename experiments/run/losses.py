@@ -173,6 +173,11 @@ def pair_loss(
         made = {proxies: jax.random.normal(key, shape[proxies])} if proxies else {}
         return made | (scale.init() if scale else {})
 
+    known = scale and (scale.fixed or scale.value)
+    own = init if learned or proxies or needs_key else None
+    if feed is feeding.views and own is None and not matryoshka:  # nothing to adapt
+        plain = parallel.shard_loss(functools.partial(loss, **options), mesh)
+        return PairLoss(plain, False, known)
     call = parallel.shard_loss(_on_mesh(functools.partial(loss, **options), matryoshka), mesh, 1)
 
     def function(z_BVD: jax.Array, *rest: Any) -> jax.Array:
@@ -184,8 +189,7 @@ def pair_loss(
         loss_N = call((fed.embeddings, fed.others), (shared, named))
         return loss_N if fed.kept is None or not loss_N.ndim else jnp.where(fed.kept, loss_N, 0.0)
 
-    own = init if learned or proxies or needs_key else None
-    return PairLoss(function, reads_labels, scale and (scale.fixed or scale.value), own)
+    return PairLoss(function, reads_labels, known, own)
 
 
 def _temperature(kind: str, options: dict[str, Any]) -> tempered.Temperature | None:

@@ -4,13 +4,11 @@ import re
 import threading
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
 from contrastive_jax.errors import ConfigError
-from experiments.run import build, command_line, lifecycle, losses, multihost, restore
+from experiments.run import command_line, lifecycle, multihost, restore
 from experiments.run.methods import METHODS
 from experiments.run.sections import complete, takes
 from experiments.simclr import EXPERIMENT
@@ -239,21 +237,6 @@ def test_two_data_sets_have_two_folders():
         ]
         names.add(command_line.parse(argv, "", SECTIONS).name)
     assert len(names) == 2
-
-
-@pytest.mark.parametrize("kind", losses.KINDS)
-def test_every_kind_of_loss_becomes_an_objective(kind):
-    """Those without a temperature too."""
-    labeled = kind in losses.READ_LABELS
-    config = parsed(f"--config.loss.kind={kind}", "--config.head.output_dim=16")
-    run = build.build(EXPERIMENT, config)
-    state = run.abstract_state()
-    batch = {"image": jnp.zeros((8, 8, 8, 1), jnp.uint8), "index": jnp.arange(8)}
-    batch |= {"label": jnp.zeros(8, jnp.int32)} if labeled else {}
-    key = jax.random.key(0)
-    loss, out = jax.eval_shape(run.objective.loss, state.params, state.model_state, batch, key, 0)
-    assert loss.shape == ()
-    assert ("contrastive_entropy" in out.metrics) == ("temperature" in config.loss)
 
 
 def test_commands_run_in_a_thread(tmp_path):

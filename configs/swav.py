@@ -10,7 +10,8 @@ full      100 prototypes, the CIFAR-10 recipe of solo-learn (its table: 89.17 % 
           epochs), two views of CIFAR-10, with the optimizer and the 100 epochs of
           configs/cifar.py. Not yet measured.
 cpu       two CPU cores. digits: two large and two small views in about a minute, see
-          docs/methods.md. smoke: seconds.
+          docs/methods.md; at the paper's epsilon and the rate of configs/digits.py the assignment
+          stays uniform (loss log 60, effective rank 1.8). smoke: seconds.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +30,7 @@ def get_config(preset: str = "full") -> ConfigDict:
         {
             "n_prototypes": count,
             "temperature": 0.1,
-            "epsilon": 0.05,
+            "epsilon": image_base.pick(preset, full=0.05, cpu=0.02, digits=0.02),
             "iterations": 3,
             "queue_size": 0,
             "queue_from_step": 0,
@@ -38,4 +39,5 @@ def get_config(preset: str = "full") -> ConfigDict:
     )
     if config.data.source == "digits":
         image_base.small_views(config, 2)
+        config.optimizer.learning_rate = 2e-3
     return config

@@ -13,12 +13,14 @@ cpu       CIFAR-10, the small encoder of configs/cifar.py:cpu, one epoch. 33 run
           minutes on two CPU cores. Not yet measured.
 """
 
-import importlib
-
+from configs import barlow, byol, dino, lejepa, nnclr, simsiam, swav, vicreg
 from configs.ablations import base
 from contrastive_jax.evaluation import claims
 
-METHODS = ("byol", "simsiam", "barlow", "vicreg", "nnclr", "lejepa", "swav", "dino")
+METHODS = {
+    **{"byol": byol, "simsiam": simsiam, "barlow": barlow, "vicreg": vicreg},
+    **{"nnclr": nnclr, "lejepa": lejepa, "swav": swav, "dino": dino},
+}
 OF_A_METHOD = ("head", "predictor", "optimizer")
 
 
@@ -59,8 +61,7 @@ def grid(preset: str):
 
 def _cell(method: str, preset: str):
     """What a method's own config says of its sections and of the rate."""
-    module = importlib.import_module(f"configs.{method}")
-    config = module.get_config("full" if preset == "full" else "cpu")
+    config = METHODS[method].get_config("full" if preset == "full" else "cpu")
     values = {"experiment": method}
     for section in (*OF_A_METHOD, method):
         for key, value in config.get(section, {}).items():

@@ -139,7 +139,8 @@ def method_of(description: Mapping[str, Any]) -> str:
     >>> method_of({"config": {"moco": {}}})
     'moco'
     """
-    return description.get("method") or ("moco" if "moco" in description["config"] else "simclr")
+    by_section = (name for name in methods.METHODS if name in description["config"])
+    return description.get("method") or next(by_section, "simclr")
 
 
 def config_of(description: Mapping[str, Any], experiment: Experiment) -> ConfigDict:

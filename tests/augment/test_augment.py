@@ -671,3 +671,36 @@ def test_color_operators_on_one_channel_are_refused_by_name():
 def test_batches_of_the_wrong_shape_or_type_are_refused(images, index, message):
     with pytest.raises(ValueError, match=message):
         augment.make_views(8).train(jax.random.key(0), images, index)
+
+
+# --- multi-crop ---------------------------------------------------------------------------------
+
+
+def test_small_views_are_parts_of_their_size_and_leave_the_large_ones_alone():
+    images = random_images(2, 16, 16, 3)
+    settings = {**SIMPLE, "crop_scale": (0.5, 1.0), "flip_probability": 0.0}
+    views = augment.make_views(8, n_small_views=3, small_size=4, **settings)
+    assert views.crops is None  # the host would cut one size
+    assert views.small is not None
+    key, index = jax.random.key(0), np.arange(2, dtype=np.int32)
+    small = np.asarray(jax.jit(views.small)(key, images, index))
+    assert small.shape == (2, 3, 4, 4, 3)
+    alone = np.asarray(jax.jit(views.small)(key, images[1:], index[1:]))
+    np.testing.assert_array_equal(small[1:], alone)
+    assert len(np.unique(small[0].round(4), axis=0)) == 3  # keys of their own
+    large = jax.jit(views.train)(key, images, index)
+    np.testing.assert_array_equal(large, train_once(images, 8, **settings))
+
+
+def test_a_small_view_of_the_whole_image_is_the_image_made_small():
+    images = random_images(1, 8, 8, 3)
+    whole = {"small_crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip_probability": 0.0}
+    views = augment.make_views(8, n_small_views=1, small_size=4, **SIMPLE, **whole)
+    assert views.small is not None
+    small = jax.jit(views.small)(jax.random.key(0), images, np.zeros(1, np.int32))[:, 0]
+    np.testing.assert_allclose(small, augment.make_views(4).evaluate(images), atol=1e-5)
+
+
+def test_small_views_beside_one_branch_are_refused():
+    with pytest.raises(ValueError, match="n_small_views=2 and one_branch=True"):
+        augment.make_views(8, n_small_views=2, one_branch=True)

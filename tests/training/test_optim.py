@@ -99,3 +99,20 @@ def test_bad_settings_name_the_key_and_the_remedy():
         optim.make("muon", decay_norm_and_bias=True, **LENGTH)
     with pytest.raises(ValueError, match="learning_rate is -1"):
         optim.make(learning_rate=-1.0, **LENGTH)
+
+
+@pytest.mark.parametrize("name", optim.NAMES)
+def test_a_constant_rate_stays_at_the_peak_while_the_others_fall(name):
+    """After the last step nothing moves but what keeps its rate, as it did in the first step."""
+    params = {"encoder": PARAMS["encoder"], "predictor": PARAMS["encoder"]}
+    grads = jax.tree.map(lambda p: jnp.full_like(p, 0.5), params)
+    settings = {"learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.0}
+    length = {**LENGTH, "steps": 1, "steps_per_epoch": 1}
+    optimizer, _ = optim.make(name, **settings, **length, constant_rate=("predictor",))
+    state = optimizer.init(params)
+    first, state = optimizer.update(grads, state, params)
+    second, _ = optimizer.update(grads, state, params)
+    bias = lambda update, part: float(update[part]["bias"][0])  # noqa: E731
+    np.testing.assert_allclose(bias(first, "encoder"), bias(first, "predictor"), rtol=1e-6)
+    np.testing.assert_allclose(bias(second, "encoder"), 0.0, atol=1e-8)
+    np.testing.assert_allclose(bias(second, "predictor"), bias(first, "predictor"), rtol=1e-4)

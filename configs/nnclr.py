@@ -9,7 +9,8 @@ full      queue 65536 and head 2048-256, the CIFAR-10 recipe of solo-learn (its 
           linear after 1000 epochs), temperature 0.2, with the optimizer and the 100 epochs of
           configs/cifar.py. Not yet measured.
 cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
-          The queue holds less than a pass over the images, so that no support is the image itself.
+          Their queue holds less than a pass over the images, so that few supports are the image
+          itself.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ Paper     ImageNet, section 2.2: lambda 5e-3, head of three layers of 8192, LARS
 full      head of three layers of 2048, the loss x 0.1, the CIFAR-10 recipe of solo-learn (its
           table: 92.10 % linear after 1000 epochs), with the optimizer and the 100 epochs of
           configs/cifar.py. Not yet measured.
-cpu       two CPU cores. digits: the same in under a minute, see docs/methods.md. smoke: seconds.
+cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ Paper     ImageNet, section 3.3: momentum 0.996 to 1, head and predictor 4096-25
 full      momentum 0.99 and head 2048-256, the CIFAR-10 recipe of solo-learn (its table: 92.58 %
           linear after 1000 epochs), with the optimizer and the 100 epochs of configs/cifar.py.
           Not yet measured.
-cpu       two CPU cores. digits: the same in under a minute, see docs/methods.md. smoke: seconds.
+cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
           In few steps the target has to follow faster: 0.95.
 """
 

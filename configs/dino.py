@@ -10,8 +10,8 @@ Paper     ImageNet, section 3.2 and appendix C: 65536 prototypes, head of three 
 full      4096 prototypes, ResNet-18 on two views of CIFAR-10, with the optimizer and the 100 epochs
           of configs/cifar.py (solo-learn's table: 89.52 % linear after 1000 epochs). Not yet
           measured.
-cpu       two CPU cores. digits: two large and two small views in about a minute, see
-          docs/methods.md. smoke: seconds. In few steps the teacher has to follow faster: 0.95.
+cpu       two CPU cores. digits: two large and two small views in about a minute. smoke: seconds.
+          In few steps the teacher has to follow faster: 0.95.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ Paper     lambda 0.05, 1024 directions, two large and six small views, head 2048
           norm; AdamW at 5e-4, decay 5e-2 for ViTs and 5e-4 for ResNets, warm-up and cosine
           (README of rbalestr-lab/lejepa at a0d6745).
 full      two large views of CIFAR-10, AdamW as above, 100 epochs. Not yet measured.
-cpu       two CPU cores, 256 directions. digits: the same in under a minute, see docs/methods.md.
+cpu       two CPU cores, 256 directions. digits: the same in about a minute.
           smoke: seconds. Embeddings have 16 dimensions, as in the authors' small example
           (MINIMAL.md at 2f2d970; there lambda is 0.02).
 """

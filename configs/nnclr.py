@@ -8,8 +8,9 @@ Paper     ImageNet, section 4.1: temperature 0.1, queue 98304, head 2048-2048-25
 full      queue 65536 and head 2048-256, the CIFAR-10 recipe of solo-learn (its table: 91.88 %
           linear after 1000 epochs), temperature 0.2, with the optimizer and the 100 epochs of
           configs/cifar.py. Not yet measured.
-cpu       two CPU cores. digits: the same in under a minute, see docs/methods.md. smoke: seconds.
-          The queue holds less than a pass over the images, so that no support is the image itself.
+cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
+          Their queue holds less than a pass over the images, so that few supports are the image
+          itself.
 """
 
 from ml_collections import ConfigDict

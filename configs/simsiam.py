@@ -8,7 +8,7 @@ Paper     ImageNet, section 3: head of three layers of 2048 with batch norm on e
           appendix D: ResNet-18, head of two layers, base rate 0.03, decay 5e-4, 800 epochs: 91.8 %
           linear.
 full      the CIFAR-10 recipe, 100 epochs. Not yet measured.
-cpu       two CPU cores. digits: the same in under a minute, see docs/methods.md. smoke: seconds.
+cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
 """
 
 from ml_collections import ConfigDict

@@ -9,9 +9,9 @@ Paper     ImageNet, appendix A: temperature 0.1, epsilon 0.05, three iterations,
 full      100 prototypes, the CIFAR-10 recipe of solo-learn (its table: 89.17 % linear after 1000
           epochs), two views of CIFAR-10, with the optimizer and the 100 epochs of
           configs/cifar.py. Not yet measured.
-cpu       two CPU cores. digits: two large and two small views in about a minute, see
-          docs/methods.md; at the paper's epsilon and the rate of configs/digits.py the assignment
-          stays uniform (loss log 60, effective rank 1.8). smoke: seconds.
+cpu       two CPU cores. digits: two large and two small views in about a minute; at the paper's
+          epsilon and the rate of configs/digits.py the assignment stays uniform (loss log 60,
+          effective rank 1.8). smoke: seconds.
 """
 
 from ml_collections import ConfigDict

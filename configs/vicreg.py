@@ -7,7 +7,7 @@ Paper     ImageNet, section 4.2: weights 25, 25 and 1, head of three layers of 8
           batch / 256, decay 1e-6, 10 epochs of warm-up.
 full      head of three layers of 2048, with the optimizer and the 100 epochs of configs/cifar.py at
           a tenth of its rate, because the weights scale the gradient. Not yet measured.
-cpu       two CPU cores. digits: the same in under a minute, see docs/methods.md. smoke: seconds.
+cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
 """
 
 from ml_collections import ConfigDict

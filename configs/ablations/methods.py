@@ -1,12 +1,12 @@
-"""Methods on one budget: as many images, the same encoder, the same views, three seeds.
+"""Methods on one budget, from SimCLR (arXiv 2002.05709) to LeJEPA (arXiv 2511.08544).
 
     python -m experiments.ablations --config configs/ablations/methods.py:cpu --workdir DIR
 
 Claim     that training is worth something for every method: 10 points of kNN more than the
           untrained encoder, whose row trains for one step at a rate of 0.
-Fair      what the methods share is configs/cifar.py; heads, predictors and rates are those of each
-          method's config of the same preset. Two views of one size everywhere: multi-crop sees more
-          pixels an image. Seconds of a run are in results.jsonl.
+Fair      equal images seen, encoder, views and seeds, as in configs/cifar.py; heads, predictors and
+          rates are those of each method's own config. Two views of one size everywhere: multi-crop
+          sees more pixels an image. Seconds of each run are in results.jsonl.
 full      ResNet-18 on CIFAR-10, 200 epochs. 33 runs, expected: 22 hours on one GPU. Not yet
           measured.
 cpu       CIFAR-10, the small encoder of configs/cifar.py:cpu, one epoch. 33 runs of about three

@@ -13,15 +13,15 @@ cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
 
 from ml_collections import ConfigDict
 
-from configs import image_base
+from configs import _images
 
 
 def get_config(preset: str = "full") -> ConfigDict:
     """`preset` is "full", "cpu", "digits" or "smoke"."""
-    config = image_base.start(preset)
-    width = image_base.pick(preset, full=2048, cpu=512, digits=256)
+    config = _images.start(preset)
+    width = _images.pick(preset, full=2048, cpu=512, digits=256)
     config.head.update({"hidden_dim": width, "output_dim": width, "batch_norm": True})
     with config.unlocked():
-        config.head.layers = image_base.pick(preset, full=3, cpu=2, digits=2)
+        config.head.layers = _images.pick(preset, full=3, cpu=2, digits=2)
     config.barlow = ConfigDict({"off_diagonal": 5e-3, "scale": 0.1})
     return config

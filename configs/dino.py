@@ -16,16 +16,16 @@ cpu       two CPU cores. digits: two large and two small views in about a minute
 
 from ml_collections import ConfigDict
 
-from configs import image_base
+from configs import _images
 
 
 def get_config(preset: str = "full") -> ConfigDict:
     """`preset` is "full", "cpu", "digits" or "smoke"."""
-    config = image_base.start(preset)
-    hidden, output = image_base.pick(preset, full=(2048, 256), cpu=(256, 128), digits=(128, 64))
+    config = _images.start(preset)
+    hidden, output = _images.pick(preset, full=(2048, 256), cpu=(256, 128), digits=(128, 64))
     config.head.update({"hidden_dim": hidden, "output_dim": output, "batch_norm": True})
-    count, frozen = image_base.pick(preset, full=(4096, 97), cpu=(512, 20), digits=(256, 5))
-    momentum = image_base.pick(preset, full=0.996, cpu=0.95, digits=0.95)
+    count, frozen = _images.pick(preset, full=(4096, 97), cpu=(512, 20), digits=(256, 5))
+    momentum = _images.pick(preset, full=0.996, cpu=0.95, digits=0.95)
     config.dino = ConfigDict(
         {
             "n_prototypes": count,
@@ -37,5 +37,5 @@ def get_config(preset: str = "full") -> ConfigDict:
         }
     )
     if config.data.source == "digits":
-        image_base.small_views(config, 2)
+        _images.small_views(config, 2)
     return config

@@ -14,17 +14,17 @@ cpu       two CPU cores, 256 directions. digits: the same in about a minute.
 
 from ml_collections import ConfigDict
 
-from configs import image_base
+from configs import _images
 
 
 def get_config(preset: str = "full") -> ConfigDict:
     """`preset` is "full", "cpu", "digits" or "smoke"."""
-    config = image_base.start(preset)
-    hidden, output = image_base.pick(preset, full=(2048, 64), cpu=(512, 16), digits=(256, 16))
+    config = _images.start(preset)
+    hidden, output = _images.pick(preset, full=(2048, 64), cpu=(512, 16), digits=(256, 16))
     config.head.update({"hidden_dim": hidden, "output_dim": output, "batch_norm": True})
     with config.unlocked():
-        config.head.layers = image_base.pick(preset, full=3, cpu=2, digits=2)
-    directions = image_base.pick(preset, full=1024, cpu=256, digits=256)
+        config.head.layers = _images.pick(preset, full=3, cpu=2, digits=2)
+    directions = _images.pick(preset, full=1024, cpu=256, digits=256)
     config.lejepa = ConfigDict({"weight": 0.05, "n_directions": directions})
     if preset in ("full", "cpu"):
         rate = 5e-4 if preset == "full" else 3e-3

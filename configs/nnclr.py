@@ -15,15 +15,15 @@ cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
 
 from ml_collections import ConfigDict
 
-from configs import image_base
+from configs import _images
 
 
 def get_config(preset: str = "full") -> ConfigDict:
     """`preset` is "full", "cpu", "digits" or "smoke"."""
-    config = image_base.start(preset)
-    hidden, output = image_base.pick(preset, full=(2048, 256), cpu=(256, 128), digits=(128, 64))
+    config = _images.start(preset)
+    hidden, output = _images.pick(preset, full=(2048, 256), cpu=(256, 128), digits=(128, 64))
     config.head.update({"hidden_dim": hidden, "output_dim": output, "batch_norm": True})
     config.predictor = ConfigDict({"hidden_dim": hidden})
-    size = image_base.pick(preset, full=65536, cpu=16384, digits=1024)
+    size = _images.pick(preset, full=65536, cpu=16384, digits=1024)
     config.nnclr = ConfigDict({"temperature": 0.2, "queue_size": size})
     return config

@@ -13,13 +13,13 @@ cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
 
 from ml_collections import ConfigDict
 
-from configs import image_base
+from configs import _images
 
 
 def get_config(preset: str = "full") -> ConfigDict:
     """`preset` is "full", "cpu", "digits" or "smoke"."""
-    config = image_base.start(preset)
-    width, bottleneck = image_base.pick(preset, full=(2048, 512), cpu=(256, 64), digits=(128, 32))
+    config = _images.start(preset)
+    width, bottleneck = _images.pick(preset, full=(2048, 512), cpu=(256, 64), digits=(128, 32))
     config.head.update({"hidden_dim": width, "output_dim": width, "batch_norm": True})
     with config.unlocked():
         config.head.output_batch_norm = True

@@ -16,21 +16,21 @@ cpu       two CPU cores. digits: two large and two small views in about a minute
 
 from ml_collections import ConfigDict
 
-from configs import image_base
+from configs import _images
 
 
 def get_config(preset: str = "full") -> ConfigDict:
     """`preset` is "full", "cpu", "digits" or "smoke"."""
-    config = image_base.start(preset)
-    hidden, output = image_base.pick(preset, full=(2048, 128), cpu=(256, 128), digits=(128, 64))
+    config = _images.start(preset)
+    hidden, output = _images.pick(preset, full=(2048, 128), cpu=(256, 128), digits=(128, 64))
     config.head.update({"hidden_dim": hidden, "output_dim": output, "batch_norm": True})
-    count = image_base.pick(preset, full=100, cpu=100, digits=60)
-    frozen = image_base.pick(preset, full=97, cpu=20, digits=5)  # an epoch at full
+    count = _images.pick(preset, full=100, cpu=100, digits=60)
+    frozen = _images.pick(preset, full=97, cpu=20, digits=5)  # an epoch at full
     config.swav = ConfigDict(
         {
             "n_prototypes": count,
             "temperature": 0.1,
-            "epsilon": image_base.pick(preset, full=0.05, cpu=0.02, digits=0.02),
+            "epsilon": _images.pick(preset, full=0.05, cpu=0.02, digits=0.02),
             "iterations": 3,
             "queue_size": 0,
             "queue_from_step": 0,
@@ -38,6 +38,6 @@ def get_config(preset: str = "full") -> ConfigDict:
         }
     )
     if config.data.source == "digits":
-        image_base.small_views(config, 2)
+        _images.small_views(config, 2)
         config.optimizer.learning_rate = 2e-3
     return config

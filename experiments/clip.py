@@ -2,17 +2,9 @@
 
 python -m experiments.clip --config configs/glyphs.py
 python -m experiments.clip --config configs/glyphs.py:siglip --workdir DIR
-
---config FILE[:preset]         a file of configs/ whose data has captions
---config.section.key=value     change one value of it; None gives a key its default back
---workdir DIR                  where the run lives (default: runs/NAME); the same command resumes it
---strict_resume                a damaged newest checkpoint is an error, not skipped
---coordinator HOST:PORT --num_processes N --process_id I     one of N processes that train jointly;
-                               on Slurm and Cloud TPU they find each other
 """
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +15,7 @@ from contrastive_jax import encoders, losses, parallel
 from contrastive_jax.encoders import heads, words
 from contrastive_jax.objectives import two_towers
 from contrastive_jax.types import Objective, RunInfo
+from experiments.run import image_method
 from experiments.run.build import Experiment
 from experiments.run.encoder import ENCODER
 from experiments.run.sections import Choice, Key, as_kwargs, takes
@@ -82,7 +75,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
 
 EXPERIMENT = Experiment(
     name="clip",
-    usage=__doc__ or "",
+    usage=image_method.usage(__doc__),
     sections={
         "encoder": ENCODER,
         "head": takes(heads.make),
@@ -94,7 +87,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from experiments.run import command_line, lifecycle, multihost  # they import every method
-
-    with command_line.exit_codes():
-        multihost.leave(lifecycle.main(EXPERIMENT, sys.argv))
+    image_method.run(EXPERIMENT)

@@ -1,16 +1,7 @@
 """Train an image encoder with MoCo, score it, draw it.
 
 python -m experiments.moco --config configs/ablations/moco.py:cpu --workdir DIR
-
---config FILE[:preset]         a config with a section `moco` in place of `loss`
---config.section.key=value     change one value of it; None gives a key its default back
---workdir DIR                  where the run lives (default: runs/NAME); the same command resumes it
---strict_resume                a damaged newest checkpoint is an error, not skipped
---coordinator HOST:PORT --num_processes N --process_id I     one of N processes that train jointly;
-                               on Slurm and Cloud TPU they find each other
 """
-
-import sys
 
 from ml_collections import ConfigDict
 
@@ -18,6 +9,7 @@ from contrastive_jax import encoders
 from contrastive_jax.encoders import heads
 from contrastive_jax.objectives import moco
 from contrastive_jax.types import Objective, RunInfo
+from experiments.run import image_method
 from experiments.run.build import Experiment
 from experiments.run.encoder import ENCODER
 from experiments.run.sections import as_kwargs, takes
@@ -43,7 +35,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
 
 EXPERIMENT = Experiment(
     name="moco",
-    usage=__doc__ or "",
+    usage=image_method.usage(__doc__),
     sections={
         "encoder": ENCODER,
         "head": takes(heads.make),
@@ -54,7 +46,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from experiments.run import command_line, lifecycle, multihost  # they import every method
-
-    with command_line.exit_codes():
-        multihost.leave(lifecycle.main(EXPERIMENT, sys.argv))
+    image_method.run(EXPERIMENT)

@@ -62,7 +62,7 @@ def experiment(
 
     return Experiment(
         name=name,
-        usage=f"{(doc or '').strip()}\n{FLAGS}",
+        usage=usage(doc),
         sections={
             "encoder": ENCODER,
             "head": takes(heads.make),
@@ -72,6 +72,11 @@ def experiment(
         build=build,
         kind=kinds.IMAGES,
     )
+
+
+def usage(doc: str | None) -> str:
+    """Complete what --help prints by the flags that every method has."""
+    return f"{(doc or '').strip()}\n{FLAGS}"
 
 
 def run(experiment: Experiment) -> None:

@@ -80,7 +80,7 @@ def digits():
 def tiny(**changes) -> ConfigDict:
     """The smallest config on digits, with changes as section__key=value."""
     changes = {key.replace("__", "."): value for key, value in changes.items()}
-    return set_values(complete(ConfigDict(TINY), SECTIONS), SECTIONS, changes, "test")
+    return set_values(complete(ConfigDict(TINY), SECTIONS), SECTIONS, changes)
 
 
 def one_device() -> Mesh:
@@ -89,7 +89,7 @@ def one_device() -> Mesh:
 
 def rows(quickly, mesh: Mesh, **changes) -> dict[str, np.ndarray]:
     """Train as the command does; the metrics of every step."""
-    quickly.setattr(build, "make_mesh", lambda: mesh)
+    quickly.setattr(build, "make_mesh", lambda config: mesh)
     run = build.build(simclr.EXPERIMENT, tiny(**changes), load=lambda config: digits())
     found = []
     training.run(

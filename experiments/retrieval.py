@@ -32,6 +32,7 @@ from contrastive_jax.evaluation import bm25, intervals, neighbors, ranking
 from contrastive_jax.evaluation.ranking import Comparison, Ranked, Results
 from contrastive_jax.storage import workdir
 from experiments.run import command_line, lifecycle
+from experiments.run.sections import nearest
 
 SHOWN = ("nDCG", "MRR", "MAP", "recall", "hole")
 MOVED = 10  # queries that gained and lost most, of each comparison
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv[1:])
     at = _ranks(args.at)
     if args.measure not in ranking.MEASURES:
-        hint = command_line.nearest(args.measure, list(ranking.MEASURES))
+        hint = nearest(args.measure, list(ranking.MEASURES))
         raise ConfigError(f"--measure: {args.measure!r} is not known; {hint}")
     systems = _systems(args.systems)
     lifecycle.set_up_jax()

@@ -99,7 +99,7 @@ def test_labels_of_a_test_set_that_training_lacks_are_refused_before_training(tm
         ("--config.checkpoint.keep=0", "keep=0"),
         ("--config.loss.kind=sup_con", "reads labels, and the data has none"),
         ("--config.log.wandb=project", "pip install wandb"),
-        ("--config.encoder.name=vit", "give one of: resnet"),
+        ("--config.encoder.name=mlp", "give one of: resnet"),
         ("--config.encoder.dept=18", "did you mean 'depth'"),
     ],
 )

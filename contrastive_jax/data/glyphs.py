@@ -2,8 +2,8 @@
 
 The fonts ship with matplotlib, so nothing is downloaded. A name such as "greek small letter alpha
 with tonos" is a compositional caption. One in five characters is held out, chosen by a hash of its
-code point, and kept where every word of its name occurs in three names of the training set: what a
-word looks like has to be learned from other characters. Two styles are never trained on.
+code point, and kept where every word of its name occurs in three names of the training set: how
+a word is drawn has to be learned from other characters. Two styles are never trained on.
 """
 
 import hashlib
@@ -79,7 +79,7 @@ def load_glyphs(name: str | None, data_dir: Any) -> Dataset:
 def draw_style(style: str) -> list[Glyph]:
     """Draw every named character of a style, centered, on one baseline and at one size.
 
-    Case is told by the size over the baseline; what does not fit is shrunk. The basic layout draws
+    Case shows in the size over the baseline; what does not fit is shrunk. The basic layout draws
     the glyph of a code point, whatever a machine's text shaping can do.
 
     >>> draw_style("Mono Bold")[0].image.shape

@@ -31,7 +31,7 @@ def ranks(
       query_ND: embeddings, any float dtype.
       gallery_MD: embeddings of what is searched.
       correct: a slice of n queries to [n, M] bool: which answers are right. Where two things cannot
-        be told apart, both are.
+        be distinguished, both are.
 
     Returns:
       [N] float64; with ties a half may be in it.

@@ -27,7 +27,7 @@ SHOWN, ANSWERS = 24, 4  # of the picture
 
 
 class Gallery(NamedTuple):
-    """Test images, their different captions, and what cannot be told apart."""
+    """Test images, their different captions, and what cannot be distinguished."""
 
     name: str
     rows: np.ndarray  # [N] images of the test set

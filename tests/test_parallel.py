@@ -66,6 +66,7 @@ def normal(seed, *shape):
 
 VIEWS, X, Y, NEGATIVE = normal(0, B, V, D), normal(1, B, D), normal(2, B, D), normal(3, B, D)
 NEGATIVES, GUIDES = normal(4, B, 3, D), normal(5, 2, B, 3)
+WEIGHTS = normal(8, B, D)  # of more classes than there are labels
 LABELS = np.arange(B, dtype=np.int32) % 3
 SCORES = np.linspace(0, 1, B, dtype=np.float32)
 TARGETS = np.full((B, B), 1 / B, np.float32)
@@ -90,7 +91,12 @@ ARGUMENTS = {  # of each public loss but the wrappers; the first is differentiat
     **dict.fromkeys(("cosine_regression", "cosent", "angle"), (X, Y, SCORES)),
     **dict.fromkeys(("alignment", "negative_cosine", "spread_out"), (X, Y)),
     **dict.fromkeys(("barlow_twins", "vicreg"), (X, Y)),
-    "uniformity": (X,),
+    **dict.fromkeys(("uniformity", "koleo"), (X,)),
+    "labeled_nt_xent": (VIEWS, LABELS),
+    **dict.fromkeys(("arc_face", "cos_face", "proxy_nca", "proxy_anchor"), (X, LABELS, WEIGHTS)),
+    "soft_triple": (X, LABELS, np.stack([WEIGHTS, WEIGHTS[::-1]], axis=1)),
+    **dict.fromkeys(("margin_mse", "kl_distillation"), (X, Y, NEGATIVES, normal(7, B, 4))),
+    "online_contrastive": (X, Y, LABELS % 2),
 }
 NAMES = tuple(ARGUMENTS)
 GATHERED = tuple(

@@ -129,7 +129,10 @@ def configs(
     seen: dict[str, str] = {}
     for cell in grid.cells:
         own = sections[method_of(grid, cell)]
-        kept = ConfigDict({name: base[name] for name in base if name in own})
+        kept = base.copy_and_resolve_references()
+        with kept.unlocked():
+            for name in set(base) - set(own):
+                del kept[name]
         values = {key: value for key, value in cell.overrides.items() if key != "experiment"}
         made[cell.name] = set_values(kept, own, values, f"cell {cell.name!r}")
         text = method_of(grid, cell) + made[cell.name].to_json(sort_keys=True)

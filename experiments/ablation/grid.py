@@ -134,7 +134,10 @@ def configs(
     for cell in grid.cells:
         method = method_of(grid, cell)
         own = sections[method]
-        kept = ConfigDict({name: base[name] for name in base if name in own})
+        kept = base.copy_and_resolve_references()
+        with kept.unlocked():
+            for name in set(base) - set(own):
+                del kept[name]
         values = {key: value for key, value in cell.overrides.items() if key != "experiment"}
         with errors_of(f"cell {cell.name!r}"):
             made[cell.name] = set_values(kept, own, values)

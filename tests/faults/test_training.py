@@ -68,7 +68,7 @@ def test_broken_metrics_sink(lab):
     workdir.mkdir()
     (workdir / "tensorboard").write_text("in its place")
     ended = lab.finishes_like_the_uninterrupted_run(workdir, None)
-    assert ended.err.count("TensorBoard events stop here") == 1
+    assert ended.err.count("Writing TensorBoard events stops here") == 1
 
 
 @row(32, broken="memory errors are passed on as they are")

@@ -193,7 +193,7 @@ ROWS = {
     30: Row(
         "broken metrics sink",
         "0",
-        "one warning: TensorBoard events stop here",
+        "one warning: writing TensorBoard events stops here",
         "metrics.jsonl is complete",
     ),
     31: Row(

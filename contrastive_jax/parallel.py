@@ -252,6 +252,13 @@ def shard_loss(
             i: P(axis) if _is_split(flat[i][0], x, n_sharded) else P() for i, x in arrays.items()
         }
 
+        if not named and len(arrays) == len(flat):  # without options: the loss itself
+            given, specs_of = (jax.tree.unflatten(tree, x.values())[0] for x in (arrays, specs))
+            scalar = jax.eval_shape(loss, *given).ndim == 0
+            alone = functools.partial(loss, axis_name=axis)
+            out = P() if scalar else P(axis)
+            return jax.shard_map(alone, mesh=mesh, in_specs=specs_of, out_specs=out)(*given)
+
         def call(arrays: dict[int, jax.Array], **mapped: Any) -> jax.Array:
             leaves = [arrays.get(i, x) for i, (_, x) in enumerate(flat)]
             args, named = jax.tree.unflatten(tree, leaves)

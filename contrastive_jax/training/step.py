@@ -157,8 +157,9 @@ def make_train_step(
         return objective.loss(*parallel.gathered(mesh, (params, model_state)), *rest)
 
     shardings = _shardings(objective, optimizer, feed, mesh)
+    in_parts = parallel.FSDP in mesh.axis_names
     return jax.jit(
-        make_step(objective._replace(loss=loss), optimizer, feed),
+        make_step(objective._replace(loss=loss) if in_parts else objective, optimizer, feed),
         donate_argnums=0,
         out_shardings=(shardings, parallel.replicated(mesh)),
         compiler_options=compiler_options.for_steps(mesh),

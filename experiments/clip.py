@@ -6,20 +6,19 @@ python -m experiments.clip --config configs/glyphs.py:siglip --workdir DIR
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from contrastive_jax import encoders, losses, parallel
 from contrastive_jax.encoders import heads, words
-from contrastive_jax.objectives import two_towers
+from contrastive_jax.objectives import temperature, two_towers
 from contrastive_jax.types import Objective, RunInfo
 from experiments.run import image_method
 from experiments.run.build import Experiment
 from experiments.run.encoder import ENCODER
 from experiments.run.sections import Choice, Key, as_kwargs, takes
-from experiments.scoring import images, kinds
+from experiments.scoring import kinds
 
 
 def _symmetric(image_BD, text_BD, ids_B, scale, **kw):
@@ -42,21 +41,20 @@ KINDS: dict[str, Callable[..., jax.Array]] = {
     "siglip": _siglip,
     "multi_positive_info_nce": _multi_positive,
 }
-SCALE = {
-    "temperature": Key(0.07, float),
-    "learn_scale": Key(True, bool),
-    "scale_rate": Key(1.0, float),
+COMMON = {
+    "temperature": Key("learned", float | str),
+    "temperature_start": Key(0.07, float),
+    "temperature_min": Key(0.01, float),
     "block_size": Key(None, int | None),
 }
-OPTIONS: dict[str, dict[str, Any]] = {kind: dict(SCALE) for kind in KINDS}
-OPTIONS["siglip"] |= {"temperature": Key(0.1, float), "bias": Key(-10.0, float)}
+OPTIONS = {kind: {"bias": Key(-10.0, float)} if kind == "siglip" else {} for kind in KINDS}
 
 
 def build(config: ConfigDict, info: RunInfo) -> Objective:
     """Make the objective of a config."""
     options = as_kwargs(config, "loss")
-    kind, block_size = options.pop("kind"), options.pop("block_size")
-    loss = KINDS[kind]
+    loss, block_size = KINDS[options["kind"]], options["block_size"]
+    scale = [options[f"temperature{part}"] for part in ("", "_start", "_min")]
 
     def with_axis(*args, axis_name=None):
         return loss(*args, axis_name=axis_name, block_size=block_size)
@@ -66,10 +64,11 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         encoders.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
         text,
-        images.views(config),
+        image_method.one_size_of_views(config, "clip"),
         parallel.shard_loss(with_axis, info.mesh, n_sharded=3),
         n_classes=info.n_classes,
-        **options,
+        temperature=temperature.make(*scale),
+        bias=options.get("bias"),
     )
 
 
@@ -80,7 +79,7 @@ EXPERIMENT = Experiment(
         "encoder": ENCODER,
         "head": takes(heads.make),
         "text": takes(words.make, without=("vocabulary", "output_dim")),
-        "loss": Choice("kind", "symmetric_info_nce", {}, OPTIONS),
+        "loss": Choice("kind", "symmetric_info_nce", COMMON, OPTIONS),
     },
     build=build,
     kind=kinds.CAPTIONED_IMAGES,

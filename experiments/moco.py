@@ -13,7 +13,7 @@ from experiments.run import image_method
 from experiments.run.build import Experiment
 from experiments.run.encoder import ENCODER
 from experiments.run.sections import as_kwargs, takes
-from experiments.scoring import images, kinds
+from experiments.scoring import kinds
 
 
 def build(config: ConfigDict, info: RunInfo) -> Objective:
@@ -26,7 +26,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
     return moco.make(
         encoders.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
-        images.views(config),
+        image_method.one_size_of_views(config, "moco"),
         n_classes=info.n_classes,
         chunk_size=info.chunk_size,
         **as_kwargs(config, "moco"),

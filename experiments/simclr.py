@@ -14,7 +14,7 @@ from experiments.run import image_method, losses
 from experiments.run.build import Experiment
 from experiments.run.encoder import ENCODER
 from experiments.run.sections import Key, as_kwargs, takes
-from experiments.scoring import images, kinds
+from experiments.scoring import kinds
 
 
 def build(config: ConfigDict, info: RunInfo) -> Objective:
@@ -32,7 +32,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
     return simclr.make(
         encoders.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
-        images.views(config),
+        image_method.one_size_of_views(config, "simclr"),
         loss.function,
         n_classes=info.n_classes,
         reads_labels=loss.reads_labels,

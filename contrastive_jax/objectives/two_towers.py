@@ -13,14 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import losses
 from contrastive_jax.evaluation import diagnostics
 from contrastive_jax.objectives import image_model
 from contrastive_jax.objectives.image_model import Views
+from contrastive_jax.objectives.temperature import Temperature
 from contrastive_jax.types import Batch, EmbedFn, LossOutput, ModelState, Objective, Params
-
-# Parameters that the optimizer neither decays nor adapts.
-AUXILIARY = (*image_model.AUXILIARY, "scale")
 
 
 def make(
@@ -31,10 +28,8 @@ def make(
     pair_loss: Callable[..., jax.Array],
     *,
     n_classes: int,
-    temperature: float = 0.07,
+    temperature: Temperature,
     bias: float | None = None,
-    scale_rate: float = 1.0,
-    learn_scale: bool = True,
 ) -> Objective:
     """Make the objective of two towers.
 
@@ -46,41 +41,28 @@ def make(
       pair_loss: (image_BD, text_BD, ids_B, scale) to [B], `scale` being [temperature] or
         [temperature, bias]; see `parallel.shard_loss`.
       n_classes: classes of the online probe; 0: no probe.
-      temperature: at the first step.
-      bias: at the first step, of losses that have one.
-      scale_rate: the learning rate of log temperature and bias, as a multiple of the others'. Under
-        Adam a scalar moves by the rate in a step, whatever its gradient.
-      learn_scale: train temperature and bias; otherwise they stay.
+      temperature: fixed or learned.
+      bias: of losses that have one, learned from this start where the temperature is learned.
 
     Returns:
-      An objective whose parameters are {"encoder", "head", "text", "scale", "probe"}. Batches hold
+      An objective whose parameters are {"encoder", "head", "text", "loss", "probe"}. Batches hold
       "image", "tokens" and "id"; it embeds both "image" and "text".
-
-    Raises:
-      ValueError: a temperature or a rate that is not above 0.
     """
-    if temperature <= 0 or scale_rate <= 0:
-        raise ValueError(
-            f"temperature is {temperature} and scale_rate {scale_rate}; give numbers above 0"
-        )
     model = image_model.make(encoder, head, n_classes)
-    names = ("log_temperature",) if bias is None else ("log_temperature", "bias")
 
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
         image_key, text_key = jax.random.split(key)
         params, state = image_model.init(model, image_key, views.evaluate(batch["image"][:1]))
         params["text"] = text.init(text_key, batch["tokens"][:1], train=False)["params"]
-        params["scale"] = {name: jnp.zeros((), jnp.float32) for name in names}
+        if learned := temperature.init():
+            params["loss"] = learned | ({} if bias is None else {"bias": jnp.float32(bias)})
         return params, state
 
     def scale_of(params: Params) -> jax.Array:
-        """[temperature] or [temperature, bias], moved from their start by what was trained."""
-        moved = {name: scale_rate * value for name, value in params["scale"].items()}
-        if not learn_scale:
-            moved = jax.lax.stop_gradient(moved)
-        log_scale = -jnp.log(jnp.float32(temperature)) - moved["log_temperature"]
-        values = [losses.learned_temperature(log_scale)]
-        return jnp.stack(values if bias is None else [*values, bias + moved["bias"]])
+        """[temperature] or [temperature, bias]."""
+        own = params.get("loss", {})
+        values = [temperature.value(own)] + ([] if bias is None else [own.get("bias", bias)])
+        return jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
 
     def loss(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
@@ -107,4 +89,4 @@ def make(
         return {"embedding": y_BD}
 
     embed: dict[str, EmbedFn] = {**image_model.embedder(model, views), "text": embed_text}
-    return Objective(init, loss, embed, AUXILIARY)
+    return Objective(init, loss, embed, image_model.AUXILIARY)

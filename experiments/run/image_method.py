@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from contrastive_jax import encoders
+from contrastive_jax import augment, encoders
 from contrastive_jax.encoders import heads
 from contrastive_jax.types import Objective, RunInfo
 from experiments.run.build import Experiment
@@ -43,14 +43,10 @@ def experiment(
     predictor = {"predictor": takes(heads.make, without=("output_dim",))}
 
     def build(config: ConfigDict, info: RunInfo) -> Objective:
-        if config.augment.n_small_views and not multi_crop:
-            raise ValueError(
-                f"augment.n_small_views is {config.augment.n_small_views}, but {name} compares "
-                "views of one size; set it to 0"
-            )
+        views = images.views(config) if multi_crop else one_size_of_views(config, name)
         arguments: dict[str, Any] = {
             "encoder": encoders.make(**as_kwargs(config, "encoder")),
-            "views": images.views(config),
+            "views": views,
             "n_classes": info.n_classes,
             "steps": info.steps,
             "head": heads.make(**as_kwargs(config, "head")),
@@ -72,6 +68,20 @@ def experiment(
         build=build,
         kind=kinds.IMAGES,
     )
+
+
+def one_size_of_views(config: ConfigDict, name: str) -> augment.Views:
+    """Make the augmentations of a method that reads no small views.
+
+    Raises:
+      ValueError: the config asks for some.
+    """
+    if config.augment.n_small_views:
+        raise ValueError(
+            f"augment.n_small_views is {config.augment.n_small_views}, but {name} compares views "
+            "of one size; set it to 0"
+        )
+    return images.views(config)
 
 
 def usage(doc: str | None) -> str:

@@ -100,6 +100,7 @@ def test_labels_of_a_test_set_that_training_lacks_are_refused_before_training(tm
         ("--config.loss.kind=sup_con", "reads labels, and the data has none"),
         ("--config.log.wandb=project", "pip install wandb"),
         ("--config.encoder.name=mlp", "give one of: resnet"),
+        ("--config.augment.n_small_views=2", "simclr compares views of one size"),
         ("--config.encoder.dept=18", "did you mean 'depth'"),
     ],
 )

@@ -15,7 +15,7 @@ METHOD_SECTIONS: dict[str, dict[str, Any]] = {  # what each method's own section
     "simclr": {"loss": {"kind": "nt_xent", "temperature": 0.2}},
     "clip": {
         "text": {"width": 4, "hidden_dim": 4},
-        "loss": {"kind": "symmetric_info_nce", "temperature": 0.2},
+        "loss": {"kind": "symmetric_info_nce", "temperature_start": 0.2},
     },
     "moco": {"moco": {"temperature": 0.2, "queue_size": 32, "momentum": 0.9}},
     "byol": {"predictor": PREDICTOR, "byol": {"momentum": 0.9}},

@@ -11,7 +11,9 @@ import pytest
 
 from contrastive_jax import augment, parallel
 from contrastive_jax.encoders import heads, words
+from contrastive_jax.objectives import temperature as scale
 from contrastive_jax.objectives import two_towers
+from contrastive_jax.training import optim
 from experiments import clip
 
 B, SIDE = 8, 4
@@ -24,7 +26,7 @@ class Flat(nn.Module):
         return nn.tanh(nn.Dense(6)(x_NHWC.reshape(len(x_NHWC), -1)))
 
 
-def make(kind, devices=1, block_size=None, **options):
+def make(kind, devices=1, block_size=None, temperature="learned", start=0.2, bias=None):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     loss = functools.partial(clip.KINDS[kind], block_size=block_size)
 
@@ -40,7 +42,8 @@ def make(kind, devices=1, block_size=None, **options):
         views,
         parallel.shard_loss(with_axis, mesh, n_sharded=3),
         n_classes=0,
-        **options,
+        temperature=scale.make(temperature, start),
+        bias=bias,
     )
 
 
@@ -81,15 +84,15 @@ def slow_loss(kind, image, text, temperature, bias):
 
 @pytest.mark.parametrize("kind", clip.KINDS)
 def test_the_loss_is_that_of_all_pairs_on_any_devices_and_in_tiles(kind):
-    scale = {"temperature": 0.2} | ({"bias": -3.0} if kind == "siglip" else {})
-    objective = make(kind, **scale)
+    bias = {"bias": -3.0} if kind == "siglip" else {}
+    objective = make(kind, **bias)
     params, state, metrics, gradient = value_and_gradient(objective)
     image = objective.embed["image"](params, state, batch())["embedding"]
     text = objective.embed["text"](params, state, batch())["embedding"]
     want = slow_loss(kind, image, text, 0.2, -3.0)
     np.testing.assert_allclose(metrics["loss"], want, rtol=1e-5)
-    assert set(gradient) == {"encoder", "head", "text", "scale"}
-    for other in (make(kind, devices=4, **scale), make(kind, devices=4, block_size=2, **scale)):
+    assert set(gradient) == {"encoder", "head", "text", "loss"}
+    for other in (make(kind, devices=4, **bias), make(kind, devices=4, block_size=2, **bias)):
         *_, again, same_gradient = value_and_gradient(other)
         np.testing.assert_allclose(again["loss"], want, rtol=1e-5)
         jax.tree.map(
@@ -100,10 +103,18 @@ def test_the_loss_is_that_of_all_pairs_on_any_devices_and_in_tiles(kind):
 
 
 def test_scalars_move_at_their_own_rate_or_stay():
-    def moved(**options):
-        objective = make("siglip", temperature=0.1, bias=-10.0, **options)
+    def moved(rate, **options):
+        objective = make("siglip", start=0.1, bias=-10.0, **options)
         params, state, *_, gradient = value_and_gradient(objective)
-        optimizer = optax.adam(0.01)
+        length = {"batch_size": B, "steps": 1000, "steps_per_epoch": 10}
+        optimizer, _ = optim.make(
+            "adamw",
+            0.01,
+            weight_decay=0.5,
+            loss_rate=rate,
+            auxiliary=objective.auxiliary,
+            **length,
+        )
         update, _ = optimizer.update(gradient, optimizer.init(params), params)
         after = optax.apply_updates(params, update)
         loss = jax.jit(objective.loss)
@@ -111,12 +122,6 @@ def test_scalars_move_at_their_own_rate_or_stay():
         metrics = out.metrics
         return abs(np.log(metrics["temperature"] / 0.1)), abs(metrics["bias"] + 10.0)
 
-    np.testing.assert_allclose(moved(), (0.01, 0.01), rtol=1e-2)
-    np.testing.assert_allclose(moved(scale_rate=10.0), (0.1, 0.1), rtol=1e-2)
-    np.testing.assert_allclose(moved(learn_scale=False), (0.0, 0.0), atol=1e-6)
-
-
-def test_a_scale_that_cannot_be_meant_is_refused():
-    for wrong in ({"temperature": 0.0}, {"scale_rate": -1.0}):
-        with pytest.raises(ValueError, match="give numbers above 0"):
-            make("siglip", bias=0.0, **wrong)
+    np.testing.assert_allclose(moved(1.0), (0.01, 0.01), rtol=1e-2)
+    np.testing.assert_allclose(moved(10.0), (0.1, 0.1), rtol=1e-2)
+    np.testing.assert_allclose(moved(10.0, temperature=0.1), (0.0, 0.0), atol=1e-6)

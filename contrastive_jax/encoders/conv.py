@@ -8,12 +8,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# XLA's gradient of a convolution to its filter runs at 5 to 80 GFLOP/s on CPU, least where the
-# output is large; as matmuls of patches over chunks of the batch it runs at 30 to 110. About 1,024
-# positions a chunk keep the patches in cache. A loop takes long to compile, so small products stay
-# as they are. Filters of one position need neither patches nor a loop.
+# XLA for CPUs has fast kernels for convolutions whose arrays are in their plain order, NHWC and
+# HWIO, only. It brings others there, but not inside a `lax.scan`, where a gradient took 14 times as
+# long. So here gradients are convolutions in the plain order.
+#
+# The gradient to the filter still runs at 5 to 80 GFLOP/s, least where the output is large; as
+# matmuls of patches over chunks of the batch it runs at 30 to 110. About 1,024 positions a chunk
+# keep the patches in cache. A loop takes long to compile, so small products stay convolutions.
+# Filters of one position need neither patches nor a loop.
 _MIN_FLOP = 1.6e8
 _CHUNK_POSITIONS = 1024
+_PLAIN = ("NHWC", "HWIO", "NHWC")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -31,8 +36,7 @@ def conv2d(
 
 
 def _convolve(x, kernel, stride, padding):
-    dims = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dims)
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_PLAIN)
 
 
 def _written(x):
@@ -48,7 +52,7 @@ def _forward(x, kernel, stride, padding):
 def _backward(stride, padding, saved, grad):
     x, kernel = saved
     grad = _written(grad)
-    (grad_x,) = jax.vjp(lambda x: _convolve(x, kernel, stride, padding), x)[1](grad)
+    grad_x = _input_gradient(grad, kernel, x.shape, stride, padding)
 
     def from_xla(x, grad):
         return jax.vjp(lambda kernel: _convolve(x, kernel, stride, padding), kernel)[1](grad)[0]
@@ -57,18 +61,59 @@ def _backward(stride, padding, saved, grad):
         summed = _filter_gradient_of_one_position(x, grad, stride, padding)
         return summed.astype(kernel.dtype)
 
+    def from_convolution(x, grad):
+        return _filter_gradient(x, grad, kernel.shape[:2], stride, padding)
+
     def from_chunks(x, grad):
         summed = _filter_gradient_in_chunks(x, grad, kernel.shape[:2], stride, padding)
         return summed.astype(kernel.dtype)
 
     if kernel.shape[:2] == (1, 1):
-        return grad_x, lax.platform_dependent(x, grad, cpu=from_product, default=from_xla)
-    if 2 * grad.size * math.prod(kernel.shape[:3]) < _MIN_FLOP:
-        return grad_x, from_xla(x, grad)
-    return grad_x, lax.platform_dependent(x, grad, cpu=from_chunks, default=from_xla)
+        fastest = from_product
+    elif 2 * grad.size * math.prod(kernel.shape[:3]) < _MIN_FLOP:
+        fastest = from_convolution
+    else:
+        fastest = from_chunks
+    return grad_x, lax.platform_dependent(x, grad, cpu=fastest, default=from_xla)
 
 
 conv2d.defvjp(_forward, _backward)
+
+
+def _input_gradient(grad, kernel, shape, stride, padding):
+    """Convolve the gradient, its rows `stride` apart, with the filter turned by 180 degrees."""
+    turned = _written(kernel[::-1, ::-1].swapaxes(2, 3))
+    pads = [
+        _pad(kernel.shape[i] - 1 - padding[i][0], covered, kernel.shape[i], shape[i + 1])
+        for i, covered in enumerate(_covered(grad, stride))
+    ]
+    return lax.conv_general_dilated(
+        grad, turned, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=_PLAIN
+    )
+
+
+def _filter_gradient(x, grad, size, stride, padding):
+    """Convolve the input with the gradient, its rows `stride` apart, summed over the batch."""
+    x_CHWB = _written(x.transpose(3, 1, 2, 0))
+    grad_HWBF = _written(grad.transpose(1, 2, 0, 3))
+    pads = [
+        _pad(padding[i][0], x.shape[i + 1], covered, size[i])
+        for i, covered in enumerate(_covered(grad, stride))
+    ]
+    summed_CHWF = lax.conv_general_dilated(
+        x_CHWB, grad_HWBF, (1, 1), pads, rhs_dilation=(stride, stride), dimension_numbers=_PLAIN
+    )
+    return summed_CHWF.transpose(1, 2, 0, 3)
+
+
+def _covered(grad, stride):
+    """Rows and columns of a gradient that are set `stride` apart."""
+    return [(n - 1) * stride + 1 for n in grad.shape[1:3]]
+
+
+def _pad(first, size, window, out):
+    """What pads `size` rows, with `first` before them, for a window to have `out` places."""
+    return first, out + window - 1 - size - first
 
 
 def _filter_gradient_of_one_position(x, grad, stride, padding):

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import re
 
 import flax.linen as nn
 import jax
@@ -97,8 +98,9 @@ def test_evaluation_mode_is_per_example_and_changes_no_statistics(small):
         pytest.param(4, 8, 1, 1, marks=pytest.mark.slow),
     ],
 )
-def test_filter_gradient_on_cpu_equals_xlas(key, monkeypatch, batch, side, size, stride):
-    monkeypatch.setattr(conv, "_MIN_FLOP", 0)
+@pytest.mark.parametrize("min_flop", [0, 1e12], ids=["patches", "convolution"])
+def test_gradients_on_cpu_equal_xlas(key, monkeypatch, batch, side, size, stride, min_flop):
+    monkeypatch.setattr(conv, "_MIN_FLOP", min_flop)
     keys = jax.random.split(key, 3)
     pad = ((size - 1) // 2,) * 2
     x = jax.random.normal(keys[0], (batch, side, side, 3))
@@ -121,6 +123,21 @@ def test_filter_gradient_sums_over_several_chunks(key, monkeypatch):
     plain = lambda kernel: conv._convolve(x, kernel, 1, ((1, 1), (1, 1)))  # noqa: E731
     (want,) = jax.vjp(plain, jnp.zeros((3, 3, 3, 4)))[1](g)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_in_a_loop_are_in_the_order_that_cpus_have_fast_kernels_for():
+    def gradients(x_NBHWC, kernel):
+        def loss(x_NBHWC, kernel):
+            ys = jax.lax.scan(
+                lambda _, x: (None, conv.conv2d(x, kernel, 2, ((1, 1), (1, 1)))), None, x_NBHWC
+            )[1]
+            return jnp.sum(ys**2)
+
+        return jax.grad(loss, (0, 1))(x_NBHWC, kernel)
+
+    compiled = jax.jit(gradients).lower(jnp.ones((3, 4, 8, 8, 5)), jnp.ones((3, 3, 5, 6))).compile()
+    found = re.findall(r"\bconvolution\(.*dim_labels=(\S+),", compiled.as_text())
+    assert len(found) >= 3 and set(found) == {"b01f_01io->b01f"}
 
 
 def test_other_platforms_get_xlas_own_filter_gradient():

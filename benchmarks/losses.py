@@ -3,12 +3,15 @@
     python -m pip install -r benchmarks/requirements.txt
     python -m benchmarks.losses                      # docs/performance.md: minutes to an hour
     python -m benchmarks.losses --pairs 64 --rounds 1 --out /tmp/losses.json   # a try
+    python -m benchmarks.losses --pairs 65536 --dim 512 --dtype bfloat16 --only symm open_clip \
+        memeff --rounds 1 --out benchmarks/results/losses_cpu_65536_d512.json
 
-Each contender computes one mean loss and its gradient to float32 embeddings [pairs, 2, dim]. All
+Each contender computes one mean loss and its gradient to embeddings [pairs, 2, dim]. All
 contenders of a size run in one process, in turn (A B C A B C ...), and the median of the rounds is
 reported. Peak memory is measured in a process of its own: how far its resident set rises
-in the first call (Linux; a JAX step is compiled by then). A contender that
-would exceed --memory-gb is skipped and the reason recorded; so is a package that is not installed.
+in the first call (Linux; a JAX step is compiled by then), or on a GPU the library's own peak. A
+contender that would exceed --memory-gb is skipped and the reason recorded; so is a package that is
+not installed, or that needs a GPU where there is none.
 """
 
 import argparse
@@ -35,14 +38,20 @@ PACKAGES = (
     "lightly",
     "pytorch-metric-learning",
     "open_clip_torch",
+    "memeff",
+    "siglip-kernel",
 )
+NEED_CUDA = ("memeff", "siglip_kernel")  # packages of Triton kernels
 Step = Callable[[], float]  # one value and gradient; returns the value
 
 
-def embeddings(pairs: int, dim: int) -> np.ndarray:
+def embeddings(pairs: int, dim: int, dtype: str = "float32") -> np.ndarray:
     """Make the same unit vectors for every contender."""
+    import ml_dtypes  # of jax: NumPy's bfloat16
+
     z = np.random.default_rng(0).normal(size=(pairs, 2, dim)).astype(np.float32)
-    return z / np.linalg.norm(z, axis=-1, keepdims=True)
+    z /= np.linalg.norm(z, axis=-1, keepdims=True)
+    return z.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
 
 
 def jax_step(loss: Callable, z: np.ndarray) -> Step:
@@ -58,7 +67,9 @@ def torch_step(loss: Callable, z: np.ndarray) -> Step:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    z = torch.tensor(z, requires_grad=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, z.dtype.name)
+    z = torch.tensor(z.astype(np.float32)).to(device, dtype).requires_grad_()
 
     def step() -> float:
         z.grad = None
@@ -73,6 +84,15 @@ def nt_xent(z: np.ndarray, block_size: int | None) -> Step:
     from contrastive_jax import losses
 
     return jax_step(lambda z: losses.nt_xent(z, TEMPERATURE, block_size=block_size), z)
+
+
+def nt_xent_by_config(z: np.ndarray, block_size: int | None) -> Step:
+    """Make the loss that a run makes of its config's section, for the devices of this machine."""
+    from contrastive_jax import parallel
+    from experiments.run.losses import pair_loss
+
+    options = {"temperature": TEMPERATURE, "block_size": block_size}
+    return jax_step(pair_loss("nt_xent", parallel.make_mesh(), **options).function, z)
 
 
 def clip(z: np.ndarray, block_size: int | None) -> Step:
@@ -145,8 +165,25 @@ def open_clip_siglip(z: np.ndarray) -> Step:
     import torch
     from open_clip.loss import SigLipLoss
 
-    loss, scale, bias = SigLipLoss(), torch.tensor(1 / TEMPERATURE), torch.tensor(-1.0)
-    return torch_step(lambda z: loss(z[:, 0], z[:, 1], scale, bias), z)
+    loss, scale, bias = SigLipLoss(), 1 / TEMPERATURE, torch.tensor(-1.0)
+    return torch_step(lambda z: loss(z[:, 0], z[:, 1], scale, bias.to(z.device, z.dtype)), z)
+
+
+def memeff_clip(z: np.ndarray) -> Step:
+    from memeff import MemoryEfficientCLIPLoss
+
+    loss = MemoryEfficientCLIPLoss(temperature=TEMPERATURE, stable=False)
+    return torch_step(lambda z: loss(z[:, 0].contiguous(), z[:, 1].contiguous()), z)
+
+
+def siglip_kernel(z: np.ndarray) -> Step:
+    import torch
+    from siglip_kernel import fused_siglip_loss
+
+    scale, bias = torch.tensor([-np.log(TEMPERATURE), -1.0], device="cuda").float()
+    return torch_step(
+        lambda z: fused_siglip_loss(z[:, 0].contiguous(), z[:, 1].contiguous(), scale, bias), z
+    )
 
 
 def torch_ntxent(z: np.ndarray) -> Step:
@@ -154,9 +191,8 @@ def torch_ntxent(z: np.ndarray) -> Step:
     import torch
     from torch.nn.functional import cross_entropy
 
-    rows = torch.arange(2 * len(z))
-
     def loss(z):
+        rows = torch.arange(z.shape[0] * 2, device=z.device)
         z = torch.nn.functional.normalize(z.flatten(0, 1), dim=1)
         logits = (z @ z.T / TEMPERATURE).fill_diagonal_(-torch.inf)
         return cross_entropy(logits, rows ^ 1)
@@ -219,6 +255,7 @@ def triplet_bytes(pairs: int, dim: int) -> int:
 CONTENDERS = {
     "nt_xent dense": (lambda z, block: nt_xent(z, None), "jax", matrix_bytes),
     "nt_xent blockwise": (nt_xent, "jax", no_bytes),
+    "nt_xent by config, blockwise": (nt_xent_by_config, "jax", no_bytes),
     "optax ntxent": (lambda z, block: optax_ntxent(z), "optax", broadcast_bytes),
     "torch NT-Xent by hand": (lambda z, block: torch_ntxent(z), "torch", matrix_bytes),
     "lightly NTXentLoss": (lambda z, block: lightly_ntxent(z), "lightly", matrix_bytes),
@@ -230,9 +267,11 @@ CONTENDERS = {
     "symmetric_info_nce dense": (lambda z, block: clip(z, None), "jax", matrix_bytes),
     "symmetric_info_nce blockwise": (clip, "jax", no_bytes),
     "open_clip ClipLoss": (lambda z, block: open_clip(z), "open_clip", matrix_bytes),
+    "memeff MemoryEfficientCLIPLoss": (lambda z, block: memeff_clip(z), "memeff", no_bytes),
     "siglip dense": (lambda z, block: siglip(z, None), "jax", matrix_bytes),
     "siglip blockwise": (siglip, "jax", no_bytes),
     "open_clip SigLipLoss": (lambda z, block: open_clip_siglip(z), "open_clip", matrix_bytes),
+    "siglip-kernel": (lambda z, block: siglip_kernel(z), "siglip_kernel", no_bytes),
     "sup_con dense": (lambda z, block: sup_con(z, None), "jax", matrix_bytes),
     "sup_con blockwise": (sup_con, "jax", no_bytes),
     "pytorch-metric-learning SupConLoss": (
@@ -245,7 +284,7 @@ CONTENDERS = {
 }
 FAMILIES = {  # the contenders that compute the same number
     "NT-Xent": ("nt_xent", "optax", "torch NT-Xent", "lightly", "pytorch-metric-learning NTXent"),
-    "CLIP": ("symmetric_info_nce", "open_clip ClipLoss"),
+    "CLIP": ("symmetric_info_nce", "open_clip ClipLoss", "memeff"),
     "SigLIP": ("siglip", "open_clip SigLipLoss"),
     "SupCon": ("sup_con", "pytorch-metric-learning SupCon"),
     "semi-hard triplet": ("batch_semi_hard", "torch semi-hard"),
@@ -262,19 +301,28 @@ def why_skip(name: str, pairs: int, args: argparse.Namespace) -> str | None:
         return NOT_ASKED
     if importlib.util.find_spec(package) is None:
         return f"{package} is not installed"
+    if package in NEED_CUDA and not has_cuda():
+        return f"{package} needs a GPU"
     if guess(pairs, args.dim) > args.memory_gb * 2**30:
         return f"would need about {guess(pairs, args.dim) / 2**30:.0f} GiB"
     return None
 
 
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, list[float]]:
     """Time each round, once the values of each family were found equal."""
-    z = embeddings(pairs, args.dim)
+    z = embeddings(pairs, args.dim, args.dtype)
+    tolerance = 1e-4 if args.dtype == "float32" else 1e-2
     steps = {name: CONTENDERS[name][0](z, args.block_size) for name in names}
     values = {name: step() for name, step in steps.items()}
     for name, value in values.items():
         first = next(v for other, v in values.items() if family(other) == family(name))
-        if abs(value - first) > 1e-4 * abs(first):
+        if abs(value - first) > tolerance * abs(first):
             raise SystemExit(f"{name} computes {value}, and another of its family {first}")
     return harness.take_turns(steps, args.rounds)
 
@@ -282,14 +330,16 @@ def times(names: list[str], pairs: int, args: argparse.Namespace) -> dict[str, l
 def grown_megabytes(name: str, pairs: int, args: argparse.Namespace) -> float:
     """Measure how far the resident set of a new process rises in its first call."""
     sizes = ("--pairs", pairs, "--dim", args.dim, "--block-size", args.block_size)
+    sizes += ("--dtype", args.dtype)
     return float(harness.in_own_process("benchmarks.losses", "--measure", name, *sizes))
 
 
 def measure_memory(name: str, args: argparse.Namespace) -> None:
-    CONTENDERS[name][0](embeddings(2, args.dim), 2)()  # libraries load and thread pools start
-    step = CONTENDERS[name][0](embeddings(args.pairs[0], args.dim), args.block_size)
+    make, package, _ = CONTENDERS[name]
+    make(embeddings(2, args.dim, args.dtype), 2)()  # libraries load and thread pools start
+    step = make(embeddings(args.pairs[0], args.dim, args.dtype), args.block_size)
     start = time.perf_counter()
-    megabytes = harness.risen_megabytes(step)
+    megabytes = harness.risen_megabytes(step, "jax" if package in ("jax", "optax") else "torch")
     print(f"{time.perf_counter() - start:.1f} s")
     print(megabytes)
 
@@ -298,13 +348,13 @@ def circumstances(args: argparse.Namespace) -> dict:
     return {
         **harness.circumstances(PACKAGES),
         "protocol": {
-            "what": "mean loss and its gradient to float32 unit embeddings [pairs, 2, dim]",
+            "what": f"mean loss and its gradient to {args.dtype} unit embeddings [pairs, 2, dim]",
             "dim": args.dim,
             "temperature": TEMPERATURE,
             "block_size": args.block_size,
             "rounds": args.rounds,
             "seconds": "median of the rounds, contenders in turn in one process",
-            "megabytes": "rise of the resident set in a process of its own",
+            "megabytes": "rise of the resident set, or a GPU's peak, in a process of its own",
         },
     }
 
@@ -364,9 +414,11 @@ def plot(result: dict, path: Path) -> None:
 
 
 COLORS = {  # by who made it, the same in every panel: ours in blues
-    **{"blockwise": "#0072B2", "dense": "#56B4E9", "batch_semi_hard": "#56B4E9"},
+    **{"by config": "#000000", "blockwise": "#0072B2"},
+    **{"dense": "#56B4E9", "batch_semi_hard": "#56B4E9"},
     **{"by hand": "#D55E00", "optax": "#009E73", "open_clip": "#E69F00"},
     **{"lightly": "#CC79A7", "pytorch-metric-learning": "#882255"},
+    **{"memeff": "#009E73", "siglip-kernel": "#009E73"},
 }
 
 
@@ -388,6 +440,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, nargs="+", default=[512, 2048, 8192, 32768, 65536])
     parser.add_argument("--only", nargs="+", default=[""], help="contenders by how they begin")
     parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--block-size", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-gb", type=float, default=8.0, help="skip what needs more")
@@ -398,6 +451,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    held = harness.import_torch() if importlib.util.find_spec("torch") else None  # noqa: F841
     if args.measure:
         return measure_memory(args.measure, args)
     result = run(args)

@@ -15,21 +15,12 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from benchmarks.shared import harness
 from contrastive_jax import encoders
 from contrastive_jax.encoders.torch_names import to_torch
 
 VIT = {"name": "vit", "size": "S", "patch_size": 16}
 TINY = {"dim": 16, "layers": 2, "heads": 2}
-
-
-def import_torch():
-    """Import torch; torchvision without its compiled operators needs two of them declared."""
-    import torch
-
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return torch, library
 
 
 def models(tiny: bool):
@@ -120,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frozen", type=Path)
     frozen = parser.parse_args().frozen
-    torch, _library = import_torch()
+    torch, _library = harness.import_torch()
     arrays = {}
     for name, make, settings, size in models(tiny=frozen is not None):
         tensors, x, theirs, into, back = compare(torch, make, settings, size)

@@ -6,6 +6,7 @@ A contender is a function without arguments. All of them run in one process, in 
 
 import argparse
 import datetime
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -63,6 +64,26 @@ def split_installed(contenders: Iterable[str]) -> tuple[list[str], dict[str, str
     return runnable, skipped
 
 
+def import_torch() -> tuple[Any, Any]:
+    """Import torch; a torchvision that lacks its compiled operators gets two of them declared.
+
+    Returns:
+      torch, and what has to stay alive for the declarations to stand (or None).
+    """
+    import torch
+
+    try:
+        importlib.import_module("torchvision")
+        return torch, None
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return torch, library
+
+
 def take_turns(steps: Mapping[str, Step], rounds: int, rest: float = REST) -> dict[str, list]:
     """Time every contender once in each round; returns the seconds of each."""
     for step in steps.values():
@@ -90,12 +111,35 @@ def in_own_process(module: str, *arguments: object) -> str:
     return out.stdout.splitlines()[-1]
 
 
-def risen_megabytes(step: Step) -> float:
-    """Measure how far a call raises this process's resident set (Linux)."""
+def risen_megabytes(step: Step, library: str = "jax") -> float:
+    """Measure how far a call raises this process's resident set (Linux), or a GPU's memory.
+
+    On a GPU it is the peak since the library started, less what it holds before the call.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return _risen_on_gpu(step, library) / 2**20
     restart_peak()
     before = resident_kilobytes("VmRSS")
     step()
     return (resident_kilobytes("VmHWM") - before) / 1024
+
+
+def _risen_on_gpu(step: Step, library: str) -> int:
+    if library == "torch":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    import jax
+
+    device = jax.local_devices()[0]
+    before = device.memory_stats()["bytes_in_use"]
+    step()
+    return device.memory_stats()["peak_bytes_in_use"] - before
 
 
 def restart_peak() -> None:

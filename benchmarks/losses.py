@@ -255,7 +255,7 @@ def triplet_bytes(pairs: int, dim: int) -> int:
 CONTENDERS = {
     "nt_xent dense": (lambda z, block: nt_xent(z, None), "jax", matrix_bytes),
     "nt_xent blockwise": (nt_xent, "jax", no_bytes),
-    "nt_xent by config, blockwise": (nt_xent_by_config, "jax", no_bytes),
+    "nt_xent by config": (nt_xent_by_config, "jax", no_bytes),
     "optax ntxent": (lambda z, block: optax_ntxent(z), "optax", broadcast_bytes),
     "torch NT-Xent by hand": (lambda z, block: torch_ntxent(z), "torch", matrix_bytes),
     "lightly NTXentLoss": (lambda z, block: lightly_ntxent(z), "lightly", matrix_bytes),

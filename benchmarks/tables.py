@@ -24,6 +24,7 @@ IN_README = (
 PROTOCOLS = ({"name": "knn", "k": 20}, {"name": "knn", "k": 200}, *IN_README)
 PAIRS = 8192  # of the README's table of losses
 FAMILIES = ("NT-Xent", "CLIP", "SigLIP", "SupCon")
+OURS = ("blockwise", "dense", "by config")  # how our contenders are called
 SHOWN = 3  # differences in a row of claims, those that decide; table.md has all of them
 Row = Sequence[str]
 
@@ -127,7 +128,8 @@ def speed_rows() -> list[Row]:
         tiles, dense = (
             next(row for row in of if row["name"].endswith(form)) for form in ("blockwise", "dense")
         )
-        peer = min((r for r in of if r not in (tiles, dense)), key=lambda row: row["seconds"])
+        peers = (row for row in of if not row["name"].endswith(OURS))
+        peer = min(peers, key=lambda row: row["seconds"])
         rows.append([family, cost(tiles), cost(dense), f"{peer['name']}: {cost(peer)}"])
     return rows
 
@@ -166,7 +168,9 @@ def loss_row(name: str, function: Any) -> Row:
     written = formula[1].replace("|", "\\|") if formula else ""
     named = [f"`{kind}`" for kind, (loss, _) in by_name.KINDS.items() if loss is function]
     in_runs = " ".join(named) or IN_RUNS.get(name, "")
-    cells = [f"`{name}`", text.splitlines()[0], f"`{written}`", f"`{needs}`"]
+    use = re.search(r"^Use it (.+?)\.$", text, re.MULTILINE | re.DOTALL)
+    when = " ".join(use[1].split()) if use else ""
+    cells = [f"`{name}`", text.splitlines()[0], when, f"`{written}`", f"`{needs}`"]
     return [*cells, " ".join(scales), in_runs, links]
 
 
@@ -174,7 +178,9 @@ RESULTS_HEAD = "run | protocol (features, test set) | trained | untrained | pixe
 CLAIMS_HEAD = "claim | verdict | measured, ± 2 standard errors | table"
 ALL_CLAIMS_HEAD = f"{CLAIMS_HEAD} | source | seeds | run on"
 SPEED_HEAD = "loss | in tiles | dense | fastest peer"
-LOSSES_HEAD = "loss | what it does | formula, first line | needs | scales by | in runs | arXiv"
+LOSSES_HEAD = (
+    "loss | what it does | use it | formula, first line | needs | scales by | in runs | arXiv"
+)
 IN_RUNS = {  # losses that are no kind of `loss`, and what reaches them
     "learned_temperature": "`temperature`",
     "matryoshka": "`matryoshka`",

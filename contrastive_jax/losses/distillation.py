@@ -30,6 +30,8 @@ def margin_mse(
 
     with the student's inner products s and the teacher's scores t; candidate 0 is the positive.
 
+    Use it where a cross-encoder's scores have a scale of their own: only differences count.
+
     Args:
       query_BD, key_BD, negatives_BKD: a query, its positive and K negatives; any float dtype.
       scores_BC: the teacher's, of the positive and of each negative, C = 1 + K; no gradient.
@@ -81,6 +83,8 @@ def kl_distillation(
 
     with the student's inner products s and the teacher's scores t. It is not multiplied by the
     temperature squared, as Hinton et al. and sentence-transformers do to keep the gradient's size.
+
+    Use it where a cross-encoder has scored the candidates of each query.
 
     Args:
       query_BD, key_BD, negatives_BKD: a query, its positive and K negatives; any float dtype.

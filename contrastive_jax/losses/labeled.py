@@ -33,6 +33,8 @@ def labeled_nt_xent(
     the views of other labels. Other positives are not in the denominator, as they are in `sup_con`:
     this is what optax's `ntxent` and pytorch-metric-learning's NTXentLoss compute.
 
+    Use it to repeat results of optax or pytorch-metric-learning; else `sup_con`.
+
     Args:
       z_BVD: embeddings of V views of B examples, any float dtype; normalized inside.
       labels_B: integers.

@@ -43,6 +43,8 @@ def margin_contrastive(
     with D_i = |x_i - y_i|, as in the paper, whose positive margin is 0. A linear hinge has neither
     the squares nor the halves.
 
+    Use it for pairs that are labeled similar or not: verification, duplicates.
+
     Args:
       x_BD, y_BD: embeddings of any float dtype, taken as they come (not normalized).
       dissimilar_B: Y, boolean or 0/1 of any dtype: 1 for a dissimilar pair, as in the paper. Of
@@ -99,6 +101,8 @@ def triplet(
 
         loss_i = max(0, d(anchor_i, positive_i) - d(anchor_i, negative_i) + margin)
         loss_i = log(1 + exp(d(anchor_i, positive_i) - d(anchor_i, negative_i)))   without a margin
+
+    Use it for triplets that are given, or mined by `mining`.
 
     Args:
       anchor_BD, positive_BD, negative_BD: embeddings of any float dtype, taken as they come.
@@ -157,6 +161,8 @@ def nt_margin(
         loss_i = mean over positives p and negatives n of max(0, s(i, n) - s(i, p) + margin)
 
     with s the inner product of unit vectors and negatives all views of other examples.
+
+    Use it to compare losses of views as SimCLR does.
 
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.

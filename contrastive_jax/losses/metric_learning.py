@@ -20,6 +20,8 @@ def lifted_structure(
 
     with Euclidean distances d and N(i) the rows of other labels.
 
+    Use it in metric learning where all negatives of a batch should pull, not only the nearest.
+
     Args:
       x_ND: embeddings of any float dtype, taken as they come.
       labels_N: integers.
@@ -69,6 +71,8 @@ def multi_similarity(
 
     on cosine similarities S. Of the negatives those with S_in > min_p S_ip - epsilon are kept, of
     the positives those with S_ip < max_n S_in + epsilon.
+
+    Use it in metric learning with labels and without proxies, as a first choice.
 
     Args:
       x_ND: embeddings of any float dtype, normalized inside.
@@ -123,6 +127,8 @@ def circle(
 
     on cosine similarities to the anchor.
 
+    Use it in metric learning where few pairs far from their optimum should lead.
+
     Args:
       x_ND: embeddings of any float dtype, normalized inside.
       labels_N: integers.
@@ -172,6 +178,8 @@ def ranked_list(
         w_in = exp(temperature (boundary - d_in)) / sum of the same, without a gradient
 
     with Euclidean distances d of unit vectors.
+
+    Use it where the rows of a class should keep some spread.
 
     Args:
       x_ND: embeddings of any float dtype, normalized inside.

@@ -17,6 +17,8 @@ def koleo(x_BD: jax.Array, epsilon: float = 1e-8, *, axis_name: str | None = Non
     Its mean is the Kozachenko-Leonenko estimate of differential entropy up to a constant. The
     gradient reaches both rows of a pair.
 
+    Use it beside another loss, with a small weight, to spread embeddings (DINOv2).
+
     Args:
       x_BD: any float dtype, normalized inside.
       epsilon: above 0.

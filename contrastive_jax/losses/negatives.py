@@ -46,6 +46,8 @@ def per_query_info_nce(
     with s(a, b) = a . b / temperature on unit vectors. For batches whose rows are too similar
     to be negatives of each other.
 
+    Use it where negatives were mined for each query, and other rows may be positives.
+
     Args:
       query_BD, key_BD, negatives_BKD: any float dtype, normalized inside.
       temperature: scalar above 0; may be traced.
@@ -99,6 +101,8 @@ def queue_info_nce(
     with s(a, b) = a . b / temperature on unit vectors. No gradient flows to key or queue. A zero
     row of the queue counts as a negative of similarity 0: fill the queue before it is used.
 
+    Use it where the batch is small: negatives are the keys of earlier batches (MoCo).
+
     Args:
       query_BD, key_BD, queue_KD: any float dtype, normalized inside.
       temperature: scalar above 0; may be traced.
@@ -149,6 +153,8 @@ def joint_info_nce(
 
     The positive is in both sums of the first line, so a perfect pair has a loss of log 2. It is
     `info_nce` with all directions.
+
+    Use it for pairs of texts of one kind, such as titles, to have more negatives of a batch.
 
     Args:
       query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
@@ -214,6 +220,8 @@ def guided_info_nce(
 
     with s(a, b) = a . b / temperature on unit vectors, g the guide's cosine similarities, and m_i
     the margin or |g(q_i, k_i)| margin.
+
+    Use it for scraped pairs of texts, where a trained guide tells false negatives.
 
     Args:
       query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.

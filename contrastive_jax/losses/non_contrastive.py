@@ -20,6 +20,9 @@ def alignment(x_BD: jax.Array, y_BD: jax.Array, alpha: float = 2.0) -> jax.Array
 
         loss_i = |x_i - y_i|^alpha   on unit vectors
 
+    Use it to measure how near positives are, or to train beside `uniformity`: alone it
+    collapses.
+
     Args:
       x_BD, y_BD: two views, any float dtype; normalized inside.
       alpha: above 0.
@@ -51,6 +54,8 @@ def uniformity(x_BD: jax.Array, t: float = 2.0, *, axis_name: str | None = None)
     """Compute uniformity on the sphere: the log of the mean Gaussian potential of pairs.
 
         loss = log mean_{i != j} exp( -t |x_i - x_j|^2 )   on unit vectors
+
+    Use it to measure how evenly embeddings cover the sphere, or to train beside `alignment`.
 
     Args:
       x_BD: any float dtype, normalized inside; at least two rows.
@@ -96,6 +101,8 @@ def barlow_twins(
         loss = sum_a (1 - C_aa)^2 + off_diagonal sum_{a != b} C_ab^2
 
     with C_ab = Cov(x_a, y_b) / sqrt((Var x_a + epsilon) (Var y_b + epsilon)).
+
+    Use it for two views without negatives, with wide embeddings and batches of some hundreds.
 
     Args:
       x_BD, y_BD: two views, any float dtype, taken as they come; at least two rows.
@@ -146,6 +153,8 @@ def vicreg(
 
     The halves of v and the mean over D of the first term are those of the authors' code.
 
+    Use it for two views without negatives, where the two branches may differ.
+
     Args:
       x_BD, y_BD: two views, any float dtype, taken as they come; at least two rows.
       weights: of invariance, variance and covariance.
@@ -188,6 +197,8 @@ def negative_cosine(prediction_BD: jax.Array, target_BD: jax.Array) -> jax.Array
 
         loss_i = -p_i . stop_gradient(t_i)   on unit vectors
 
+    Use it with a predictor and a stopped or averaged target: alone it collapses.
+
     Args:
       prediction_BD, target_BD: any float dtype, normalized inside.
 
@@ -215,6 +226,8 @@ def spread_out(x_BD: jax.Array, y_BD: jax.Array, *, axis_name: str | None = None
     """Compute global orthogonal regularization: non-matching pairs as if sampled on the sphere.
 
         loss = M_1^2 + max(0, M_2 - 1/D),   M_k = mean_{i != j} (x_i . y_j)^k   on unit vectors
+
+    Use it beside a triplet or pair loss, as a regularizer.
 
     Args:
       x_BD, y_BD: row i of one belongs to row i of the other; any float dtype; at least two rows.

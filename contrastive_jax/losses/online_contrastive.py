@@ -32,6 +32,8 @@ def online_contrastive(
     and 0 of the others. Against fewer than two pairs of the other kind, a pair is hard if it is
     worse than the mean of its own kind.
 
+    Use it for labeled pairs such as duplicate questions, in batches with hard ones.
+
     Args:
       x_BD, y_BD: embeddings of any float dtype, taken as they come but for the cosine.
       dissimilar_B: boolean or 0/1 of any dtype: 1 for a dissimilar pair. Of anything else, which

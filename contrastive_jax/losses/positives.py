@@ -33,6 +33,8 @@ def multi_positive_info_nce(
     with s(i, j) = query_i . key_j / temperature on unit vectors: supervised contrast across two
     towers, and the cross-entropy to the uniform distribution over the positives.
 
+    Use it where several keys of a batch belong to one query: captions, answers.
+
     Args:
       query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
       ids_B: integers; equal ids are positives of one another.
@@ -87,6 +89,8 @@ def soft_info_nce(
 
     With the identity matrix as targets it is InfoNCE.
 
+    Use it where similarity is known by degrees: soft labels, hierarchies, mixed images.
+
     Args:
       query_BD, key_BD: any float dtype, normalized inside.
       targets_BM: for each query a weight for each of the M keys (of all devices), usually summing
@@ -131,6 +135,8 @@ def n_pair(
     Each of the B pairs must be of another class. The paper adds a small penalty on the squared
     lengths, which is the caller's.
 
+    Use it with one pair of each class, where the length of an embedding may carry meaning.
+
     Args:
       anchor_BD, positive_BD: any float dtype, not normalized.
       axis_name: mapped axis over which the batch is sharded.
@@ -174,6 +180,9 @@ def angular(
 
     with x the anchors, p the positives and a the angle. Each of the B pairs must be of another
     class.
+
+    Use it in metric learning where distances differ in scale from class to class: an angle has
+    none.
 
     Args:
       anchor_BD, positive_BD: any float dtype, not normalized (the paper normalizes).

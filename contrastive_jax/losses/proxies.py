@@ -38,6 +38,9 @@ def arc_face(
     Where t + margin is beyond pi, and its cosine would rise again, the authors' code takes
     cos t - margin sin(margin) instead; so does this.
 
+    Use it with many known classes, such as identities of faces, to search among unseen ones
+    later.
+
     Args:
       x_BD: embeddings, any float dtype; normalized inside.
       labels_B: integers from 0, the classes.
@@ -83,6 +86,8 @@ def cos_face(
         loss_i = -log( e^{scale (c_iy - margin)} / (e^{scale (c_iy - margin)}
                  + sum_{j != y} e^{scale c_ij}) ),   c_ij = x_i . w_j on unit vectors
 
+    Use it as `arc_face`; a margin in cosine is simpler to choose.
+
     Args:
       x_BD: embeddings, any float dtype; normalized inside.
       labels_B: integers from 0, the classes.
@@ -127,6 +132,8 @@ def proxy_nca(
 
     with d the squared distance of unit vectors. j runs over the other classes, and the loss may be
     negative, or over all, as in ProxyNCA++.
+
+    Use it in metric learning with known classes, as the simplest loss with proxies.
 
     Args:
       x_BD: embeddings, any float dtype; normalized inside.
@@ -184,6 +191,8 @@ def soft_triple(
 
     R draws superfluous centers of a class together.
 
+    Use it where a class has several modes, such as products seen from several sides.
+
     Args:
       x_BD: embeddings, any float dtype; normalized inside.
       labels_B: integers from 0, the classes.
@@ -235,6 +244,8 @@ def proxy_anchor(
                + mean over all p of log(1 + sum_{x not in p} e^{scale (s(x, p) + margin)})
 
     with proxies p and cosine similarities s. The loss is of the batch as a whole: one number.
+
+    Use it in metric learning with known classes: proxies in place of mining, quick to converge.
 
     Args:
       x_BD: embeddings, any float dtype; normalized inside.

@@ -52,6 +52,9 @@ def decoupled(
     with s(a, b) = z_a . z_b / temperature on unit vectors. May be negative. The gradient of DCLW
     passes through w, as in the authors' code; lightly stops it there.
 
+    Use it in place of NT-Xent in small batches, where the positive in the denominator halves
+    gradients.
+
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
       temperature: scalar above 0; may be traced.
@@ -104,6 +107,8 @@ def debiased_nt_xent(
 
     with s(a, b) = z_a . z_b / temperature on unit vectors. beta = 0 is the debiased loss, beta > 0
     the hard-negative one; tau_plus = beta = 0 is NT-Xent for two views.
+
+    Use it in place of NT-Xent where many negatives are of the anchor's class, or too easy.
 
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
@@ -169,6 +174,8 @@ def hardness_info_nce(
 
     with s(i, n) = query_i . n / temperature on unit vectors; n runs over the other keys and, when
     given, the explicit negatives of all queries.
+
+    Use it where most in-batch negatives are easy, as in search over images and texts.
 
     Args:
       query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.

@@ -37,6 +37,8 @@ def siglip(
 
     on unit vectors. The paper learns both t' = -log(temperature) and the bias, from the defaults.
 
+    Use it for images and texts, with a learned bias; it needs no sum over all devices.
+
     Args:
       a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalized inside.
       temperature: scalar above 0; may be traced, its gradient is exact.
@@ -99,6 +101,8 @@ def nt_logistic(
                  + mean over negatives n of -log sigmoid(-s(i, n)),   s = z . z / temperature
 
     on unit vectors, negatives being all views of other examples.
+
+    Use it to compare losses of views as SimCLR does; `siglip` is its form for two modalities.
 
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.

@@ -75,13 +75,14 @@ def nt_xent(
 
         loss_i = 1/|P(i)| sum_{p in P(i)} -log( exp s(i, p) / sum_{a != i} exp s(i, a) )
 
+    Use it for augmented views, as SimCLR does, in batches as large as fit.
+
     Args:
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype; normalized inside.
       temperature: scalar above 0; may be traced, its gradient is exact.
       normalize: False takes inner products of the embeddings as they come (the paper's Table 5).
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
-        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
         have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
@@ -127,6 +128,9 @@ def info_nce(
 
     on unit vectors. j runs over all keys of the batch and, when given, over all explicit negatives
     of all queries (as in DPR). This is also the multiple negatives ranking loss.
+
+    Use it for queries and documents, as text retrieval does; with `ids_B` where documents
+    repeat.
 
     Args:
       query_BD, key_BD: row i of one belongs to row i of the other; any float dtype, normalized.
@@ -189,13 +193,14 @@ def symmetric_info_nce(
 
     One visit of the similarity matrix serves both directions.
 
+    Use it for images and texts (CLIP), and wherever both sides are searched.
+
     Args:
       a_BD, b_BD: row i of one belongs to row i of the other; any float dtype, normalized inside.
       temperature: scalar above 0; may be traced (CLIP learns it), its gradient is exact.
       ids_B: integers; pairs j != i with the id of i depict the same thing and are left out.
       axis_name: mapped axis over which the batch is sharded; negatives come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
-        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
         have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:
@@ -242,6 +247,8 @@ def sup_con(
     The positives stand in the denominator as well, so a batch of one class has a loss, as in the
     paper; pytorch-metric-learning makes it 0.
 
+    Use it to train an encoder with labels before a linear classifier.
+
     Args:
       z_BVD: embeddings of V views of B examples, any float dtype; normalized inside.
       labels_B: integers.
@@ -249,7 +256,6 @@ def sup_con(
       positives: "outside" or "inside" of the log is the sum over positives.
       axis_name: mapped axis over which the batch is sharded; pairs come from all devices.
       block_size: None for the dense form, or the side of the tiles of the linear-memory form. Tiles
-        have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`. Tiles
         have reverse mode only: for `jvp` or a Hessian use None, or `jacrev` of `grad`.
 
     Returns:

@@ -17,6 +17,8 @@ def cosine_regression(x_BD: jax.Array, y_BD: jax.Array, score_B: jax.Array) -> j
 
         loss_i = (x_i . y_i - score_i)^2   on unit vectors
 
+    Use it where the scores are similarities from -1 to 1 that the cosine itself should have.
+
     Args:
       x_BD, y_BD: the pairs, any float dtype; normalized inside.
       score_B: from -1 to 1.
@@ -48,6 +50,8 @@ def cosent(
         loss = log( 1 + sum_{score_i > score_j} exp( (cos_j - cos_i) / temperature ) )
 
     The loss ranks the batch as a whole, so it is one number.
+
+    Use it for pairs with graded scores (STS): only the order of the scores counts.
 
     Args:
       x_BD, y_BD: the pairs, any float dtype; normalized inside. With y [B,N,D], a row of x is
@@ -85,6 +89,8 @@ def angle(
 
     where the first half of the features is the real part and the second half the imaginary one.
     The loss ranks the batch as a whole, so it is one number.
+
+    Use it for graded pairs of texts where the cosine of CoSENT is flat, near 1 and -1.
 
     Args:
       x_BD, y_BD: the pairs, any float dtype; D is even; normalized inside. With y [B,N,D], a row

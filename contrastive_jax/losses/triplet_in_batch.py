@@ -23,6 +23,8 @@ def batch_all_triplet(
 
         loss_i = mean_{p, n} max(0, d(i, p) - d(i, n) + margin),  or log(1 + exp(d(i, p) - d(i, n)))
 
+    Use it where labels are noisy: no single triplet decides.
+
     Args:
       x_ND: embeddings of any float dtype, taken as they come.
       labels_N: integers.
@@ -71,6 +73,8 @@ def batch_hard_triplet(
 
         loss_i = max(0, max_p d(i, p) - min_n d(i, n) + margin),  or its soft form as in batch-all
 
+    Use it for re-identification, in batches of some classes with some rows of each.
+
     Args:
       x_ND: embeddings of any float dtype, taken as they come.
       labels_N: integers.
@@ -115,6 +119,8 @@ def batch_semi_hard_triplet(
         loss_i = mean_p max(0, d(i, p) - min{d(i, n): d(i, n) > d(i, p)} + margin)
 
     or its soft form as in batch-all; where no negative is farther, the farthest of all is taken.
+
+    Use it where the hardest negatives collapse an encoder that is not trained yet.
 
     Args:
       x_ND: embeddings of any float dtype, taken as they come (FaceNet normalizes).

@@ -21,6 +21,8 @@ def matryoshka(
 
         total = sum_d w_d loss(x[..., :d], y[..., :d], ...)
 
+    Use it where embeddings will be cut short for a cheaper index.
+
     Args:
       loss: embeddings -> per-anchor losses; hold further arguments by `functools.partial`.
       embeddings: arrays whose last axis is D.
@@ -66,6 +68,8 @@ def learned_temperature(log_scale: jax.Array, max_scale: float = 100.0) -> jax.A
     At the limit a gradient that would raise the scale further is dropped, and one that lowers it
     passes, so that the parameter neither runs away nor gets stuck. This rule is for reverse mode:
     there is no `jvp`.
+
+    Use it where the temperature is a parameter of the model, as in CLIP.
 
     Args:
       log_scale: float32 [], trained; CLIP starts at log(1 / 0.07).

@@ -71,7 +71,7 @@ def torch_crops(
     folder: Path, workers: int, args: argparse.Namespace, on_tensors: bool
 ) -> Iterator[int]:
     """Read crops by torchvision's ImageFolder and torch's DataLoader."""
-    import torch
+    torch = harness.import_torch()
     from torch.utils.data import DataLoader, RandomSampler
     from torchvision.datasets import ImageFolder
 
@@ -92,7 +92,7 @@ def our_centers(folder: Path, workers: int, args: argparse.Namespace) -> int:
 
 def torch_centers(folder: Path, workers: int, args: argparse.Namespace) -> int:
     """Read all images into one array by torch; returns their number."""
-    import torch
+    torch = harness.import_torch()
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2

@@ -74,7 +74,7 @@ class TwoCrops:
 
 def torch_loader(folder: Path, workers: int, args: argparse.Namespace, on_tensors: bool) -> Batches:
     """Read files by torch's DataLoader with torchvision's transforms."""
-    import torch
+    torch = harness.import_torch()
     from torch.utils.data import DataLoader, RandomSampler
 
     torch.set_num_threads(1)  # a DataLoader's workers have one each as well

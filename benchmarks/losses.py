@@ -451,7 +451,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    held = harness.import_torch() if importlib.util.find_spec("torch") else None  # noqa: F841
+    if importlib.util.find_spec("torch") is not None:
+        harness.import_torch()
     if args.measure:
         return measure_memory(args.measure, args)
     result = run(args)

@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frozen", type=Path)
     frozen = parser.parse_args().frozen
-    torch, _library = harness.import_torch()
+    torch = harness.import_torch()
     arrays = {}
     for name, make, settings, size in models(tiny=frozen is not None):
         tensors, x, theirs, into, back = compare(torch, make, settings, size)

@@ -29,6 +29,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 REST = 0.3  # seconds before each call, in which the other library's threads stop spinning
 PACKAGES_OF = {"contrastive_jax": ("jax",), "lightly": ("torch", "lightly")}
 Step = Callable[[], object]
+_DECLARED: list[Any] = []  # operators last as long as what declared them
 
 
 def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
@@ -64,24 +65,22 @@ def split_installed(contenders: Iterable[str]) -> tuple[list[str], dict[str, str
     return runnable, skipped
 
 
-def import_torch() -> tuple[Any, Any]:
-    """Import torch; a torchvision that lacks its compiled operators gets two of them declared.
-
-    Returns:
-      torch, and what has to stay alive for the declarations to stand (or None).
-    """
+def import_torch() -> Any:
+    """Import torch; a torchvision that lacks its compiled operators gets two of them declared."""
     import torch
 
     try:
         importlib.import_module("torchvision")
-        return torch, None
     except RuntimeError:
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return torch, library
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)
+    except ImportError:
+        pass  # a benchmark without it
+    return torch
 
 
 def take_turns(steps: Mapping[str, Step], rounds: int, rest: float = REST) -> dict[str, list]:

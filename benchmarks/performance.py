@@ -140,6 +140,27 @@ def faster_probes(result: Result) -> Figures:
     return Figures(f"{ours:.1f} s", f"scikit-learn: {peer['seconds']:.0f} s{note}", result["ratio"])
 
 
+def of_the_plain_step(quantity: str, unit: str) -> Callable[[Result], Figures]:
+    """A step in chunks and tiles against the plain one, by seconds or memory."""
+
+    def read(result: Result) -> Figures:
+        plain, chunks = (amount(row[quantity], unit) for row in result["rows"])
+        return Figures(chunks, f"plain step: {plain}", 1 / result["ratios"][quantity])
+
+    return read
+
+
+def faster_folder(work: str, workers: bool) -> Callable[[Result], Figures | None]:
+    """Images per second of a folder of JPEGs against the best torch loader."""
+
+    def read(result: Result) -> Figures | None:
+        rows = [row for row in rows_of(result, work) if bool(row["workers"]) is workers]
+        rows = [{**row, "contender": row["name"]} for row in rows]
+        return best(rows, ("torch",), "images_per_second", "img/s")
+
+    return read
+
+
 def trained(result: Result) -> dict[str, Result]:
     """The rows of time_to_accuracy.py by contender."""
     return {row["contender"]: row for row in result["rows"]}
@@ -171,6 +192,7 @@ def step_claims(device: str, file: str, work: str, name: str, wanted: float) -> 
 
 
 STEP, HUGE_PAGES = "train_step_cpu.json", "train_step_cpu_huge_pages.json"
+FOLDER, CHUNKS = "folder_loader.json", "chunked_step_cpu.json"
 START, ACCURACY = "startup_cpu.json", "time_to_accuracy"
 CLAIMS = [
     *step_claims("CPU", STEP, "resnet18", "ResNet-18 at batch 128", 1.0),
@@ -182,6 +204,17 @@ CLAIMS = [
     Claim("CPU: first step of the digits, warm", START, quick_first_step("warm", 3.0), 1.0),
     Claim("CPU: decode and crop on one core", "host_input.json", faster_crops(False), None),
     Claim("CPU: same with 2 workers", "host_input.json", faster_crops(True), None),
+    Claim("CPU: crops of a folder, one core", FOLDER, faster_folder("crops", False), 0.9),
+    Claim("CPU: same with 2 workers", FOLDER, faster_folder("crops", True), 0.9),
+    Claim("CPU: a folder into memory, one core", FOLDER, faster_folder("centers", False), 0.9),
+    Claim("CPU: same with 2 workers", FOLDER, faster_folder("centers", True), 0.9),
+    Claim(
+        "CPU: step of 8,192 images in chunks and tiles, resident memory",
+        CHUNKS,
+        of_the_plain_step("risen_mb", "MB"),
+        4.0,
+    ),
+    Claim("CPU: same, seconds", CHUNKS, of_the_plain_step("seconds", "s"), round(1 / 1.5, 2)),
     Claim("CPU: 45 logistic probes, 50,000 x 512", "probe_cpu.json", faster_probes, 10.0),
     Claim("CPU: kNN, `cpu` preset", f"{ACCURACY}_cpu.json", good_accuracy(0.48), 1.0),
     Claim("CPU: seconds of that training, torch", f"{ACCURACY}_cpu.json", faster_training, None),

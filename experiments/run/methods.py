@@ -10,6 +10,7 @@ from experiments.clip import EXPERIMENT as clip
 from experiments.dino import EXPERIMENT as dino
 from experiments.lejepa import EXPERIMENT as lejepa
 from experiments.moco import EXPERIMENT as moco
+from experiments.moco_v3 import EXPERIMENT as moco_v3
 from experiments.nnclr import EXPERIMENT as nnclr
 from experiments.run.build import Experiment
 from experiments.simclr import EXPERIMENT as simclr

@@ -18,6 +18,7 @@ METHOD_SECTIONS: dict[str, dict[str, Any]] = {  # what each method's own section
         "loss": {"kind": "symmetric_info_nce", "temperature_start": 0.2},
     },
     "moco": {"moco": {"temperature": 0.2, "queue_size": 32, "momentum": 0.9}},
+    "moco_v3": {"predictor": PREDICTOR, "moco_v3": {"momentum": 0.9}},
     "byol": {"predictor": PREDICTOR, "byol": {"momentum": 0.9}},
     "simsiam": {"predictor": PREDICTOR, "simsiam": {"constant_rate": True}},
     "barlow": {"barlow": {"scale": 0.1}},

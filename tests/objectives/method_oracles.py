@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 SETTINGS = {  # the keywords of each method's `make`; 10 steps where it asks
+    "moco": {"temperature": 0.3, "queue_size": 12, "momentum": 0.9},
+    "moco_v3": {"temperature": 0.3, "momentum": 0.9},
     "byol": {"momentum": 0.9},
     "simsiam": {},
     "barlow": {"off_diagonal": 0.02, "scale": 0.5},
@@ -54,11 +56,35 @@ def softmax(s):
     return e / e.sum(-1, keepdims=True)
 
 
-def moved(state, q):
-    """The target after the update of the last step, whose number is STEP - 1."""
-    tau = 1 - (1 - 0.9) * (np.cos(np.pi * (STEP - 1) / STEPS) + 1) / 2
+def rising():
+    """The momentum of the last step, whose number is STEP - 1."""
+    return 1 - (1 - 0.9) * (np.cos(np.pi * (STEP - 1) / STEPS) + 1) / 2
+
+
+def moved(state, q, tau=None):
+    """The target after the update of the last step."""
+    tau = rising() if tau is None else tau
     old = state["target"]["params"]
     return jax.tree.map(lambda a, b: tau * a + (1 - tau) * b, old, {k: q[k] for k in old})
+
+
+def moco(p, q, state, x, key):
+    (query, _), (_, keys) = separately(p, x), separately(moved(state, q, 0.9), x)
+    total = 0.0
+    for row, key in zip(unit(query), unit(keys), strict=True):
+        candidates = np.concatenate([key[None], state["queue"].keys_KD])
+        total -= np.log(softmax(candidates @ row / 0.3)[0]) / len(query)
+    return total
+
+
+def moco_v3(p, q, state, x, key):
+    keys = separately(moved(state, q), x)
+    total = 0.0
+    for v, z in enumerate(separately(p, x)):
+        similarity = unit(predict(p, z)) @ unit(keys[1 - v]).T
+        cross_entropy = [-np.log(softmax(row / 0.3)[i]) for i, row in enumerate(similarity)]
+        total += 2 * 0.3 * np.mean(cross_entropy)
+    return total
 
 
 def byol(p, q, state, x, key):

@@ -135,6 +135,8 @@ def test_a_step_keeps_the_form_of_the_state_and_says_what_collapses(method):
 
 
 REFUSED = [
+    ("moco_v3", "temperature", 0.0),
+    ("moco_v3", "momentum", 1.5),
     ("byol", "momentum", 1.5),
     ("barlow", "off_diagonal", -1.0),
     ("barlow", "scale", 0.0),

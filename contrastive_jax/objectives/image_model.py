@@ -99,10 +99,36 @@ def encode_jointly(
 def _jointly(
     model: ImageModel, params: Params, statistics: ModelState, x_BVHWC: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, ModelState]:
-    examples, n_views = x_BVHWC.shape[:2]
-    x = x_BVHWC.reshape(examples * n_views, *x_BVHWC.shape[2:])
-    h, z, statistics = _train_mode(model, params, statistics, x, key)
-    return h.reshape(examples, n_views, -1), z.reshape(examples, n_views, -1), statistics
+    h_BVF, of_encoder = features_jointly(model, params, statistics, x_BVHWC, key)
+    z_BVD, of_head = project_jointly(model, params, statistics, h_BVF, key)
+    return h_BVF, z_BVD, {**of_encoder, **of_head}
+
+
+def features_jointly(
+    model: ImageModel, params: Params, statistics: ModelState, x_BVHWC: jax.Array, key: jax.Array
+) -> tuple[jax.Array, ModelState]:
+    """Compute the features h_BVF of views of one size, and the encoder's batch statistics."""
+    return _folded(model.encoder, "encoder", params, statistics, x_BVHWC, key)
+
+
+def project_jointly(
+    model: ImageModel, params: Params, statistics: ModelState, h_BVF: jax.Array, key: jax.Array
+) -> tuple[jax.Array, ModelState]:
+    """Compute the embeddings z_BVD of the features of all views, and the head's statistics."""
+    return _folded(model.head, "head", params, statistics, h_BVF, key)
+
+
+def _folded(
+    module: nn.Module,
+    name: str,
+    params: Params,
+    statistics: ModelState,
+    x_BV: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, ModelState]:
+    """Apply a module to all views in one call, with batch statistics over all of them."""
+    y, of_module = _apply(module, name, params, statistics, x_BV.reshape(-1, *x_BV.shape[2:]), key)
+    return y.reshape(*x_BV.shape[:2], -1), {name: of_module}
 
 
 def encode_separately(

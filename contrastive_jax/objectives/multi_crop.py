@@ -1,6 +1,8 @@
 """Multi-crop: large views of an image and smaller ones, and what compares them.
 
 Views of one size go through the encoder jointly, so that a small view costs what its pixels cost.
+The head takes the features of all sizes in one batch, so that its batch statistics are of all
+views, as in the code of SwAV and DINO; those of the encoder are of one size at a time.
 """
 
 from collections.abc import Callable
@@ -42,15 +44,17 @@ def encode(
     x_BTHWC = views.train(key, batch["image"], batch["index"])
     if x_BTHWC.shape[1] < 2:
         raise ValueError(f"augment.n_views is {x_BTHWC.shape[1]}; give at least 2")
-    h_BTF, z_BVD, statistics = image_model.encode_jointly(model, params, model_state, x_BTHWC, key)
+    h_BTF, of_encoder = image_model.features_jointly(model, params, model_state, x_BTHWC, key)
+    h_BVF = h_BTF
     if views.small is not None:
         x_BSHWC = views.small(key, batch["image"], batch["index"])
         small_key = jax.random.fold_in(key, x_BTHWC.shape[1])
-        _, z_BSD, statistics = image_model.encode_jointly(
-            model, params, statistics, x_BSHWC, small_key
+        h_BSF, of_encoder = image_model.features_jointly(
+            model, params, of_encoder, x_BSHWC, small_key
         )
-        z_BVD = jnp.concatenate([z_BVD, z_BSD], axis=1)
-    return x_BTHWC, h_BTF, z_BVD, {**model_state, **statistics}
+        h_BVF = jnp.concatenate([h_BTF, h_BSF], axis=1)
+    z_BVD, of_head = image_model.project_jointly(model, params, model_state, h_BVF, key)
+    return x_BTHWC, h_BTF, z_BVD, {**model_state, **of_encoder, **of_head}
 
 
 def scores(

@@ -22,10 +22,14 @@ SETTINGS = {  # the keywords of each method's `make`; 10 steps where it asks
 STEPS, STEP = 10, 4
 
 
-def embed(p, x_NHWC):
-    """The tiny encoder and its head with batch norm, over one batch of views."""
+def encode(p, x_NHWC):
+    """The tiny encoder over one batch of views."""
     dense = p["encoder"]["Dense_0"]
-    h = np.tanh(x_NHWC.mean((1, 2)) @ dense["kernel"] + dense["bias"])
+    return np.tanh(x_NHWC.mean((1, 2)) @ dense["kernel"] + dense["bias"])
+
+
+def project(p, h):
+    """The head with batch norm over one batch of features."""
     hidden = h @ p["head"]["Dense_0"]["kernel"]
     norm = p["head"]["BatchNorm_0"]
     hidden = (hidden - hidden.mean(0)) / np.sqrt(hidden.var(0) + 1e-5)
@@ -34,13 +38,13 @@ def embed(p, x_NHWC):
 
 
 def separately(p, x):
-    return [embed(p, x["large"][:, v]) for v in range(2)]
+    return [project(p, encode(p, x["large"][:, v])) for v in range(2)]
 
 
-def jointly(p, x_BVHWC):
-    B, V = x_BVHWC.shape[:2]
-    z = embed(p, x_BVHWC.reshape(B * V, *x_BVHWC.shape[2:])).reshape(B, V, -1)
-    return [z[:, v] for v in range(V)]
+def jointly(p, *sets_of_views):
+    """All views, one batch for the head whatever their sizes; in the order in which they come."""
+    views = [encode(p, x[:, v]) for x in sets_of_views for v in range(x.shape[1])]
+    return np.split(project(p, np.concatenate(views)), len(views))
 
 
 def predict(p, z):
@@ -135,8 +139,8 @@ def nnclr(p, q, state, x, key):
 
 
 def lejepa(p, q, state, x, key):
-    large, small = jointly(p, x["large"]), jointly(p, x["small"])
-    center, views = sum(large) / len(large), [*large, *small]
+    views = jointly(p, x["large"], x["small"])
+    center = (views[0] + views[1]) / 2
     prediction = np.mean([np.mean((center - z) ** 2) for z in views])
     direction = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), (center.shape[1], 5)))
     t = np.linspace(-5, 5, 17)
@@ -166,7 +170,7 @@ def swapped(target, views, p, temperature):
 
 def swav(p, q, state, x, key):
     targets = []
-    for z, older in zip(jointly(q, x["large"]), state["queues"], strict=True):
+    for z, older in zip(jointly(q, x["large"], x["small"]), state["queues"], strict=False):
         s = scores(q, np.concatenate([z, older.keys_KD]))
         Q = np.exp(s / 0.3).T
         Q /= Q.sum()
@@ -175,7 +179,7 @@ def swav(p, q, state, x, key):
             Q *= (1 / K / Q.sum(1))[:, None]
             Q *= (1 / N / Q.sum(0))[None]
         targets.append((Q / Q.sum(0)).T[: len(z)])
-    return swapped(targets, [*jointly(p, x["large"]), *jointly(p, x["small"])], p, 0.2)
+    return swapped(targets, jointly(p, x["large"], x["small"]), p, 0.2)
 
 
 def dino(p, q, state, x, key):
@@ -183,4 +187,4 @@ def dino(p, q, state, x, key):
     targets = [
         softmax((scores(teacher, z) - state["center"]) / 0.07) for z in jointly(teacher, x["large"])
     ]
-    return swapped(targets, [*jointly(p, x["large"]), *jointly(p, x["small"])], p, 0.1)
+    return swapped(targets, jointly(p, x["large"], x["small"]), p, 0.1)

@@ -4,8 +4,9 @@
     python -m experiments.barlow --config configs/barlow.py --config.data.data_dir=DIR
 
 Paper     ImageNet, section 2.2: lambda 5e-3, head of three layers of 8192, LARS at 0.2 x
-          batch / 256 for weights, decay 1.5e-6, 10 epochs of warm-up.
-full      head of three layers of 2048, the loss x 0.1, the CIFAR-10 recipe of solo-learn (its
+          batch / 256 for weights, decay 1.5e-6, 10 epochs of warm-up. The authors' main.py has
+          lambda 0.0051 and decay 1e-6.
+full      head of three layers of 2048 and the loss x 0.1, the CIFAR-10 recipe of solo-learn (its
           table: 92.10 % linear after 1000 epochs), with the optimizer and the 100 epochs of
           configs/cifar.py. Not yet measured.
 cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.

@@ -5,8 +5,9 @@
 
 Paper     ImageNet, section 4.2: weights 25, 25 and 1, head of three layers of 8192, LARS at 0.2 x
           batch / 256, decay 1e-6, 10 epochs of warm-up.
-full      head of three layers of 2048, with the optimizer and the 100 epochs of configs/cifar.py at
-          a tenth of its rate, because the weights scale the gradient. Not yet measured.
+full      head of three layers of 2048, of solo-learn's CIFAR-10 recipe (its table: 92.07 % linear
+          after 1000 epochs), with the optimizer and the 100 epochs of configs/cifar.py at a tenth
+          of its rate, because the weights scale the gradient. Not yet measured.
 cpu       two CPU cores. digits: the same in about a minute. smoke: seconds.
 """
 

@@ -1,4 +1,4 @@
-"""A slowly moving copy of the encoder and the head: the target of BYOL, the teacher of DINO.
+"""A slowly moving copy of encoder and head: the target of BYOL and MoCo, the teacher of DINO.
 
     theta' <- tau theta' + (1 - tau) theta
 
@@ -52,6 +52,10 @@ def follow(
     The papers move it at the end of a step, when the new parameters are known; a loss sees those
     when the next step starts. At step 0 the target still equals the parameters.
     """
-    tau = cosine(momentum, jnp.maximum(step - 1, 0), steps)
+    return move(target, params, cosine(momentum, jnp.maximum(step - 1, 0), steps))
+
+
+def move(target: ModelState, params: Params, momentum: jax.Array | float) -> ModelState:
+    """Move the target once: theta' <- tau theta' + (1 - tau) theta."""
     fast = {name: jax.lax.stop_gradient(params[name]) for name in target["params"]}
-    return {**target, "params": optax.incremental_update(fast, target["params"], 1 - tau)}
+    return {**target, "params": optax.incremental_update(fast, target["params"], 1 - momentum)}

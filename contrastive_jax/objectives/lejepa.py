@@ -3,8 +3,10 @@
     z_v = g(f(x_v)),   center = mean of the large views' z
     loss: (1 - lambda) mean_v |center - z_v|^2 / D + lambda mean_v SIGReg(z_v)
 
-SIGReg is of one view at a time, and both weights count: implementations that mix the views of an
-image in one test, or add lambda SIGReg to the whole distance, train with another loss.
+as in the paper's algorithm 2 (section 5.1), whose equations 5 to 7 sum the distance over D. v is
+any view, large or small. SIGReg is of one view at a time, and both weights count: implementations
+that mix the views of an image in one test, leave the large ones out, or add lambda SIGReg to the
+whole distance, train with another loss.
 """
 
 import flax.linen as nn
@@ -36,7 +38,8 @@ def make(
       views: of at least two large views, and of small ones; see `augment.make_views`.
       n_classes: classes of the online probe; images of class -1 are left out of it. 0: no probe.
       weight: lambda, between 0 and 1.
-      n_directions: M, sampled anew in each step, the same for all views.
+      n_directions: M, sampled anew in each step, the same for all views; section 6.1 recommends
+        1024 (and 0.05 for the weight).
 
     Raises:
       ValueError: a number out of range; when traced, fewer than two large views.
@@ -74,14 +77,16 @@ def sigreg(z_BD: jax.Array, direction_DM: jax.Array) -> jax.Array:
 
         mean_m B integral_{-5}^{5} |mean_i exp(i t a_m . z_i) - exp(-t^2/2)|^2 exp(-t^2/2) dt
 
-    by the trapezoidal rule on 17 points; a_m are the directions at length one.
+    by the trapezoidal rule on 17 points; a_m are the directions at length one. Range and number of
+    points are those of algorithm 1, which section 6.1 recommends; the authors' package integrates
+    from -3 to 3 on 33 points.
 
     >>> z_BD = jax.random.normal(jax.random.key(0), (512, 4))
     >>> far, near = (sigreg(scale * z_BD, jnp.eye(4)) for scale in (3.0, 1.0))
     >>> bool(far > 50 * near)
     True
 
-    Balestriero and LeCun 2025 (arXiv 2511.08544), section 4.2 and its listing of SIGReg.
+    Balestriero and LeCun 2025 (arXiv 2511.08544), section 4.2.3 and algorithm 1.
     """
     direction_DM /= jnp.linalg.norm(direction_DM, axis=0, keepdims=True)
     t_T = jnp.linspace(0.0, _REACH, _POINTS, dtype=jnp.float32)

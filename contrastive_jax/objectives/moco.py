@@ -5,6 +5,8 @@
 
 The moving encoder and the queue live in the model state. Batch statistics are global, and those of
 queries and keys apart, so that no device can tell its own keys: nothing needs to be shuffled.
+MoCo v2 (Chen et al. 2020, arXiv 2003.04297) is this with an MLP for g, blurred views and another
+temperature; MoCo v3 is `moco_v3`.
 """
 
 import functools
@@ -13,11 +15,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from contrastive_jax import losses, queue
+from contrastive_jax._numerics import unit
 from contrastive_jax.evaluation import diagnostics
-from contrastive_jax.objectives import image_model
+from contrastive_jax.objectives import ema, image_model
 from contrastive_jax.objectives import temperature as tempered
 from contrastive_jax.objectives.image_model import Views
 from contrastive_jax.types import Batch, LossOutput, ModelState, Objective, Params
@@ -73,7 +75,7 @@ def make(
         params, statistics = image_model.init(model, model_key, views.evaluate(batch["image"][:1]))
         outputs = jax.eval_shape(embed["image"], params, statistics, batch)
         keys = queue.make_queue(queue_key, queue_size, outputs["embedding"].shape[-1])
-        target = jax.tree.map(jnp.copy, {"params": _moving(params), "statistics": statistics})
+        target = ema.copy(params, statistics, ("encoder", "head"))
         learned = {} if scale.fixed is not None else {"loss": scale.init()}
         return {**params, **learned}, {**statistics, "target": target, "queue": keys}
 
@@ -89,11 +91,11 @@ def make(
         h_BF, query_BD, new_statistics = image_model.train_mode(
             model, params, statistics, x_BVHWC[:, 0], query_key
         )
-        target = _follow(model_state["target"], params, momentum)
+        target = ema.move(model_state["target"], params, momentum)  # before the keys are made
         _, key_BD, target_statistics = image_model.train_mode(
             model, target["params"], target["statistics"], x_BVHWC[:, 1], key_key
         )
-        key_BD = _unit(jax.lax.stop_gradient(key_BD))
+        key_BD = unit(jax.lax.stop_gradient(key_BD))
         keys = model_state["queue"]
         used = scale.value(params.get("loss", {}))
         info_nce = functools.partial(losses.queue_info_nce, temperature=used, block_size=block_size)
@@ -114,21 +116,3 @@ def make(
         return contrastive + online, LossOutput(new_state, metrics)
 
     return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size=chunk_size)
-
-
-def _moving(params: Params) -> Params:
-    """Select what the moving encoder copies: all but the auxiliary parameters."""
-    return {name: part for name, part in params.items() if name not in image_model.AUXILIARY}
-
-
-def _follow(target: ModelState, params: Params, momentum: float) -> ModelState:
-    """Move the target: theta' <- m theta' + (1 - m) theta, before the keys are made."""
-    fast = jax.lax.stop_gradient(_moving(params))
-    moved = optax.incremental_update(fast, target["params"], 1.0 - momentum)
-    return {**target, "params": moved}
-
-
-def _unit(z_BD: jax.Array) -> jax.Array:
-    """Scale keys to length one, as the queue starts with."""
-    length = jnp.linalg.norm(z_BD, axis=-1, keepdims=True)
-    return z_BD / jnp.maximum(length, 1e-12)

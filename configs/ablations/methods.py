@@ -6,22 +6,28 @@ Claim     that training is worth something for every method: 10 points of kNN mo
           untrained encoder, whose row trains for one step at a rate of 0.
 Fair      equal images seen, encoder, views and seeds, as in configs/cifar.py; heads, predictors and
           rates are those of each method's own config. Two views of one size everywhere: multi-crop
-          sees more pixels an image. Seconds of each run are in results.jsonl.
-full      ResNet-18 on CIFAR-10, 200 epochs. 33 runs, expected: 22 hours on one GPU. Not yet
+          sees more pixels an image.
+Cost      ms a step is a mean over the run without compilation, evaluation and checkpoints (the
+          only step of the untrained row is a first one, which is slow); MB a step is what the
+          compiled step needs of a device: parameters, optimizer, targets and queues, the resident
+          images (146 MB of CIFAR-10), activations.
+full      ResNet-18 on CIFAR-10, 200 epochs. 36 runs, expected: 24 hours on one GPU. Not yet
           measured.
-cpu       CIFAR-10, the small encoder of configs/cifar.py:cpu, one epoch. 33 runs of about three
+cpu       CIFAR-10, the small encoder of configs/cifar.py:cpu, one epoch. 36 runs of about three
           minutes on two CPU cores. Not yet measured.
 """
 
-from configs import barlow, byol, dino, lejepa, nnclr, simsiam, swav, vicreg
+from configs import barlow, byol, dino, lejepa, moco, moco_v3, nnclr, simsiam, swav, vicreg
 from configs.ablations import base
 from contrastive_jax.evaluation import claims
 
 METHODS = {
-    **{"byol": byol, "simsiam": simsiam, "barlow": barlow, "vicreg": vicreg},
-    **{"nnclr": nnclr, "lejepa": lejepa, "swav": swav, "dino": dino},
+    **{"MoCo": moco, "MoCo v3": moco_v3, "BYOL": byol, "SimSiam": simsiam},
+    **{"Barlow Twins": barlow, "VICReg": vicreg, "NNCLR": nnclr},
+    **{"LeJEPA": lejepa, "SwAV": swav, "DINO": dino},
 }
 OF_A_METHOD = ("head", "predictor", "optimizer")
+IN_A_TRY = ("untrained", "SimCLR", "MoCo v3", "BYOL", "LeJEPA")
 
 
 def get_config(preset: str = "full"):
@@ -34,23 +40,21 @@ def get_config(preset: str = "full"):
 
 
 def grid(preset: str):
-    momentum = base.pick(preset, full=0.99, cpu=0.95, smoke=0.95)
-    size = base.pick(preset, full=4096, cpu=4096, smoke=128)
-    moco = {"moco.temperature": 0.1, "moco.momentum": momentum, "moco.queue_size": size}
     cells = {
         "untrained": {"optimizer.learning_rate": 0.0, "train.epochs": None, "train.steps": 1},
         "SimCLR": {},
-        "MoCo": {"experiment": "moco", **moco},
-        **{name: _cell(name, preset) for name in METHODS},
+        **{name: _cell(module, preset) for name, module in METHODS.items()},
     }
     if preset == "smoke":
-        cells = {name: cells[name] for name in ("untrained", "SimCLR", "byol", "lejepa")}
+        cells = {name: cells[name] for name in IN_A_TRY}
     return {
         "cells": cells,
         "seeds": base.pick(preset, full=3, cpu=3, smoke=1),
         "columns": {
             "kNN": {"layer": "features", "name": "knn", "k": 10},
             "linear": base.LINEAR,
+            "ms a step": {"cost": "milliseconds"},
+            "MB a step": {"cost": "megabytes"},
             "effective rank": {"logged": "effective_rank"},
             "std of the embedding": {"logged": "embedding_std"},
         },
@@ -59,9 +63,10 @@ def grid(preset: str):
     }
 
 
-def _cell(method: str, preset: str):
+def _cell(module, preset: str):
     """What a method's own config says of its sections and of the rate."""
-    config = METHODS[method].get_config("full" if preset == "full" else "cpu")
+    method = module.__name__.rpartition(".")[2]
+    config = module.get_config("full" if preset == "full" else "cpu")
     values = {"experiment": method}
     for section in (*OF_A_METHOD, method):
         for key, value in config.get(section, {}).items():

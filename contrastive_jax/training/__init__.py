@@ -1,6 +1,6 @@
 """Train an objective: the first state, the step, the loop, optimizers, checkpoints."""
 
-from contrastive_jax.training.loop import Evaluator, Finished, run
+from contrastive_jax.training.loop import Evaluator, Finished, StepCost, held_bytes, run
 from contrastive_jax.training.step import (
     AUGMENT_STREAM,
     INIT_STREAM,
@@ -20,8 +20,10 @@ __all__ = [
     "Evaluator",
     "Finished",
     "Plan",
+    "StepCost",
     "abstract_state",
     "batch_spec",
+    "held_bytes",
     "make_init",
     "make_step",
     "make_train_step",

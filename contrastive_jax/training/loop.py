@@ -3,7 +3,8 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +18,21 @@ from contrastive_jax.training.step import AUGMENT_STREAM, Plan, make_train_step,
 from contrastive_jax.types import Feed, Objective, TrainState
 
 
+class StepCost(NamedTuple):
+    """What a step takes: seconds, and bytes of a device's memory."""
+
+    seconds: float  # mean over the steps, without compilation, evaluation and checkpoints
+    bytes: int | None  # arguments and temporaries of the compiled step; None: XLA does not say
+
+
 class Finished(NamedTuple):
     """The result of `run`."""
 
     state: TrainState
     step: int
     compile_seconds: float
-    train_seconds: float
+    train_seconds: float  # all that is not compilation
+    cost: StepCost | None  # None where no step was left to do
 
 
 class Evaluator(NamedTuple):
@@ -70,13 +79,13 @@ def run(
       NonFiniteError: a metric became NaN or infinite. The last checkpoint is from before that.
       CheckpointError: a checkpoint could not be written.
     """
-    step = int(jax.device_get(state.step))
+    first = step = int(jax.device_get(state.step))
     resident = parallel.put_replicated(dict(feed.resident), mesh)
     root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
     key = jax.jit(root, out_shardings=parallel.replicated(mesh))()
     log = _LateLog(write, step)
     train_step = running = None
-    started, compiling = time.perf_counter(), 0.0
+    started, compiling, beside = time.perf_counter(), 0.0, _Beside()
 
     while step < plan.steps:
         with jax.transfer_guard("disallow"):
@@ -97,20 +106,52 @@ def run(
         last = done or stop()
         due = [e for e in evaluators if done or step % e.every == 0]
         if due or done or step == 1 or step % plan.log_every == 0:
-            measured = {k: v for e in due for k, v in e.measure(state, step).items()}
+            with beside(state) if due else nullcontext():
+                measured = {k: v for e in due for k, v in e.measure(state, step).items()}
             log.hold(step, {**metrics, **measured})
         if checkpointer is not None and (last or checkpointer.due(step)):
             log.flush()
             require_finite(_of_the_state(metrics), step, log.last_finite)
             row = log.finite_row(step)
-            checkpointer.save(step, state, meta=dict(meta or {}), metrics=row)
+            with beside(state):
+                checkpointer.save(step, state, meta=dict(meta or {}), metrics=row)
         if last:
             break
 
     log.flush()
     jax.block_until_ready(state)
-    seconds = time.perf_counter() - started
-    return Finished(state, step, compiling, seconds - compiling)
+    training = time.perf_counter() - started - compiling
+    cost = None
+    if train_step is not None:
+        cost = StepCost((training - beside.seconds) / (step - first), held_bytes(train_step))
+    return Finished(state, step, compiling, training, cost)
+
+
+def held_bytes(compiled: Any) -> int | None:
+    """Count what a compiled function needs of each device: arguments, temporaries, other outputs.
+
+    >>> double = jax.jit(lambda x: 2 * x).lower(jax.ShapeDtypeStruct((256,), "float32")).compile()
+    >>> held_bytes(double)  # 1024 in, 1024 out
+    2048
+    """
+    stats = compiled.memory_analysis()
+    if stats is None:
+        return None
+    outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes  # but for donated arguments
+    return stats.argument_size_in_bytes + stats.temp_size_in_bytes + outputs
+
+
+class _Beside:
+    """Counts the seconds of what is done between steps; those on their way are waited for."""
+
+    seconds = 0.0
+
+    @contextmanager
+    def __call__(self, state: TrainState) -> Iterator[None]:
+        jax.block_until_ready(state)
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
 
 
 class _LateLog:

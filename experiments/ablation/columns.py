@@ -5,7 +5,7 @@ from typing import Any
 
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import protocols
-from experiments.ablation.grid import Grid
+from experiments.ablation.grid import COSTS, Grid
 from experiments.ablation.results import fits
 from experiments.run.build import Run
 from experiments.scoring import images, summary
@@ -25,6 +25,8 @@ def check(table: Grid, run: Run) -> None:
     for name, column in table.columns.items():
         if "logged" in column:
             found, asked, known = column["logged"] in logged, column["logged"], sorted(logged)
+        elif "cost" in column:
+            found, asked, known = column["cost"] in COSTS, column["cost"], list(COSTS)
         else:
             found, asked = any(fits(column, row) for row in rows), dict(column)
             known = [f"{row['layer']}: {protocols.label(row['protocol'])}" for row in rows]

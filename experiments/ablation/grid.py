@@ -15,7 +15,8 @@ from experiments.run.sections import Sections, check_names, nearest, set_values
 
 Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
 Overrides = Mapping[str, Any]
-COLUMN_KEYS = ("layer", "name", "k", "temperature", "logged")
+SCORE_KEYS = {"layer", "name", "k", "temperature"}
+COSTS = ("milliseconds", "megabytes")  # of a step, in the summary of a run
 KEYS = ("experiment", "axes", "cells", "seeds", "columns", "tuned", "figure", "seconds")
 FIGURE_KEYS = ("form", "axis", "columns", "tuned")
 
@@ -58,7 +59,8 @@ def read(path: str, preset: str) -> Grid:
                   is the method of that cell
       seeds       how many, from the base's train.seed on
       columns     name -> {"layer", "name", "k", "temperature"} of a row of the summary, or
-                  {"logged": a metric of the last logged step}
+                  {"logged": a metric of the last logged step}, or {"cost": "milliseconds" or
+                  "megabytes" of a step}
       tuned       name -> cells, the best of which, by the mean of the column "validation", stands
                   for all; it may be left out
       figure      {"form", "axis", "columns": a series each (default: the headline), "tuned": True
@@ -172,11 +174,11 @@ def selected(cells: Sequence[Cell], only: str | None) -> tuple[Cell, ...]:
 
 def _check_columns(columns: Mapping[str, Mapping[str, Any]]) -> None:
     for name, column in columns.items():
-        whole = {"logged"} == set(column) or {"layer", "name"} <= set(column)
-        if not whole or not set(column) <= set(COLUMN_KEYS):
+        keys = set(column)
+        if not ({"layer", "name"} <= keys <= SCORE_KEYS or keys in ({"logged"}, {"cost"})):
             raise ConfigError(
                 f"the column {name!r} is {dict(column)}; give layer and name "
-                "(and k, temperature), or logged."
+                "(and k, temperature), logged, or cost."
             )
 
 

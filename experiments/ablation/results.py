@@ -49,6 +49,11 @@ def _measure(
         if not values:
             raise ValueError(f"column {name!r}: no row of metrics.jsonl has {spec['logged']!r}")
         return {"value": values[-1], "logged": spec["logged"]}
+    if "cost" in spec:
+        costs = summary.get("step_cost") or {}
+        if spec["cost"] not in costs:
+            raise ValueError(f"column {name!r}: the summary has no {spec['cost']} of a step")
+        return {"value": costs[spec["cost"]], "cost": spec["cost"]}
     for evaluation in summary["evaluations"]:
         kept = {key: evaluation[key] for key in ("layer", "split", "n", "protocol")}
         if evaluation["representation"] == "trained" and fits(spec, evaluation):
@@ -174,7 +179,10 @@ def _entries(grid: Grid, own: Mapping[str, Sequence[float]]) -> list[str]:
 
 
 def _is_fraction(grid: Grid, column: str) -> bool:
-    return grid.columns[column].get("logged", "accuracy").endswith(("accuracy", "validation"))
+    spec = grid.columns[column]
+    return "cost" not in spec and spec.get("logged", "accuracy").endswith(
+        ("accuracy", "validation")
+    )
 
 
 def draw(path: Path, title: str, grid: Grid, complete: Results) -> None:

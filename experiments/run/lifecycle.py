@@ -189,13 +189,22 @@ def _score(
         return None
     seconds = {"compile": finished.compile_seconds, "training": finished.train_seconds}
     seconds["resumed_from_step"] = start
+    measured = {"seconds": seconds, "step_cost": _step_cost(finished.cost)}
     before = resume.summary_of(folder)
     if before.get("state_sha256") == sha256:  # stopped while it was drawn
-        seconds = before["seconds"]
+        measured = {name: before.get(name) for name in measured}
     origin = provenance.of_scores(run, description, finished.step)
-    origin |= {"seconds": seconds, "state_sha256": sha256}
+    origin |= {**measured, "state_sha256": sha256}
     with resume.unfinished(folder) if multihost.is_first() else nullcontext():
         return run.experiment.kind.score(run, finished.state, folder, origin, draw=True)
+
+
+def _step_cost(cost: training.StepCost | None) -> dict[str, float]:
+    """Write down what a step took, in milliseconds and megabytes, as far as it is known."""
+    if cost is None:
+        return {}
+    megabytes = {} if cost.bytes is None else {"megabytes": cost.bytes / 2**20}
+    return {"milliseconds": 1000 * cost.seconds, **megabytes}
 
 
 def _show(run: Run, state: TrainState, start: int, folder: Path, name: str) -> None:

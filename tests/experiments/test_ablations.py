@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import parallel
+from contrastive_jax.evaluation import claims
 from contrastive_jax.storage import workdir
 from contrastive_jax.types import RunInfo
 from experiments import ablations
@@ -114,6 +115,8 @@ def pretend(monkeypatch):
         ("{'columns': {}}", "no columns"),
         ("{'columns': {'a': {'layer': 'feature', 'name': 'linear'}}}", "'layer': 'feature'"),
         ("{'columns': {'a': {'logged': 'lss'}}}", "asks for 'lss'"),
+        ("{'columns': {'a': {'cost': 'joules'}}}", "asks for 'joules'; there is ['milliseconds'"),
+        ("{'columns': {'a': {'logged': 'loss', 'layer': 'features'}}}", "the column 'a'"),
         (
             "{'columns': {'a': {'layer': 'features', 'name': 'few-label'}}}",
             "'few-label'}; there is",
@@ -225,6 +228,19 @@ def test_the_best_of_a_tuned_group_is_chosen_on_held_out_training_images():
         "b": {"linear": (0.2, 0.2), "validation": (0.5, 0.5)},
     }
     assert results.best(complete, ("a", "b")) == "b"
+
+
+def test_a_column_of_costs_is_that_of_the_summary(page):
+    path = page(
+        "{'axes': {'loss.temperature': (0.1,)}, 'columns': {'ms': {'cost': 'milliseconds'}}}"
+    )
+    table, summary = grid.read(str(path), ""), {"step_cost": {"milliseconds": 12.345}}
+    rows = [results.row(table, table.cells[0], seed, summary, []) for seed in table.seeds]
+    complete = results.results(table, rows)
+    verdict = claims.Verdict(claims.UNDECIDED, ())
+    assert "| temperature=0.1 | 12.35 ± 0.00 |" in results.table("a", table, complete, verdict)
+    with pytest.raises(ValueError, match="'ms': the summary has no milliseconds of a step"):
+        results.row(table, table.cells[0], 0, {"step_cost": None}, [])
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -72,6 +72,8 @@ def test_training_says_where_its_numbers_come_from(run):
     for name in ("method", "code", "data"):
         assert summary[name] == description[name]
     assert "accuracy" in {row["measure"] for row in summary["evaluations"]}
+    assert summary["step_cost"]["milliseconds"] > 0
+    assert summary["step_cost"]["megabytes"] > tiny.arrays()["image"].nbytes / 2**20
 
 
 def test_a_longer_training_resumes_where_the_run_ended(run, data, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -258,6 +259,21 @@ def test_evaluators_add_to_the_row_of_their_step_and_change_nothing(examples):
     assert digest(plain.state) == digest(watched.state)
     assert {row["step"]: row["seen"] for row in rows if "seen" in row} == {3: 3.0, 6: 6.0, 7: 7.0}
     assert [row["step"] for row in plain_rows] == [1, 2, 4, 6, 7]
+
+
+def test_the_cost_of_a_step_leaves_out_what_is_between_steps(examples):
+    def measure(state, step):
+        time.sleep(0.5)
+        return {}
+
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    feed = data.feed(examples, BATCH, seed=0)
+    evaluator = loop.Evaluator(1, measure)
+    done, _ = run(line_objective(), optax.sgd(0.1), feed, mesh, steps=2, evaluators=[evaluator])
+    assert 0 < 2 * done.cost.seconds <= done.train_seconds - 2 * 0.5
+    assert done.cost.bytes >= sum(x.nbytes for x in jax.tree.leaves(done.state))
+    again, _ = run(line_objective(), optax.sgd(0.1), feed, mesh, steps=2, state=done.state)
+    assert again.cost is None
 
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(examples, tmp_path):

@@ -97,6 +97,43 @@ def claims_rows(ablations: Path = ABLATIONS) -> list[Row]:
     return rows
 
 
+def ablation_table(name: str, ablations: Path = ABLATIONS) -> str:
+    """The table of a kept ablation with what it ran on, or how to keep one."""
+    folder = f"benchmarks/results/ablations/{name}"
+    if not (ablations / name).exists():
+        return f"Not yet recorded; `python -m benchmarks.publish claims DIR {name}` keeps it."
+    kept = json.loads((ablations / name / "verdict.json").read_text())
+    runs = map(json.loads, (ablations / name / "results.jsonl").read_text().splitlines())
+    lines = (ablations / name / "table.md").read_text().splitlines()
+    about = (
+        f"Mean ± standard error over {len(kept['seeds'])} seeds; {kept['claim'].rstrip('.')}: "
+        f"**{kept['outcome']}**. [Table]({folder}/table.md), [figure]({folder}/figure.png); "
+        f"{machines(runs)}, {provenance(kept)}."
+    )
+    return "\n".join([*(line for line in lines if line.startswith("|")), "", about])
+
+
+def multi_crop(results: Path = RESULTS) -> str:
+    """Seconds of a step with small views, beside what their pixels say."""
+    path = results / "multi_crop_cpu.json"
+    if not path.exists():
+        return "Not yet recorded; `python -m benchmarks.multi_crop` measures it."
+    kept = json.loads(path.read_text())
+    rows = (
+        [
+            row["name"],
+            f"{row['seconds']:.3f}",
+            f"{row['seconds_ratio']:.2f}",
+            f"{row['pixels_ratio']:.2f}",
+            f"{row['megabytes']:,.0f}",
+        ]
+        for row in kept["rows"]
+    )
+    about = f"`{kept['protocol']['method']}` on {kept['processor']}, {kept['cores']} threads"
+    link = f"[multi_crop_cpu.json](benchmarks/results/multi_crop_cpu.json), {provenance(kept)}."
+    return f"{markdown(MULTI_CROP_HEAD, rows)}\n\n{about}, {link}"
+
+
 def effect(reasons: Sequence[str], outcome: str) -> str:
     """The differences that decide: of a claim of several parts, those with its outcome.
 
@@ -178,6 +215,7 @@ RESULTS_HEAD = "run | protocol (features, test set) | trained | untrained | pixe
 CLAIMS_HEAD = "claim | verdict | measured, ± 2 standard errors | table"
 ALL_CLAIMS_HEAD = f"{CLAIMS_HEAD} | source | seeds | run on"
 SPEED_HEAD = "loss | in tiles | dense | fastest peer"
+MULTI_CROP_HEAD = "views | seconds a step | times that of 2 large | times their pixels | MB a step"
 LOSSES_HEAD = (
     "loss | what it does | use it | formula, first line | needs | scales by | in runs | arXiv"
 )
@@ -212,5 +250,7 @@ def all_tables() -> dict[str, str]:
         "speed of losses": markdown(SPEED_HEAD, speed_rows()),
         "measured losses": measured_losses(),
         "losses": markdown(LOSSES_HEAD, losses_rows()),
+        "methods": ablation_table("methods_cpu"),
+        "multi-crop": multi_crop(),
         "performance": markdown(performance.HEAD, performance.rows(RESULTS)),
     }

@@ -89,3 +89,19 @@ def test_an_ablation_is_recorded_once_it_is_finished(tmp_path):
     assert "[page-cpu](benchmarks/results/ablations/page/table.md)" in link
     assert ran_on == "1 x cpu, 2 threads, jax 1.2.3, commit 1111111, commit 2222222"
     assert (kept / "page" / "figure.png").read_text() == "figure.png"
+
+    (kept / "page" / "table.md").write_text("# page\n\n| cell |\n|---|\n| a |\n\nMore.\n")
+    table = tables.ablation_table("page", kept)
+    assert table.startswith("| cell |\n|---|\n| a |\n\nMean ± standard error over 2 seeds")
+    assert "**undecided**" in table
+    assert "1 x cpu, 2 threads, jax 1.2.3, commit 1111111, commit 2222222." in table
+    assert "publish claims DIR other` keeps it" in tables.ablation_table("other", kept)
+
+
+def test_the_table_of_multi_crop_is_that_of_its_record(tmp_path):
+    assert "benchmarks.multi_crop` measures it" in tables.multi_crop(tmp_path)
+    row = {"name": "2 large", "seconds": 0.25, "seconds_ratio": 1.0, "pixels_ratio": 1.0}
+    kept = {"rows": [{**row, "megabytes": 1024.0}], "protocol": {"method": "swav"}}
+    kept |= {"processor": "a processor", "cores": 2, "commit": "0123456789"}
+    (tmp_path / "multi_crop_cpu.json").write_text(json.dumps(kept))
+    assert "| 2 large | 0.250 | 1.00 | 1.00 | 1,024 |" in tables.multi_crop(tmp_path)

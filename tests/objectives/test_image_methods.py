@@ -9,11 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
 from contrastive_jax import parallel
-from contrastive_jax.encoders import heads
+from contrastive_jax.encoders import heads, vit
+from contrastive_jax.training import optim
 from tests.objectives import method_oracles as oracles
 
 BATCH = 8
@@ -45,7 +47,7 @@ class NoisyViews(NamedTuple):
         return self.evaluate(image)[:, None] + noise
 
 
-def make(method, **changes):
+def make(method, encoder=None, **changes):
     module = importlib.import_module(f"contrastive_jax.objectives.{method}")
     settings = {**oracles.SETTINGS[method], **changes}
     takes = inspect.signature(module.make).parameters
@@ -54,7 +56,7 @@ def make(method, **changes):
     if "steps" in takes:
         settings["steps"] = oracles.STEPS
     head = heads.make(hidden_dim=6, output_dim=4)
-    return module.make(Encoder(), head, views=NoisyViews(), n_classes=0, **settings)
+    return module.make(encoder or Encoder(), head, views=NoisyViews(), n_classes=0, **settings)
 
 
 @functools.cache
@@ -168,3 +170,30 @@ def test_a_frozen_prototype_has_no_gradient_and_the_rest_has():
     )
     assert not np.any(gradient["prototypes"]["kernel"])
     assert np.any(gradient["encoder"]["Dense_0"]["kernel"])
+
+
+def test_moco_v3_leaves_the_patches_of_a_vit_as_they_are_and_trains_the_rest():
+    encoder = vit.make(patch_size=2, dim=8, layers=1, heads=2, freeze_patches=True)
+    objective, batch = make("moco_v3", encoder), case("moco_v3")[-1]
+    sizes = {"batch_size": BATCH, "steps": oracles.STEPS, "steps_per_epoch": 1}
+    optimizer, _ = optim.make("adamw", 0.1, weight_decay=0.1, **sizes)
+
+    @jax.jit
+    def step(number, params, state, moments):
+        gradient, output = jax.grad(objective.loss, has_aux=True)(
+            params, state, batch, jax.random.key(3), number
+        )
+        updates, moments = optimizer.update(gradient, moments, params)
+        return optax.apply_updates(params, updates), output.model_state, moments
+
+    first, state = jax.jit(objective.init)(jax.random.key(0), batch)
+    params, moments = first, optimizer.init(first)
+    for number in range(2):
+        params, state, moments = step(jnp.int32(number), params, state, moments)
+    target = state["target"]["params"]
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    for trained in (params, target):
+        patches = (tree["encoder"]["frozen_patch_projection"] for tree in (trained, first))
+        jax.tree.map(same, *patches)
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), trained["head"], first["head"])
+        assert all(jax.tree.leaves(moved))

@@ -10,18 +10,43 @@ from pathlib import Path
 
 import pytest
 
+from tests import compiled
+
 ROOT = Path(__file__).parents[1]
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 if CACHE not in os.environ:  # workers and commands inherit it: what one compiles serves all
     os.environ[CACHE] = tempfile.mkdtemp(prefix="contrastive_jax-tests-")
     atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
 
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.setdefault("XLA_FLAGS", " ".join(compiled.QUICKLY))
 
 import jax  # noqa: E402  reads the environment
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+LONGEST_FIRST = (  # so that all workers end together
+    "tests/experiments/test_methods.py",
+    "tests/faults/",
+    "tests/golden/",
+    "tests/test_docs.py",
+    "tests/experiments/",
+    "tests/augment/",
+    "tests/evaluation/",
+    "tests/losses/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(ROOT).as_posix()
+    places = [i for i, start in enumerate(LONGEST_FIRST) if path.startswith(start)]
+    return min(places, default=len(LONGEST_FIRST))
 
 
 @pytest.fixture

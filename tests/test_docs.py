@@ -19,7 +19,11 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/*.md")))
 WALK = ROOT / "docs" / "adding-a-method.md"
-QUICK = ("--config.eval.figures=False", "--config.eval.labels_per_class=0")
+QUICK = (
+    "--config.eval.figures=False",
+    "--config.eval.labels_per_class=0",
+    "--config.eval.baselines=False",
+)
 PRIVATE = "house|gauges?|struck|begun|trainee|culprits?|looks|lanes?|sheets?|levers?|rotted|rots"
 
 

@@ -16,6 +16,7 @@ from sklearn.datasets import load_sample_images
 
 from contrastive_jax import augment
 from contrastive_jax.augment import color
+from tests.compiled import AS_IN_TRAINING
 
 OFF = {
     "crop_probability": 0.0,
@@ -509,9 +510,9 @@ def photos(n: int, side: int) -> np.ndarray:
 def test_views_as_training_compiles_them_equal_the_uncompiled_ones(operators):
     images, settings = photos(12, 24), OFF | operators
     index = np.arange(len(images), dtype=np.int32)
-    compiled = train_once(images, 24, index=index, **settings)
+    train = augment.make_views(24, **settings).train
+    compiled = jax.jit(train, compiler_options=AS_IN_TRAINING)(jax.random.key(0), images, index)
     with jax.disable_jit():
-        train = augment.make_views(24, **settings).train
         plain = np.asarray(train(jax.random.key(0), images, index))
     # A crop cuts other pixels, and solarization inverts one, where a rounding crosses a threshold.
     off = np.abs(compiled - plain).max(axis=-1) > 1e-5

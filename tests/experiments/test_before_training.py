@@ -34,8 +34,13 @@ def images(n, channels=3):
     return np.random.default_rng(n).integers(0, 255, (n, 8, 8, channels), np.uint8)
 
 
+QUICK = (
+    "--config.train.steps=1",
+    "--config.eval.figures=False",
+    "--config.eval.baselines=False",
+    "--config.eval.labels_per_class=0",
+)
 ODD = {  # name -> (arrays, further arguments, what the notes say)
-    "labels from 1": ({"label": labels(40, 1), "test_label": labels(12, 1)}, (), ""),
     "a class with 3 images": (
         {"label": few_of_one(40)},
         ("--config.eval.labels_per_class=5",),
@@ -46,9 +51,21 @@ ODD = {  # name -> (arrays, further arguments, what the notes say)
         (),
         "linear (8 labeled training examples leave none to choose by)",
     ),
-    "1 test image": ({"test_image": images(1), "test_label": labels(1)}, (), ""),
-    "2 channels": ({"image": images(40, 2), "test_image": images(12, 2)}, (), ""),
-    "5 channels": ({"image": images(40, 5), "test_image": images(12, 5)}, (), ""),
+    "2 channels, 1 test image": (
+        {"image": images(40, 2), "test_image": images(1, 2), "test_label": labels(1)},
+        (),
+        "",
+    ),
+    "5 channels, labels from 1": (
+        {
+            "image": images(40, 5),
+            "label": labels(40, 1),
+            "test_image": images(12, 5),
+            "test_label": labels(12, 1),
+        },
+        (),
+        "",
+    ),
     "no labels at all": (
         {"label": None, "test_label": None},
         (),
@@ -113,10 +130,9 @@ def test_what_would_fail_later_is_refused_before_training(argument, says, tmp_pa
 
 def test_a_refused_value_does_not_claim_the_folder(tmp_path):
     data = tiny.write_arrays(tmp_path / "shades.npz")
-    quick = ("--config.train.steps=1", "--config.eval.figures=False")
     with pytest.raises(ConfigError, match="views"):
-        tiny.train(tmp_path / "run", "simclr", data, *quick, "--config.augment.n_views=1")
-    assert tiny.train(tmp_path / "run", "simclr", data, *quick) == 0
+        tiny.train(tmp_path / "run", "simclr", data, *QUICK, "--config.augment.n_views=1")
+    assert tiny.train(tmp_path / "run", "simclr", data, *QUICK) == 0
 
 
 def test_color_transformations_of_gray_images_are_refused_before_training(tmp_path):
@@ -148,10 +164,9 @@ def test_a_picture_that_fails_costs_neither_scores_nor_other_pictures(
 def test_a_run_can_be_trained_in_a_thread_of_a_notebook(tmp_path):
     codes = []
     data = tiny.write_arrays(tmp_path / "shades.npz")
-    quick = ("--config.train.steps=1", "--config.eval.figures=False", "--config.eval.draws=2")
 
     def work():
-        codes.append(tiny.train(tmp_path / "run", "simclr", data, *quick))
+        codes.append(tiny.train(tmp_path / "run", "simclr", data, *QUICK))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -1,6 +1,8 @@
 """Each method goes through each command, from training to the ablations."""
 
+import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from experiments.run.methods import METHODS
 from tests.experiments import tiny
 
 pytestmark = pytest.mark.usefixtures("in_the_repository_of_a_module")
+# What the commands do beside the method itself is tested once for each kind of data.
+KINDS = ("simclr", "clip")
 ABLATION = """
 from ml_collections import ConfigDict
 from contrastive_jax.evaluation import claims
@@ -47,12 +51,30 @@ def data(tmp_path_factory):
     return tiny.write_arrays(tmp_path_factory.mktemp("data") / "shades.npz")
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def run(request, data, tmp_path_factory):
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """Map a method to the folder of its finished run, trained once."""
+
+    @functools.cache
+    def folder_of(method):
+        folder = tmp_path_factory.mktemp("runs") / method
+        pictures = f"--config.eval.figures={method in KINDS}"
+        assert tiny.train(folder, method, data, pictures) == 0
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(params=METHODS)
+def run(request, runs):
     """A finished run of each method: (method, folder)."""
-    folder = tmp_path_factory.mktemp("runs") / request.param
-    assert tiny.train(folder, request.param, data) == 0
-    return request.param, folder
+    return request.param, runs(request.param)
+
+
+@pytest.fixture(params=KINDS)
+def run_of_a_kind(request, runs):
+    """A finished run of each kind of data, with its pictures."""
+    return request.param, runs(request.param)
 
 
 def test_the_tests_know_every_method():
@@ -76,19 +98,31 @@ def test_training_says_where_its_numbers_come_from(run):
     assert summary["step_cost"]["megabytes"] > tiny.arrays()["image"].nbytes / 2**20
 
 
-def test_a_longer_training_resumes_where_the_run_ended(run, data, tmp_path, capsys):
-    method, _ = run
-    folder = tmp_path / method
-    assert (
-        tiny.train(folder, method, data, "--config.train.steps=1", "--config.eval.figures=False")
-        == 0
-    )
+def test_it_resumes_as_if_nothing_had_happened(run, data, tmp_path, capsys):
+    method, uninterrupted = run
+    folder = shutil.copytree(uninterrupted, tmp_path / method)
+    shutil.rmtree(folder / "checkpoints" / "2")
+    shutil.rmtree(folder / "results")
+    rows = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text(rows[0])
     assert tiny.train(folder, method, data, "--config.eval.figures=False") == 0
     assert "resumed from step 1" in capsys.readouterr().out
-    resumed = jsonl.read_jsonl(folder / "metrics.jsonl")
-    uninterrupted = jsonl.read_jsonl(run[1] / "metrics.jsonl")
+    assert (folder / "metrics.jsonl").read_text() == "".join(rows)
+    ends = [workdir.read_json(f / "results" / "summary.json") for f in (folder, uninterrupted)]
+    for part in ("state_sha256", "evaluations"):
+        assert ends[0][part] == ends[1][part]
+
+
+def test_a_longer_training_resumes_where_the_run_ended(run_of_a_kind, data, tmp_path, capsys):
+    method, uninterrupted = run_of_a_kind
+    folder = tmp_path / method
+    plain = ("--config.eval.figures=False", "--config.eval.baselines=False")
+    assert tiny.train(folder, method, data, "--config.train.steps=1", *plain) == 0
+    assert tiny.train(folder, method, data, *plain) == 0
+    assert "resumed from step 1" in capsys.readouterr().out
+    resumed, whole = (jsonl.read_jsonl(f / "metrics.jsonl") for f in (folder, uninterrupted))
     assert [row["step"] for row in resumed] == [1, 2]
-    assert [row["loss"] for row in resumed] == [row["loss"] for row in uninterrupted]
+    assert [row["loss"] for row in resumed] == [row["loss"] for row in whole]
     description = workdir.read_json(folder / "config.json")
     assert "train.steps=1" in description["command"]  # its first start
     assert len(description["resumed"]) == 1
@@ -105,13 +139,13 @@ def test_linear_probe_scores_it_again(run):
     assert again["method"] == method
 
 
-def test_scores_of_a_read_only_folder_are_printed_and_not_kept(run, monkeypatch, capsys):
-    _, folder = run
+def test_scores_of_a_read_only_folder_are_printed_and_not_kept(run_of_a_kind, monkeypatch, capsys):
+    _, folder = run_of_a_kind
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     monkeypatch.setattr(restore.os, "access", lambda *args: False)
-    for command in (linear_probe.main, evaluate.main):
+    for command, *words in ((linear_probe.main,), (evaluate.main, "--protocols=linear")):
         with pytest.raises(CheckpointError, match="read-only: the scores above were printed"):
-            tiny.main_of(command, folder)
+            tiny.main_of(command, folder, *words)
         assert "linear, L-BFGS" in capsys.readouterr().out
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
@@ -129,6 +163,8 @@ def test_evaluate_scores_it_by_every_protocol(run, capsys):
         for row in result["evaluations"]:
             if "predictions" in row:
                 assert row["value"] == np.mean(kept[row["predictions"]] == kept["label"])
+    if method not in KINDS:
+        return
     assert tiny.main_of(evaluate.main, folder, "--protocols=knn", f"--against={folder}") == 0
     assert "+0.0 points" in capsys.readouterr().out
     merged = workdir.read_json(folder / "results" / "evaluation.json")["evaluations"]
@@ -154,10 +190,9 @@ def test_export_and_report_need_no_data(run, data, tmp_path):
     assert "could not be computed" in text  # what needs the data says that it is not there
 
 
-def test_an_older_folder_without_a_method_is_known_by_its_sections(run, tmp_path):
-    method, folder = run
-    if method not in ("simclr", "moco"):
-        pytest.skip("a method that no older version had")
+@pytest.mark.parametrize("method", ["simclr", "moco"])  # those that older versions had
+def test_an_older_folder_without_a_method_is_known_by_its_sections(method, runs, tmp_path):
+    folder = runs(method)
     description = workdir.read_json(folder / "config.json")
     old = {name: description[name] for name in ("config", "command", "versions")}
     old["config"].pop("log")
@@ -169,8 +204,8 @@ def test_an_older_folder_without_a_method_is_known_by_its_sections(run, tmp_path
         workdir.write_json(folder / "config.json", description)
 
 
-def test_a_finished_run_is_scored_as_it_was_trained(run, data):
-    method, folder = run
+def test_a_finished_run_is_scored_as_it_was_trained(run_of_a_kind, data):
+    method, folder = run_of_a_kind
     with pytest.raises(ConfigError, match="would make it another run"):
         tiny.main_of(linear_probe.main, folder, "--config.optimizer.learning_rate=1.0")
     path = folder.with_suffix(".py")
@@ -183,8 +218,8 @@ def test_a_finished_run_is_scored_as_it_was_trained(run, data):
     assert {p: p.read_bytes() for p in (folder / "figures").glob("*.png")} == pictures
 
 
-def test_other_data_in_the_same_folder_is_refused(run, data, tmp_path):
-    method, folder = run
+def test_other_data_in_the_same_folder_is_refused(run_of_a_kind, data, tmp_path):
+    method, folder = run_of_a_kind
     arrays = tiny.arrays()
     arrays["image"][0, 0, 0, 0] ^= 1
     other = tiny.write_arrays(tmp_path / "shades.npz", **arrays)
@@ -198,8 +233,8 @@ def test_other_data_in_the_same_folder_is_refused(run, data, tmp_path):
     assert {name: (folder / name).read_bytes() for name in said} == said
 
 
-def test_ablations_run_it(run, data, tmp_path):
-    method, _ = run
+@pytest.mark.parametrize("method", KINDS)
+def test_ablations_run_it(method, data, tmp_path):
     values = {**tiny.config(method, data), "train": {"steps": 1}}
     values["eval"] = {**values["eval"], "figures": False, "labels_per_class": 0}
     page = tmp_path / "page.py"

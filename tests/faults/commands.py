@@ -168,6 +168,12 @@ def _run(
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
+def with_devices(n: int) -> dict[str, str]:
+    """The environment of a process that sees n devices."""
+    count = f"--xla_force_host_platform_device_count={n}"
+    return {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}"}
+
+
 def rows(workdir: Path) -> list[int]:
     """The steps of metrics.jsonl."""
     file = workdir / "metrics.jsonl"

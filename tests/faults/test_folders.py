@@ -9,11 +9,11 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.faults.commands import ROOT, assert_short_error, committed, rows
+from tests.faults.commands import ROOT, assert_short_error, committed, rows, with_devices
 from tests.faults.rows import row
 
 START = ("leave_before_training",)  # exit code 75: the start went well
-FOUR_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+FOUR_DEVICES = with_devices(4)
 
 
 @row(6, broken="failed saves are not reported")

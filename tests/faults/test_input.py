@@ -11,7 +11,7 @@ import pytest
 
 from tests.data import test_data
 from tests.experiments import test_prepare
-from tests.faults.commands import PREPARE, assert_short_error
+from tests.faults.commands import PREPARE, assert_short_error, with_devices
 from tests.faults.rows import row
 
 ARRAYS = "--config.data.source=arrays"
@@ -99,7 +99,7 @@ def test_bad_config(toy, argument):
 
 @row(27, broken="batches are not checked")
 def test_batch_that_the_devices_do_not_divide(toy):
-    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    four = with_devices(4)
     ended = toy.run(toy.place / "run", "--config.data.batch_size=30", env=four)
     assert_short_error(ended, 2, "30, which 4 devices do not divide", "28 or 32")
 

@@ -45,7 +45,7 @@ class Team(NamedTuple):
             special = each[i]
             joining = (f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}")
             place = (*joining, f"--process_id={i}") if count > 1 else ()
-            env = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices // count}"}
+            env = commands.with_devices(devices // count)
             team.append(
                 commands.start(
                     kind or self.kind,

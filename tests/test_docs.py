@@ -92,19 +92,19 @@ def test_the_method_of_the_walk_through_is_trained_and_scored(tmp_path):
         (tmp_path / path[1]).write_text(block)
     for diff in blocks(WALK, "diff"):
         edit(tmp_path, diff)
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": ""}
-    for line in "".join(blocks(WALK, "bash")).splitlines():
-        words = shlex.split(line, comments=True)
-        assert words[0] == "python"
-        quick = QUICK if "--config" in words else ()
-        done = subprocess.run(
-            [sys.executable, *words[1:], *quick],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    lines = [
+        shlex.split(line, comments=True) for line in "".join(blocks(WALK, "bash")).splitlines()
+    ]
+    assert {tuple(words[:2]) for words in lines} == {("python", "-m")}
+    wanted = [[*words[2:], *(QUICK if "--config" in words else ())] for words in lines]
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "in_turn.py", json.dumps(wanted)],
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def edit(root: Path, diff: str) -> None:

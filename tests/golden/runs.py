@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import platform
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +23,10 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from benchmarks.shared import photos
+from contrastive_jax.training import compiler_options
 from experiments import moco, simclr
 from experiments.run import lifecycle
+from tests.compiled import AS_IN_TRAINING
 
 ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("golden.json")
@@ -75,7 +76,10 @@ def measure(scratch: Path) -> dict[str, Any]:
         "moco": (moco, "configs/ablations/moco.py:smoke", COMMON),
         "streamed": (simclr, "configs/cifar.py:smoke", (*ALONE, *on_disk)),
     }
-    return {name: _run(scratch / name, *run) for name, run in runs.items()}
+    options = compiler_options.for_steps
+    for_steps = lambda mesh: {**(options(mesh) or {}), **AS_IN_TRAINING}  # noqa: E731
+    with mock.patch.object(compiler_options, "for_steps", for_steps):
+        return {name: _run(scratch / name, *run) for name, run in runs.items()}
 
 
 def _run(folder: Path, module: Any, config: str, words: tuple[str, ...]) -> Mapping[str, Any]:
@@ -96,15 +100,14 @@ def _run(folder: Path, module: Any, config: str, words: tuple[str, ...]) -> Mapp
     }
 
 
-def main(file: Path = FILE) -> None:
+def main() -> None:
     """Write the file anew."""
     jax.config.update("jax_num_cpu_devices", 8)
-    jax.config.update("jax_numpy_rank_promotion", "raise")
     with tempfile.TemporaryDirectory() as scratch:
         measured = measure(Path(scratch))
     about = {"jax": jax.__version__, "machine": platform.machine(), "devices": jax.device_count()}
-    file.write_text(json.dumps({"about": about, "runs": measured}, indent=1) + "\n")
+    FILE.write_text(json.dumps({"about": about, "runs": measured}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main()

@@ -1,9 +1,6 @@
 """Smoke runs reproduce the numbers that tests/golden/runs.py recorded."""
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,13 +10,8 @@ from tests.golden import runs
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """In a process of its own, which compiles as training does."""
-    file = tmp_path_factory.mktemp("golden") / "now.json"
-    command = [sys.executable, "-m", "tests.golden.runs", file]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    subprocess.run(command, cwd=runs.ROOT, env=environment, check=True)
-    return json.loads(file.read_text())["runs"]
+def measured(tmp_path_factory, in_the_repository_of_a_module):
+    return runs.measure(tmp_path_factory.mktemp("golden"))
 
 
 GOLDEN = json.loads(runs.FILE.read_text())

@@ -15,7 +15,7 @@ from experiments.run.sections import Sections, check_names, nearest, set_values
 
 Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
 Overrides = Mapping[str, Any]
-COLUMN_KEYS = ("layer", "name", "k", "temperature", "logged")
+COLUMN_KEYS = ("layer", "name", "k", "temperature", "measure", "logged")
 KEYS = ("experiment", "axes", "cells", "seeds", "columns", "tuned", "figure", "seconds")
 FIGURE_KEYS = ("form", "axis", "columns", "tuned")
 
@@ -176,7 +176,7 @@ def _check_columns(columns: Mapping[str, Mapping[str, Any]]) -> None:
         if not whole or not set(column) <= set(COLUMN_KEYS):
             raise ConfigError(
                 f"the column {name!r} is {dict(column)}; give layer and name "
-                "(and k, temperature), or logged."
+                "(and k, temperature, measure), or logged."
             )
 
 

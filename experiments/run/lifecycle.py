@@ -27,7 +27,7 @@ from experiments.run import (
 )
 from experiments.run.build import Experiment, Run
 from experiments.run.command_line import Command
-from experiments.run.sections import as_kwargs, leaves
+from experiments.run.sections import PLACES, as_kwargs, leaves
 from experiments.run.signals import STOPPED, StopRequested, StopSignal
 
 SWITCHES = {"strict_resume": "a damaged newest checkpoint is an error"}
@@ -40,6 +40,8 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     signals.install()
     sections = experiment.all_sections()
     command = command_line.parse(argv, experiment.usage, sections, multihost.FLAGS, SWITCHES)
+    with command_line.bad_values():
+        command = command._replace(config=experiment.resolve(command.config))
     set_up_jax()
     try:
         with multihost.joined(command.strings), ExitStack() as stack:
@@ -80,7 +82,8 @@ def _claim_folder(
     assert command.config is not None
     with multihost.agreed() as shared:
         shared.update(leaves(command_line.plain(command.config)))
-        shared.pop("data.data_dir", None)  # a host may keep it elsewhere; its content is compared
+        for key in PLACES:  # a host may keep the data elsewhere; its content is compared
+            shared.pop(f"data.{key}", None)
         shared |= {"code": provenance.code_digest, **provenance.versions(), **command.switches}
         default = os.path.join("runs", command.name)
         folder = workdir.prepare(default if command.workdir is None else command.workdir)
@@ -132,6 +135,7 @@ def train_and_score(
         start = restored.step if restored else 0
         if multihost.is_first():
             workdir.write_json(folder / "config.json", description)
+            run.experiment.kind.keep(run, folder)
         _show(run, state, start, folder, name)
         write, show_step = _writers(run, start, folder, name, stack)
         stack.callback(run.feed.close)

@@ -1,4 +1,4 @@
-"""Each method goes through each command, from training to the ablations."""
+"""Each method on images goes through each command, from training to the ablations."""
 
 import functools
 import json
@@ -28,14 +28,14 @@ def get_config(preset=""):
 def grid(preset):
     return {{
         "experiment": {method!r},
-        "axes": {{"head.output_dim": (4, 8)}},
+        "axes": {{"checkpoint.keep": (1, 2)}},  # nothing is compiled for it
         "columns": {{"linear": {{"name": "linear", "layer": "features"}}}},
     }}
 
 def claim(results):
-    "More dimensions do no harm."
-    small, large = (results[f"output_dim={{n}}"]["linear"] for n in (4, 8))
-    return claims.above(large, small, by=-1.0)
+    "More checkpoints do no harm."
+    one, two = (results[f"keep={{n}}"]["linear"] for n in (1, 2))
+    return claims.above(two, one, by=-1.0)
 """
 
 
@@ -65,7 +65,7 @@ def runs(data, tmp_path_factory):
     return folder_of
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=tiny.METHOD_SECTIONS)
 def run(request, runs):
     """A finished run of each method: (method, folder)."""
     return request.param, runs(request.param)
@@ -78,7 +78,7 @@ def run_of_a_kind(request, runs):
 
 
 def test_the_tests_know_every_method():
-    assert tiny.METHOD_SECTIONS.keys() == METHODS.keys()
+    assert {*tiny.METHOD_SECTIONS, "text"} == METHODS.keys()  # that one in test_text_run.py
 
 
 def test_training_says_where_its_numbers_come_from(run):
@@ -233,16 +233,17 @@ def test_other_data_in_the_same_folder_is_refused(run_of_a_kind, data, tmp_path)
     assert {name: (folder / name).read_bytes() for name in said} == said
 
 
-@pytest.mark.parametrize("method", KINDS)
+@pytest.mark.parametrize("method", tiny.METHOD_SECTIONS)
 def test_ablations_run_it(method, data, tmp_path):
-    values = {**tiny.config(method, data), "train": {"steps": 1}}
+    values = tiny.config(method, data)
     values["eval"] = {**values["eval"], "figures": False, "labels_per_class": 0}
     page = tmp_path / "page.py"
     page.write_text(ABLATION.format(values=values, method=method))
     assert tiny.main_of(ablations.main, f"--config={page}", f"--workdir={tmp_path / 'out'}") == 0
-    assert "More dimensions do no harm." in (tmp_path / "out" / "table.md").read_text()
+    assert "More checkpoints do no harm." in (tmp_path / "out" / "table.md").read_text()
     rows = _rows(tmp_path / "out" / "results.jsonl")
-    assert [row["cell"] for row in rows] == ["output_dim=4", "output_dim=8"]
+    assert [row["cell"] for row in rows] == ["keep=1", "keep=2"]
+    assert len({row["columns"]["linear"] for row in rows}) == 1  # it is no part of the training
     assert all(len(row["code"]["sha256"]) == 64 for row in rows)
 
 

@@ -1,0 +1,58 @@
+"""A text encoder from scratch on docstrings of installed code: no network, no file.
+
+    python -m experiments.text --config configs/docstrings.py
+
+Data      the first line of a docstring asks for the body of its function, whose own name is hidden:
+          the standard library and the packages of requirements.txt, 19,706 pairs here, split by
+          file into 13,800 to train on, 1,912 for validation and 3,994 to test on. It moves with the
+          versions of the packages; every result holds its digest.
+Recipe    a bag of words of 512 dimensions with idf as its first weights, a third of the words
+          dropped in training. Chosen by nDCG@10 on the validation split among eleven tries of one
+          seed, whose gains over BM25 (0.363) were: on 256 tokens of a body, 0.076 with 256
+          dimensions and 0.101 with 512; on 128 tokens, with 512, 0.088; with dropout 0.5 0.075,
+          learning rate 4e-3 0.085, temperature 0.07 0.088, 720 steps 0.087, batch 512 in 300 steps
+          0.085, info_nce 0.088. On 256 tokens each word once (repeats 0, 256 dimensions) 0.050,
+          every occurrence in full (repeats 1, 512 dimensions) 0.073. Trained on 128 tokens, which
+          takes two thirds of the time of 256, and searched on 256 0.098, on 400 0.104: the choice.
+Hardware  two CPU cores, about two minutes.
+package   split by package: what is learned of some libraries, searched in others.
+smoke     seconds: it runs every step of the path and learns next to nothing.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """`preset` is "", "package" or "smoke"."""
+    presets = {"": lambda config: None, "package": _package, "smoke": _smoke}
+    if preset not in presets:
+        raise ValueError(
+            f"preset {preset!r} is unknown; configs/docstrings.py has '', package and smoke"
+        )
+    config = ConfigDict()
+    config.data = ConfigDict({"source": "docstrings", "group": "file", "batch_size": 256})
+    for key in ("limit_train", "limit_test"):
+        config.data[key] = config_dict.placeholder(int)
+    config.tokens = ConfigDict(
+        {"vocabulary_size": 16_000, "query_length": 32, "document_length": 400, "train_length": 128}
+    )
+    config.encoder = ConfigDict({"name": "bag", "dim": 512, "word_dropout": 0.3})
+    config.loss = ConfigDict({"kind": "symmetric_info_nce", "temperature": 0.1})
+    config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.0})
+    config.train = ConfigDict(
+        {"steps": 480, "epochs": config_dict.placeholder(float), "seed": 0, "log_every": 40}
+    )
+    config.checkpoint = ConfigDict({"every_steps": 240, "keep": 2})
+    presets[preset](config)
+    return config
+
+
+def _package(config: ConfigDict) -> None:
+    config.data.group = "package"
+
+
+def _smoke(config: ConfigDict) -> None:
+    config.data.update({"batch_size": 64, "limit_train": 1024, "limit_test": 200})
+    config.tokens.update({"vocabulary_size": 4000, "document_length": 64, "train_length": 64})
+    config.encoder.dim = 64
+    config.train.update({"steps": 12, "log_every": 4})

@@ -12,6 +12,7 @@ minilm    from a folder of sentence-transformers, --config.encoder.folder=DIR. T
           Not measured on a set of its own.
 bge       the same with the temperature 0.02, the learning rate 1e-5 and the prompt of queries of
           FlagEmbedding's tutorial on fine-tuning (7.1). Not measured.
+smoke     seconds: it runs every step of the path and learns next to nothing.
 """
 
 from ml_collections import ConfigDict
@@ -20,12 +21,17 @@ from configs import docstrings
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """`preset` is "", "bert", "minilm" or "bge"."""
-    presets = {"": lambda config: None, "bert": _bert, "minilm": _minilm, "bge": _bge}
+    """`preset` is "", "bert", "minilm", "bge" or "smoke"."""
+    presets = {
+        "": lambda config: None,
+        "bert": _bert,
+        "minilm": _minilm,
+        "bge": _bge,
+        "smoke": _smoke,
+    }
     if preset not in presets:
-        raise ValueError(
-            f"preset {preset!r} is unknown; configs/pairs.py has '', bert, minilm and bge"
-        )
+        known = ", ".join(filter(None, presets))
+        raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has '', {known}")
     config = docstrings.get_config()
     config.data = ConfigDict(
         {"source": "pairs", "path": "mine.jsonl", "batch_size": 32, "test_fraction": 0.1}
@@ -61,3 +67,9 @@ def _bge(config: ConfigDict) -> None:
     config.tokens.query_prompt = "Represent this sentence for searching relevant passages: "
     config.loss.temperature = 0.02
     config.optimizer.learning_rate = 1e-5
+
+
+def _smoke(config: ConfigDict) -> None:
+    config.data.batch_size = 8
+    config.encoder.dim = 32
+    config.train.epochs = 1.0

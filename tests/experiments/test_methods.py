@@ -243,7 +243,7 @@ def test_ablations_run_it(method, data, tmp_path):
     assert "More checkpoints do no harm." in (tmp_path / "out" / "table.md").read_text()
     rows = _rows(tmp_path / "out" / "results.jsonl")
     assert [row["cell"] for row in rows] == ["keep=1", "keep=2"]
-    assert len({row["columns"]["linear"] for row in rows}) == 1  # it is no part of the training
+    assert len({row["value"] for row in rows}) == 1  # it is no part of the training
     assert all(len(row["code"]["sha256"]) == 64 for row in rows)
 
 

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
+from contrastive_jax.data.text.collection import Collection
+from contrastive_jax.data.text.tokens import Tokenizer
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Batch, Feed
 
 UNLABELED = -1
 
 # Arrays of one length by name: "image" [N,H,W,C] uint8; "label" [N] int32 where there is one; of
-# captioned images "tokens" [N,L] int32 and "id" [N] int32, which two views of one thing share.
+# captioned images "tokens" [N,L] int32 and "id" [N] int32, which two views of one thing share; of
+# pairs of texts what `text/sets.py` says.
 Examples = Mapping[str, np.ndarray]
 
 
@@ -47,6 +50,18 @@ class StoredSplit(NamedTuple):
         return os.path.join(self.folder, os.fsdecode(self.files.path_N[row]))
 
 
+class Texts(NamedTuple):
+    """What a set of texts has beside its examples."""
+
+    tokenizer: Tokenizer | None  # None where only the identity of the set is known
+    n_tokens: int
+    settings: Any  # how texts become tokens: `text.sets.Settings`
+    test: Collection | None  # what is searched, and what is relevant to whom
+    validation: Collection | None
+    notes: tuple[str, ...]  # what is odd about the texts, with counts
+    idf_T: np.ndarray | None  # float32, how telling each token is
+
+
 class Dataset(NamedTuple):
     """A training and a test split, with the batch size that training uses.
 
@@ -60,11 +75,17 @@ class Dataset(NamedTuple):
     batch_size: int = 1
     stream: StoredSplit | None = None
     vocabulary: tuple[str, ...] = ()  # the words of captions, by token
+    texts: Texts | None = None
 
     @property
     def n_train(self) -> int:
-        """Images that training sees in an epoch, but for those of a last incomplete batch."""
+        """Examples that training sees in an epoch, but for those of a last incomplete batch."""
         return n_examples(self.train) if self.stream is None else self.stream.n
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of captions or texts; 0 where there are none."""
+        return len(self.vocabulary) if self.texts is None else self.texts.n_tokens
 
 
 def n_examples(examples: Examples) -> int:
@@ -175,7 +196,7 @@ def check_batch_size(batch_size: int, n: int) -> None:
     """
     if not 1 <= batch_size <= n:
         raise ValueError(
-            f"batch_size is {batch_size} but the training split has {n} images\nChoose 1 to {n}"
+            f"batch_size is {batch_size} but the training split has {n} examples\nChoose 1 to {n}"
         )
 
 

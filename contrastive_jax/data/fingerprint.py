@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from contrastive_jax.data.examples import Dataset, Examples, StoredSplit, n_examples
+from contrastive_jax.data.examples import Dataset, Examples, StoredSplit, Texts, n_examples
 from contrastive_jax.data.streaming import Photos
 
 
@@ -16,7 +16,7 @@ def identity(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
       {"name": str, "train": int, "test": int, "image_shape": [H, W, C], "class_names": [str],
-      "sha256": str}. The digest is of the class names and, in memory, of the names, types, shapes
+      "sha256": str}; of texts "n_tokens" and "shapes" in place of that of images. The digest is of the class names and, in memory, of the names, types, shapes
       and bytes of all arrays; of a streamed set of its metadata, the names and sizes of its files,
       and the splits and numbers of images that are read, without decoding. Where the set lies is
       not in it.
@@ -36,12 +36,17 @@ def identity(dataset: Dataset) -> dict[str, Any]:
         for split in (dataset.stream, cast(Photos, dataset.test["image"]).split):
             _add_split(digest, split)
     words = {"vocabulary": list(dataset.vocabulary)} if dataset.vocabulary else {}
+    if dataset.texts is not None:
+        _add_texts(digest, dataset.texts)
+        shown = {"n_tokens": dataset.n_tokens, "shapes": _shapes(dataset.train)}
+    else:
+        shown = {"image_shape": list(dataset.train["image"].shape[1:])}
     return {
         **words,
         "name": dataset.name,
         "train": dataset.n_train,
         "test": n_examples(dataset.test),
-        "image_shape": list(dataset.train["image"].shape[1:]),
+        **shown,
         "class_names": list(dataset.class_names),
         "sha256": digest.hexdigest(),
     }
@@ -51,6 +56,18 @@ def _add_arrays(digest: Any, examples: Examples) -> None:
     for name, values in sorted(examples.items()):
         digest.update(repr((name, values.dtype.str, values.shape)).encode())
         digest.update(np.ascontiguousarray(values).data)
+
+
+def _shapes(examples: Examples) -> dict[str, list[int]]:
+    """The shape of an example, by array."""
+    return {name: list(values.shape[1:]) for name, values in examples.items()}
+
+
+def _add_texts(digest: Any, texts: Texts) -> None:
+    """What is searched, and how texts become tokens."""
+    digest.update(repr((texts.settings, texts.tokenizer and texts.tokenizer.json)).encode())
+    for found in (texts.test, texts.validation):
+        digest.update(repr(found and (found.documents, found.queries, found.grades)).encode())
 
 
 def _add_folder(digest: Any, folder: Path) -> None:

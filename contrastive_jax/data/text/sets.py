@@ -1,0 +1,316 @@
+"""Text sets to train on: pairs for the step, and collections that are searched to score them.
+
+Sources: `docstrings` (of installed code, nothing to download), `pairs` (a file of them) and `beir`
+(a folder with judgements by split).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from contrastive_jax.data._errors import PathLike
+from contrastive_jax.data.examples import Dataset, Examples, Texts, check_batch_size
+from contrastive_jax.data.text import collection, docstrings, pairs, tokens
+from contrastive_jax.data.text.collection import Collection
+from contrastive_jax.data.text.pairs import Pair
+from contrastive_jax.data.text.tokens import Tokenizer
+from contrastive_jax.errors import DataError
+
+SOURCES = ("docstrings", "pairs", "beir")
+
+
+class Corpus(NamedTuple):
+    """What a source holds, as texts."""
+
+    name: str
+    train: list[Pair]
+    test: Collection
+    validation: Collection | None
+    notes: tuple[str, ...]  # what is odd, with counts
+
+
+class Settings(NamedTuple):
+    """How texts become tokens."""
+
+    vocabulary_size: int
+    query_length: int
+    document_length: int
+    query_prompt: str
+    document_prompt: str
+
+
+def settings(
+    vocabulary_size: int = 16_000,
+    query_length: int = 64,
+    document_length: int = 256,
+    query_prompt: str = "",
+    document_prompt: str = "",
+) -> Settings:
+    """Choose how texts become tokens, by the keys of the config's `tokens`.
+
+    Args:
+      vocabulary_size: of a vocabulary that is trained on the training split.
+      query_length, document_length: tokens at most; what comes after is cut off.
+      query_prompt, document_prompt: stand before each text, as encoders were trained with.
+
+    Raises:
+      ValueError: a number out of range.
+    """
+    numbers = {"query_length": query_length, "document_length": document_length}
+    for key, value in {**numbers, "vocabulary_size": vocabulary_size - 2}.items():
+        if value < 1:
+            raise ValueError(f"tokens.{key} is too small; give at least 1, of a vocabulary 3")
+    return Settings(vocabulary_size, query_length, document_length, query_prompt, document_prompt)
+
+
+def read(
+    source: str,
+    *,
+    path: PathLike | None = None,
+    group: str = "file",
+    train_split: str = "train",
+    test_split: str = "test",
+    validation_split: str | None = None,
+    test_fraction: float = 0.1,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+) -> Corpus:
+    """Read the texts of a source.
+
+    Args:
+      source: of `SOURCES`.
+      path: a file of pairs (.jsonl, .tsv, .csv), or a folder in the layout of BEIR.
+      group: of docstrings: whose members are in one split, "file" or "package".
+      train_split, test_split: of docstrings and of a folder.
+      validation_split: searched during training; None for none. Of a file of pairs any name takes
+        as many queries out of the training part as the test has.
+      test_fraction: of the queries of a file of pairs, chosen by a hash of their text.
+      limit_train, limit_test: keep at most so many training pairs and test queries, the first ones.
+
+    Raises:
+      ValueError: arguments that cannot be meant. DataError: texts that are missing or broken.
+    """
+    for key, limit in {"limit_train": limit_train, "limit_test": limit_test}.items():
+        if limit is not None and limit < 1:
+            raise ValueError(f"data.{key} is {limit}; it must be 1 or more, or None")
+    if source not in SOURCES:
+        raise ValueError(f"data.source is {source!r}; give one of {SOURCES}")
+    if (path is None) != (source == "docstrings"):
+        needed = "leave it out" if source == "docstrings" else "give a file of pairs or a folder"
+        raise ValueError(f"data.path is {path} with data.source {source!r}; {needed}")
+    splits = (train_split, test_split, validation_split)
+    if source == "pairs":
+        whole = of_file(Path(path or "").expanduser(), test_fraction, validation_split is not None)
+    elif source == "beir":
+        whole = _of_splits([s and collection.load(path or "", s) for s in splits])
+    else:
+        whole = _of_splits([s and docstrings.load(s, group) for s in splits])
+    test = _first_queries(whole.test, limit_test)
+    corpus = whole._replace(train=whole.train[:limit_train], test=test)
+    return corpus._replace(notes=(*corpus.notes, *_leaks(corpus)))
+
+
+def _of_splits(collections: Sequence[Collection | None]) -> Corpus:
+    train, test, validation = collections
+    if train is None or test is None:
+        raise ValueError("data.train_split and data.test_split need a name each")
+    rows = [
+        Pair(train.queries[query], tuple(train.documents[d] for d, g in judged.items() if g > 0))
+        for query, judged in train.grades.items()
+    ]
+    notes = dict.fromkeys((*train.notes, *test.notes))  # of a folder they are those of its files
+    return Corpus(test.name, rows, test, validation, tuple(notes))
+
+
+def of_file(path: Path, test_fraction: float = 0.1, validation: bool = False) -> Corpus:
+    """Split a file of pairs by query; all documents of the file are searched.
+
+    Raises:
+      ValueError: a fraction that leaves no query to train on. DataError: as `pairs.load`.
+    """
+    rows = pairs.load(path)
+    queries = sorted(dict.fromkeys(row.query for row in rows), key=_hash)
+    n = max(1, round(test_fraction * len(queries)))
+    held_out = [set(queries[:n]), set(queries[n : 2 * n]) if validation else set()]
+    if not 0 < test_fraction < 1 or sum(map(len, held_out)) >= len(queries):
+        raise ValueError(
+            f"data.test_fraction is {test_fraction} of {len(queries)} queries; "
+            "leave some to train on, and some to test on"
+        )
+    train = [row for row in rows if not any(row.query in part for part in held_out)]
+    others = [text for row in rows for text in (*row.positives, *row.negatives)]
+
+    def searched(split: str, part: set[str]) -> Collection:
+        chosen = [(row.query, row.positives) for row in rows if row.query in part]
+        return collection.of_pairs(path.stem, split, chosen, (), others)
+
+    test = searched("test", held_out[0])
+    tuned = searched("validation", held_out[1]) if validation else None
+    notes = pairs.collection(path).notes
+    return Corpus(path.stem, train, test, tuned, notes)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _first_queries(found: Collection, limit: int | None) -> Collection:
+    kept = list(found.queries)[:limit]
+    return found._replace(
+        queries={query: found.queries[query] for query in kept},
+        grades={query: found.grades[query] for query in kept},
+    )
+
+
+def _leaks(corpus: Corpus) -> list[str]:
+    """Count what training sees of the test."""
+    trained_on = {pair.query for pair in corpus.train}
+    shown = {text for pair in corpus.train for text in pair.positives}
+    asked = sum(text in trained_on for text in corpus.test.queries.values())
+    answers = [
+        any(corpus.test.documents[d] in shown for d, grade in judged.items() if grade > 0)
+        for judged in corpus.test.grades.values()
+    ]
+    counted = {
+        "test queries are training queries": asked,
+        "test queries have a relevant document that answers a training query": sum(answers),
+    }
+    return [f"{n:,} {what}" for what, n in counted.items() if n]
+
+
+def dataset(
+    corpus: Corpus,
+    chosen: Settings,
+    *,
+    batch_size: int,
+    n_negatives: int = 0,
+    tokenizer: Tokenizer | None = None,
+) -> Dataset:
+    """Turn texts into examples, an example a query with one of its documents.
+
+    Args:
+      corpus: of `read`.
+      chosen: of `settings`.
+      batch_size: pairs of a step.
+      n_negatives: K, negatives of a pair at most, the first of its row.
+      tokenizer: in place of one that is trained on the training pairs.
+
+    Returns:
+      A set whose training examples hold "query" [N,L] and "document" [N,L], unsigned, with
+      "query_length" and "document_length" [N] int32; "id" [N] int32, equal where pairs share a
+      query or a document; and with negatives "negatives" [N,K,L], "negatives_length" and
+      "negatives_id" [N,K] int32, "negatives_mask" [N,K] bool.
+
+    Raises:
+      ValueError: a batch larger than the set, or fewer than 0 negatives.
+      DataError: no pair of the file has negatives, and some are asked for.
+    """
+    if n_negatives < 0:
+        raise ValueError(f"data.n_negatives is {n_negatives}; give 0 or more")
+    rows = list(dict.fromkeys(_rows(corpus.train)))
+    if n_negatives and not any(row[2] for row in rows):
+        raise DataError(
+            f"{corpus.name} has no negatives, and data.n_negatives is {n_negatives}.\n"
+            "Mine some with experiments.mine, or leave it at 0."
+        )
+    check_batch_size(batch_size, len(rows))
+    documents = list(dict.fromkeys(text for row in rows for text in (row[1], *row[2])))
+    queries = list(dict.fromkeys(row[0] for row in rows))
+    made = tokenizer or tokens.train([*queries, *documents], chosen.vocabulary_size)
+    train = _examples(rows, queries, documents, made, chosen, n_negatives)
+    tested = [
+        (corpus.test.queries[q], corpus.test.documents[max(judged, key=lambda d: judged[d])], ())
+        for q, judged in corpus.test.grades.items()
+    ]
+    sides = [list(dict.fromkeys(row[side] for row in tested)) for side in (0, 1)]
+    test = _examples(tested, *sides, made, chosen, 0)
+    notes = (*corpus.notes, *_cut(train, chosen))
+    idf_T = inverse_frequency(train["document"], made.size)
+    kept = Texts(made, made.size, chosen, corpus.test, corpus.validation, notes, idf_T)
+    return Dataset(corpus.name, train, test, (), batch_size, texts=kept)
+
+
+_Row = tuple[str, str, tuple[str, ...]]  # query, document, negatives
+
+
+def _rows(train: Sequence[Pair]) -> list[_Row]:
+    found = []
+    for pair in train:
+        wrong = tuple(text for text in pair.negatives if text not in pair.positives)
+        found += [(pair.query, document, wrong) for document in pair.positives]
+    return found
+
+
+def _examples(
+    rows: Sequence[_Row],
+    queries: list[str],
+    documents: list[str],
+    tokenizer: Tokenizer,
+    chosen: Settings,
+    n_negatives: int,
+) -> Examples:
+    place_q = {text: place for place, text in enumerate(queries)}
+    place_d = {text: place for place, text in enumerate(documents)}
+    query_N = np.array([place_q[row[0]] for row in rows])
+    document_N = np.array([place_d[row[1]] for row in rows])
+    query = tokenizer.encode(queries, chosen.query_length, chosen.query_prompt)
+    document = tokenizer.encode(documents, chosen.document_length, chosen.document_prompt)
+    id_of_document = _groups(query_N, document_N, len(queries), len(documents))
+    examples = {
+        "query": query.tokens_NL[query_N],
+        "query_length": query.length_N[query_N],
+        "document": document.tokens_NL[document_N],
+        "document_length": document.length_N[document_N],
+        "id": id_of_document[document_N],
+    }
+    if n_negatives:
+        mask_NK = np.zeros((len(rows), n_negatives), bool)
+        place_NK = np.zeros((len(rows), n_negatives), np.int32)
+        for n, (_, _, wrong) in enumerate(rows):
+            places = [place_d[text] for text in wrong[:n_negatives]]
+            place_NK[n, : len(places)], mask_NK[n, : len(places)] = places, True
+        examples |= {
+            "negatives": document.tokens_NL[place_NK],
+            "negatives_length": document.length_N[place_NK],
+            "negatives_id": id_of_document[place_NK],
+            "negatives_mask": mask_NK,
+        }
+    return examples
+
+
+def _groups(query_N: np.ndarray, document_N: np.ndarray, n_queries: int, n: int) -> np.ndarray:
+    """Number documents so that those joined by a chain of shared queries are equal, int32 [n]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = n_queries + n
+    edges = (np.ones(len(query_N), bool), (query_N, n_queries + document_N))
+    _, group = connected_components(coo_array(edges, shape=(size, size)), directed=False)
+    return group[n_queries:].astype(np.int32)
+
+
+def inverse_frequency(tokens_NL: np.ndarray, n_tokens: int) -> np.ndarray:
+    """Compute how telling each token is, float32 [T]: log(1 + (N - n + 0.5) / (n + 0.5)).
+
+    n is how many of the N texts hold it, as in BM25.
+
+    >>> inverse_frequency(np.array([[2, 3], [2, 0]]), 4).round(2)
+    array([0.69, 1.79, 0.18, 0.69], dtype=float32)
+    """
+    ordered = np.sort(tokens_NL, axis=1)
+    first = np.ones(ordered.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    n_T = np.bincount(ordered[first], minlength=n_tokens)
+    return np.log1p((len(tokens_NL) - n_T + 0.5) / (n_T + 0.5)).astype(np.float32)
+
+
+def _cut(train: Examples, chosen: Settings) -> list[str]:
+    found = []
+    for side, limit in (("query", chosen.query_length), ("document", chosen.document_length)):
+        share = float(np.mean(train[f"{side}_length"] >= limit))
+        if share > 0.01:
+            found.append(f"{100 * share:.0f} % of the training pairs fill the {limit} tokens of a {side}")
+    return found

@@ -5,19 +5,22 @@ says by color alone what it has to say. Matplotlib and scikit-learn are imported
 """
 
 from contrastive_jax.figures.ablation import ablation
-from contrastive_jax.figures.bars import cosine_histogram, score_bars
+from contrastive_jax.figures.bars import cosine_histogram, cosine_histograms, score_bars
 from contrastive_jax.figures.captions import nearest_captions
 from contrastive_jax.figures.confusion import confusion_matrix
 from contrastive_jax.figures.curves import curves
 from contrastive_jax.figures.images import image_pairs, neighbors, views_grid
 from contrastive_jax.figures.maps import embedding_map, image_map
+from contrastive_jax.figures.rankings import gains
 
 __all__ = [
     "ablation",
     "confusion_matrix",
     "cosine_histogram",
+    "cosine_histograms",
     "curves",
     "embedding_map",
+    "gains",
     "image_map",
     "image_pairs",
     "nearest_captions",

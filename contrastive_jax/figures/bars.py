@@ -33,6 +33,7 @@ def score_bars(
     path: PathLike,
     evaluations: Sequence[Row],
     label: Callable[[Mapping[str, Any]], str] = lambda protocol: str(protocol["name"]),
+    on: str = "test images",
 ) -> Path:
     """Draw the score of each representation under each protocol, with its 95 % interval.
 
@@ -42,6 +43,7 @@ def score_bars(
         "protocol": {"name", ...}, "value": 0 to 1}, with "ci95": [low, high] or without. Rows of
         older results have "accuracy" in place of "value"; rows without a number are left out.
       label: the name of a protocol, below its bars.
+      on: what was scored, for the title.
 
     >>> import tempfile
     >>> row = {"representation": "pixels", "layer": "pixels", "value": 0.5}
@@ -61,7 +63,7 @@ def score_bars(
             x = {p: n + (i - (len(kinds) - 1) / 2) * width for n, p in enumerate(protocols)}
             present = [(x[p], score[p, *kind]) for p in protocols if (p, *kind) in score]
             handles.append(_bars(axes, present, width, _COLORS.get(kind, FAINT)))
-        axes.set(title=_title(rows), ylabel="%", ylim=(_lowest(rows), 108))
+        axes.set(title=_title(rows, on), ylabel="%", ylim=(_lowest(rows), 108))
         axes.set_xticks(range(len(protocols)), wrapped(protocols, 17), fontsize=8)
         axes.set_yticks(range(0, 101, 20))
         axes.tick_params(axis="x", length=0)
@@ -75,11 +77,11 @@ def _value(row: Row) -> float | None:
     return row.get("value", row.get("accuracy"))
 
 
-def _title(rows: Sequence[Row]) -> str:
+def _title(rows: Sequence[Row], on: str) -> str:
     measures = {row.get("measure", "accuracy") for row in rows}
     if not rows:
         return "No scores"
-    return f"{'Accuracy' if measures == {'accuracy'} else 'Scores'} on test images"
+    return f"{'Accuracy' if measures == {'accuracy'} else 'Scores'} on {on}"
 
 
 def _lowest(rows: Sequence[Row]) -> float:
@@ -113,13 +115,27 @@ def cosine_histogram(path: PathLike, positive_N: np.ndarray, negative_M: np.ndar
     ...     cosine_histogram(f"{folder}/cosines.png", np.array([0.9]), np.array([0.0, 0.1])).name
     'cosines.png'
     """
-    pairs = (
-        ("different images", negative_M, RED, "--"),
-        ("two views of one image", positive_N, BLUE, "-"),
-    )
+    pairs = {"two views of one image": positive_N, "different images": negative_M}
+    return cosine_histograms(path, pairs)
+
+
+def cosine_histograms(path: PathLike, cosines: Mapping[str, np.ndarray]) -> Path:
+    """Draw the densities of the cosines of up to three kinds of pairs, the positive ones first.
+
+    Args:
+      path: of the PNG.
+      cosines: by kind; one without pairs is left out.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cosine_histograms(f"{folder}/cosines.png", {"pairs": np.array([0.9, 0.8])}).name
+    'cosines.png'
+    """
+    styles = ((BLUE, "-"), (RED, "--"), (GRAY, ":"))
+    pairs = [(name, x, *style) for (name, x), style in zip(cosines.items(), styles, strict=False)]
     with subplots(path, (6.4, 3.6)) as (axes,):
         handles, names = [], []
-        for name, cosine, color, dashes in pairs:
+        for name, cosine, color, dashes in reversed(pairs):
             cosine = np.clip(cosine[np.isfinite(cosine)], -1, 1)  # rounding may leave [-1, 1]
             if len(cosine):
                 handles.append(_density(axes, cosine, color, dashes))
@@ -128,7 +144,7 @@ def cosine_histogram(path: PathLike, positive_N: np.ndarray, negative_M: np.ndar
         axes.set(title="Cosine similarity of embeddings", xlabel="cosine", ylabel="density")
         axes.set(xlim=(-1, 1))
         axes.grid(True)
-        legend(axes.figure, handles, names, columns=2)
+        legend(axes.figure, handles, names, columns=2 if len(names) < 3 else 1)
     return Path(path)
 
 

@@ -25,6 +25,8 @@ _PANELS = (
     _Panel("contrastive_entropy", "Contrastive entropy", "nats"),
     _Panel("online_accuracy", "Online probe, training views", "%", 100.0),
     _Panel("knn_validation", "kNN, held-out training images", "%", 100.0),
+    _Panel("nDCG_validation", "nDCG, validation queries", "%", 100.0),
+    _Panel("temperature", "Temperature", ""),
     _Panel("effective_rank", "Effective rank of z", "dimensions"),
     _Panel("alignment", "Alignment of two views", "squared distance"),
     _Panel("uniformity", "Uniformity of z", "log mean potential"),

@@ -1,6 +1,7 @@
 """From a config to a run: what a method and a kind of data make of it, before any device works."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,8 @@ class Kind(NamedTuple):
     describe: Callable[["Run"], str]  # the data, in a line
     evaluators: Callable[["Run"], list[training.Evaluator]]
     score: Callable[..., dict[str, Any]]  # scores, writes and draws; see scoring/summary.py
+    # what the folder keeps beside the checkpoints, written before the first step
+    keep: Callable[["Run", Path], None] = lambda run, folder: None
 
 
 class Experiment(NamedTuple):
@@ -110,7 +113,8 @@ def build(
         steps_per_epoch = dataset.n_train // dataset.batch_size
         plan = training.plan(**as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
         check_chunks(plan.chunk_size, dataset.batch_size, mesh)
-        sizes = {"n_tokens": len(dataset.vocabulary), "chunk_size": plan.chunk_size}
+        idf_T = None if dataset.texts is None else dataset.texts.idf_T
+        sizes = {"n_tokens": dataset.n_tokens, "chunk_size": plan.chunk_size, "idf_T": idf_T}
         info = RunInfo(mesh, plan.steps, len(dataset.class_names), **sizes)
         objective = experiment.build(config, info)
         if objective.chunk_size != plan.chunk_size:

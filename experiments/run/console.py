@@ -13,6 +13,7 @@ SHOWN = {  # metric -> label of the progress line
     "contrastive_accuracy": "contrastive",
     "online_accuracy": "online",
     "knn_validation": "kNN",
+    "nDCG_validation": "nDCG",
 }
 
 

@@ -27,7 +27,7 @@ from experiments.run import (
 )
 from experiments.run.build import Experiment, Run
 from experiments.run.command_line import Command
-from experiments.run.sections import as_kwargs, leaves
+from experiments.run.sections import PLACES, as_kwargs, leaves
 from experiments.run.signals import STOPPED, StopRequested, StopSignal
 
 SWITCHES = {"strict_resume": "a damaged newest checkpoint is an error"}
@@ -80,7 +80,8 @@ def _claim_folder(
     assert command.config is not None
     with multihost.agreed() as shared:
         shared.update(leaves(command_line.plain(command.config)))
-        shared.pop("data.data_dir", None)  # a host may keep it elsewhere; its content is compared
+        for key in PLACES:  # a host may keep the data elsewhere; its content is compared
+            shared.pop(f"data.{key}", None)
         shared |= {"code": provenance.code_digest, **provenance.versions(), **command.switches}
         default = os.path.join("runs", command.name)
         folder = workdir.prepare(default if command.workdir is None else command.workdir)
@@ -132,6 +133,7 @@ def train_and_score(
         start = restored.step if restored else 0
         if multihost.is_first():
             workdir.write_json(folder / "config.json", description)
+            run.experiment.kind.keep(run, folder)
         _show(run, state, start, folder, name)
         write, show_step = _writers(run, start, folder, name, stack)
         stack.callback(run.feed.close)

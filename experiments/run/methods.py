@@ -16,6 +16,7 @@ from experiments.run.build import Experiment
 from experiments.simclr import EXPERIMENT as simclr
 from experiments.simsiam import EXPERIMENT as simsiam
 from experiments.swav import EXPERIMENT as swav
+from experiments.text import EXPERIMENT as text
 from experiments.vicreg import EXPERIMENT as vicreg
 
 METHODS: Mapping[str, Experiment] = {

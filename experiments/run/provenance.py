@@ -19,6 +19,7 @@ from contrastive_jax import data
 from experiments.run.build import Run
 from experiments.run.command_line import plain
 from experiments.run.restore import SCHEMA
+from experiments.run.sections import PLACES
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -34,8 +35,9 @@ def describe(run: Run, command: str, before: Mapping[str, Any] | None = None) ->
         starts are listed under "resumed".
     """
     config = plain(run.config)
-    data_dir = config["data"].get("data_dir")
-    config["data"]["data_dir"] = data_dir and os.path.abspath(os.path.expanduser(data_dir))
+    for key in PLACES:
+        if place := config["data"].get(key):
+            config["data"][key] = os.path.abspath(os.path.expanduser(place))
     start = {"command": command, "versions": versions(), "code": code()}
     if before is not None:
         resumed = [*before.get("resumed", []), start]

@@ -18,7 +18,7 @@ from contrastive_jax.types import TrainState
 from experiments.run import build, command_line, methods
 from experiments.run.build import Experiment, Run
 from experiments.run.command_line import Command
-from experiments.run.sections import Sections, as_kwargs, complete, leaves
+from experiments.run.sections import PLACES, Sections, as_kwargs, complete, leaves
 
 FLAGS = {
     "step": "which checkpoint: a number, latest or best",
@@ -31,6 +31,7 @@ FREE = (  # how a run is watched, scored and read
     "train.log_every",
     "parallel.",
     "data.data_dir",
+    "data.path",
     "data.workers",
     "data.bank",
 )
@@ -193,7 +194,7 @@ def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> Ope
         raise ConfigError(f"{path / 'config.json'}: {error}") from error
     if data_dir is not None:
         with config.unlocked():
-            config.data.data_dir = data_dir
+            config.data[next(key for key in PLACES if key in config.data)] = data_dir
     return OpenedRun(path, found, experiment, config)
 
 
@@ -236,7 +237,8 @@ def parse(
         config = command_line.override(opened.config, command.overrides, sections)
         return command, opened._replace(config=config)
     folder = Path(command.workdir or os.path.join("runs", command.name))
-    opened = open_run(folder, data_dir or command.config.data.data_dir)
+    given = next(filter(None, map(command.config.data.get, PLACES)), None)
+    opened = open_run(folder, data_dir or given)
     changed, _ = differences(opened.description, opened.experiment, command.config, FREE)
     if changed:
         raise ConfigError(

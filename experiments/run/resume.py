@@ -16,6 +16,7 @@ from contrastive_jax.training.checkpoint import Checkpointer, Restored
 from experiments.run import restore
 from experiments.run.build import Experiment, Run
 from experiments.run.command_line import plain
+from experiments.run.sections import PLACES
 
 RESUMABLE = (*restore.FREE, "train.steps", "train.epochs")  # may change between two starts
 
@@ -82,11 +83,9 @@ def _mark(folder: Path) -> Path:
 
 def same_place(folder: Path, config: ConfigDict) -> bool:
     """Whether a run's data is where it was, so that it need not be read again to be known."""
-    before, now = (
-        restore.description(folder)["config"]["data"].get("data_dir"),
-        config.data.data_dir,
-    )
-    return before == now or (now is not None and before == os.path.abspath(now))
+    before = restore.description(folder)["config"]["data"]
+    places = [(before.get(key), config.data.get(key)) for key in PLACES]
+    return all(old == now or (now and old == os.path.abspath(now)) for old, now in places)
 
 
 def check_data(folder: Path, identity: Mapping[str, Any]) -> None:

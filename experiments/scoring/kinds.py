@@ -1,9 +1,10 @@
 """The kinds of data: what each brings to a run of any method."""
 
 from contrastive_jax import augment, data
+from contrastive_jax.data.text import sets
 from experiments.run.build import Kind
 from experiments.run.sections import REQUIRED, Key, takes
-from experiments.scoring import captions, images, summary
+from experiments.scoring import captions, images, summary, texts
 
 IMAGES = Kind(
     unit="images",
@@ -23,4 +24,24 @@ IMAGES = Kind(
 
 CAPTIONED_IMAGES = IMAGES._replace(
     load=captions.load, stand_in=captions.stand_in, score=captions.score
+)
+
+TEXT = Kind(
+    unit="pairs",
+    sections={
+        "data": {
+            **takes(sets.read),
+            **takes(sets.dataset, without=("corpus", "chosen", "tokenizer")),
+        },
+        "tokens": takes(sets.settings),
+        "eval": takes(texts.settings),
+    },
+    load=texts.load,
+    stand_in=texts.stand_in,
+    feed=texts.feed,
+    check=texts.check,
+    describe=texts.describe,
+    evaluators=texts.evaluators,
+    score=texts.score,
+    keep=texts.keep,
 )

@@ -18,6 +18,7 @@ from experiments.run.build import Run
 from experiments.scoring import images, summary
 
 Features = Mapping[str, np.ndarray]
+Drawing = Callable[[Path], Any]
 GRID, QUERIES, NEIGHBORS, PAIRS, MAPPED = 8, 12, 6, 1000, 400
 
 
@@ -27,11 +28,9 @@ def draw(
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
     trained: tuple[Features, Features],
-    more: Mapping[str, Callable[[Path], Any]],
+    more: Mapping[str, Drawing],
 ) -> None:
     """Draw every picture of a scored run into its folder `figures`.
-
-    A picture that cannot be drawn is a warning that names it.
 
     Args:
       run: that was scored.
@@ -41,8 +40,7 @@ def draw(
       trained: features of the searched training images and of the test images.
       more: what this kind of data adds, by name.
     """
-    out = folder / "figures"
-    drawings: dict[str, Callable[[Path], Any]] = {
+    drawings: dict[str, Drawing] = {
         "views": partial(_draw_views, run),
         "cosines": partial(_draw_cosines, run, state),
         "curves": partial(_draw_curves, folder),
@@ -55,7 +53,12 @@ def draw(
         drawings[f"map_{layer}"] = partial(_draw_map, run, trained[1][layer])
     if "label" not in run.dataset.test:  # gray points say nothing
         drawings["map_images"] = partial(_draw_image_map, run, trained)
-    drawings |= more
+    draw_all({**drawings, **more}, folder)
+
+
+def draw_all(drawings: Mapping[str, Drawing], folder: Path) -> None:
+    """Draw into the folder `figures` of a run; what cannot be drawn is a warning that names it."""
+    out = folder / "figures"
     for name, drawing in drawings.items():
         try:
             out.mkdir(exist_ok=True)

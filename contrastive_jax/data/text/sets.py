@@ -312,5 +312,7 @@ def _cut(train: Examples, chosen: Settings) -> list[str]:
     for side, limit in (("query", chosen.query_length), ("document", chosen.document_length)):
         share = float(np.mean(train[f"{side}_length"] >= limit))
         if share > 0.01:
-            found.append(f"{100 * share:.0f} % of the training pairs fill the {limit} tokens of a {side}")
+            found.append(
+                f"{100 * share:.0f} % of the training pairs fill the {limit} tokens of a {side}"
+            )
     return found

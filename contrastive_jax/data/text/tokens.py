@@ -132,9 +132,7 @@ def _dressed(inner: Any) -> Any:
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     between = normalizers.Replace(Regex(_BETWEEN_WORDS), " ")
-    inner.normalizer = normalizers.Sequence(
-        [normalizers.NFKC(), between, normalizers.Lowercase()]
-    )
+    inner.normalizer = normalizers.Sequence([normalizers.NFKC(), between, normalizers.Lowercase()])
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
     )

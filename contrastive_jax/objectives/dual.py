@@ -1,0 +1,138 @@
+"""Queries and documents in one space: a dual encoder for retrieval.
+
+    query -> tokens -> q = g(f(tokens)),   document -> tokens -> d = g(f(tokens)),   pair loss of q, d
+
+f and g are shared by both sides, or each side has its own. Pairs whose ids are equal share a query
+or a document and are no negatives of one another. Karpukhin et al. 2020 (DPR, arXiv 2004.04906);
+Reimers & Gurevych 2019 (Sentence-BERT, arXiv 1908.10084) for shared encoders.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax._numerics import unit
+from contrastive_jax.evaluation import diagnostics
+from contrastive_jax.grad_cache import encode_in_chunks
+from contrastive_jax.objectives.image_model import DIAGNOSED
+from contrastive_jax.objectives.temperature import Temperature
+from contrastive_jax.types import Batch, EmbedFn, LossOutput, ModelState, Objective, Params
+
+TOWERS = ("shared", "two")
+SIDES = ("query", "document")
+_DROPOUT = {"query": 1, "document": 2, "negatives": 3}  # folded into the key of a step
+
+
+def make(
+    encoder: nn.Module,
+    head: nn.Module,
+    pair_loss: Callable[..., jax.Array],
+    *,
+    towers: str = "shared",
+    temperature: Temperature | None = None,
+    bias: float | None = None,
+    chunk_size: int | None = None,
+) -> Objective:
+    """Make the objective of a dual encoder.
+
+    Args:
+      encoder: f, tokens [N,L] int32 and lengths [N] to features [N,F], called with `train=`.
+      head: g, features [N,F] to embeddings [N,D], called with `train=`; it keeps no statistics.
+      pair_loss: (split, scale) to [B]: `split` is {"query" [B,D], "document" [B,D], "id" [B]} and,
+        where the batch has negatives, {"negatives" [B,K,D], "negatives_mask" [B,K],
+        "negatives_id" [B,K]}, `scale` is {"temperature", "bias"} as far as the loss has them; see
+        `parallel.shard_loss`.
+      towers: "shared", or "two": documents have an encoder and a head of their own.
+      temperature: fixed or learned; None for a loss without one.
+      bias: of losses that have one, learned from this start where the temperature is learned.
+      chunk_size: pairs encoded at a time, and again in the backward pass (GradCache); None for all.
+
+    Returns:
+      An objective whose parameters are {"encoder", "head", "loss"}, of two towers also
+      {"document_encoder", "document_head"}. It embeds "query" and "document", each from the tokens
+      and the lengths of that name, to "features" and to an "embedding" of length one.
+
+    Raises:
+      ValueError: other towers, or a head with batch norm.
+    """
+    if towers not in TOWERS:
+        raise ValueError(f"dual.towers is {towers!r}; give one of {TOWERS}")
+    prefix = {"query": "", "document": "document_" if towers == "two" else ""}
+    prefix["negatives"] = prefix["document"]
+
+    def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
+        params: dict[str, Any] = {}
+        for number, side in enumerate(SIDES[: 1 if towers == "shared" else 2]):
+            keys = jax.random.split(jax.random.fold_in(key, number))
+            tokens, length = batch[side][:1].astype(jnp.int32), batch[f"{side}_length"][:1]
+            of_encoder = encoder.init(keys[0], tokens, length, train=False)
+            h: Any = encoder.apply(of_encoder, tokens, length, train=False)
+            of_head = head.init(keys[1], h, train=False)
+            if "batch_stats" in of_head:
+                raise ValueError("a head of texts keeps no statistics; set head.batch_norm=False")
+            params[f"{prefix[side]}encoder"] = of_encoder["params"]
+            params[f"{prefix[side]}head"] = of_head.get("params", {})
+        if temperature is not None and (learned := temperature.init()):
+            params["loss"] = learned | ({} if bias is None else {"bias": jnp.float32(bias)})
+        return params, {}
+
+    def forward(
+        params: Params, side: str, tokens_NL: jax.Array, length_N: jax.Array, key: Any = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Features and embeddings of one side; in training there is a key."""
+        train, rngs = key is not None, {} if key is None else {"dropout": key}
+        of_encoder = {"params": params[f"{prefix[side]}encoder"]}
+        of_head = {"params": params[f"{prefix[side]}head"]}
+        tokens_NL = tokens_NL.astype(jnp.int32)
+        h: Any = encoder.apply(of_encoder, tokens_NL, length_N, train=train, rngs=rngs)
+        z: Any = head.apply(of_head, h, train=train, rngs=rngs)
+        return h, z
+
+    def encode(params: Params, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, Any]:
+        """The embeddings of a training batch, or of a chunk of it."""
+        found = {}
+        for side in _DROPOUT:
+            if side in batch:
+                tokens, length = batch[side], batch[f"{side}_length"]
+                side_key = jax.random.fold_in(key, _DROPOUT[side])
+                rows = tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1)
+                _, z = forward(params, side, *rows, side_key)
+                found[side] = z.reshape(*length.shape, -1)
+        return found
+
+    def scale_of(params: Params) -> dict[str, jax.Array]:
+        own = params.get("loss", {})
+        values = {} if temperature is None else {"temperature": temperature.value(own)}
+        values |= {} if bias is None else {"bias": own.get("bias", bias)}
+        return {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
+
+    def loss(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, LossOutput]:
+        del step
+        texts = {name: batch[name] for name in batch if name.removesuffix("_length") in _DROPOUT}
+        if chunk_size is None:
+            z = encode(params, texts, key)
+        else:
+            z = encode_in_chunks(encode, params, texts, key, chunk_size=chunk_size)
+        others = {"id": batch["id"]}
+        if "negatives" in z:
+            others |= {name: batch[name] for name in ("negatives_mask", "negatives_id")}
+        scale = scale_of(params)
+        contrastive = pair_loss({**z, **others}, scale).mean()
+        both_BVD = jnp.stack([z[side][:DIAGNOSED] for side in SIDES], axis=1)
+        measured = diagnostics.summary(jax.lax.stop_gradient(both_BVD), scale.get("temperature"))
+        return contrastive, LossOutput(model_state, {"loss": contrastive, **scale, **measured})
+
+    def embedder(side: str) -> EmbedFn:
+        def embed(params: Params, model_state: ModelState, batch: Batch) -> dict[str, jax.Array]:
+            h, z = forward(params, side, batch[side], batch[f"{side}_length"])
+            return {"features": h, "embedding": unit(z)}
+
+        return embed
+
+    embed = {side: embedder(side) for side in SIDES}
+    return Objective(init, loss, embed, ("loss",), chunk_size=chunk_size)

@@ -1,0 +1,325 @@
+"""Pairs of texts as a kind of data: how they are read and fed, and what retrieval they give.
+
+A run is scored on the collection of its test split, beside the untrained encoder and BM25, with
+intervals over queries and paired tests.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from contrastive_jax import data, figures, parallel, training
+from contrastive_jax.data.examples import Texts
+from contrastive_jax.data.text import sets
+from contrastive_jax.data.text.collection import Collection
+from contrastive_jax.data.text.tokens import Tokenizer
+from contrastive_jax.evaluation import diagnostics, features, protocols, ranking
+from contrastive_jax.evaluation.ranking import Ranked
+from contrastive_jax.storage import jsonl, workdir
+from contrastive_jax.types import Feed, TrainState
+from experiments.run.build import Run
+from experiments.run.sections import as_kwargs
+from experiments.scoring import pictures, rankings
+
+SHOWN = ("nDCG", "MRR", "recall", "MAP")
+TOKENIZER = "tokenizer.json"  # in the folder of a run
+PAIRS, DIAGNOSED = 2000, 2000  # of a histogram; of the diagnostics
+
+
+class Settings(NamedTuple):
+    """How a run on texts is scored."""
+
+    every_steps: int
+    batch_size: int
+    at: int
+    figures: bool
+    baselines: bool
+
+
+def settings(
+    every_steps: int = 0,
+    batch_size: int = 256,
+    at: int = 10,
+    figures: bool = True,
+    baselines: bool = True,
+) -> Settings:
+    """Choose how to score, by the keys of the config's `eval`.
+
+    Args:
+      every_steps: steps between two searches of the validation split; 0 for never. The test split
+        is never searched during training.
+      batch_size: texts embedded at once, over all devices.
+      at: how many documents of a ranking count.
+      figures: draw the pictures.
+      baselines: also score the untrained encoder and BM25.
+
+    Raises:
+      ValueError: a number out of range.
+    """
+    at_least = {"every_steps": (every_steps, 0), "batch_size": (batch_size, 1), "at": (at, 1)}
+    for key, (value, least) in at_least.items():
+        if value < least:
+            raise ValueError(f"eval.{key} is {value}; give at least {least}")
+    return Settings(every_steps, batch_size, at, figures, baselines)
+
+
+def of_run(run: Run) -> Settings:
+    """Read how a run is scored."""
+    return settings(**as_kwargs(run.config, "eval"))
+
+
+def load(config: ConfigDict) -> data.Dataset:
+    """Load the texts of a config, as tokens."""
+    chosen = settings(**as_kwargs(config, "eval"))  # refused before the texts are read
+    of_tokens = sets.settings(**as_kwargs(config, "tokens"))
+    keys = as_kwargs(config, "data")
+    sizes = {key: keys.pop(key) for key in ("batch_size", "n_negatives")}
+    corpus = sets.read(**keys)
+    if chosen.every_steps and corpus.validation is None:
+        raise ValueError(
+            f"eval.every_steps is {chosen.every_steps}, and data.validation_split names no split "
+            "to search"
+        )
+    for found in filter(None, (corpus.test, corpus.validation)):
+        if chosen.at > len(found.documents):
+            raise ValueError(
+                f"eval.at is {chosen.at}, above the {len(found.documents)} documents of "
+                f"{found.split!r}; lower it"
+            )
+    return sets.dataset(corpus, of_tokens, **sizes)
+
+
+def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
+    """Make empty texts in place of a set of which only the identity is known."""
+
+    def empty(n: int) -> dict[str, np.ndarray]:
+        zero = np.int32(0)
+        return {k: np.broadcast_to(zero, (n, *shape)) for k, shape in identity["shapes"].items()}
+
+    of_tokens = sets.settings(**as_kwargs(config, "tokens"))
+    texts = Texts(None, identity["n_tokens"], of_tokens, None, None, (), None)
+    parts = empty(identity["train"]), empty(identity["test"])
+    return data.Dataset(identity["name"], *parts, (), config.data.batch_size, texts=texts)
+
+
+def feed(config: ConfigDict, dataset: data.Dataset, seed: int) -> Feed:
+    """Make the batches of a training set for a seed."""
+    del config
+    return data.feed(dataset.train, dataset.batch_size, seed)
+
+
+def texts_of(run: Run) -> Texts:
+    """What a run has beside its examples."""
+    assert run.dataset.texts is not None
+    return run.dataset.texts
+
+
+def check(run: Run) -> list[str]:
+    """Say what is odd about the texts, before the first step."""
+    return list(texts_of(run).notes)
+
+
+def describe(run: Run) -> str:
+    """Summarize the data for the banner."""
+    target, train = texts_of(run).test, run.dataset.train
+    assert target is not None
+    lengths = " and ".join(str(train[side].shape[1]) for side in ("query", "document"))
+    return (
+        f"{run.dataset.name}: {run.dataset.n_train:,} pairs of up to {lengths} tokens; "
+        f"{len(target.queries):,} test queries, {len(target.documents):,} documents"
+    )
+
+
+def keep(run: Run, folder: Path) -> None:
+    """Keep the tokenizer with the run: what a later command encodes texts by."""
+    tokenizer = texts_of(run).tokenizer
+    assert tokenizer is not None
+    workdir.write_text(folder / TOKENIZER, tokenizer.json)
+
+
+def embed(
+    run: Run, state: TrainState, tokenizer: Tokenizer, side: str, texts: Sequence[str]
+) -> np.ndarray:
+    """Embed texts as "query" or "document", [N,D] of length one."""
+    chosen: sets.Settings = texts_of(run).settings
+    length, prompt = {
+        "query": (chosen.query_length, chosen.query_prompt),
+        "document": (chosen.document_length, chosen.document_prompt),
+    }[side]
+    tokens = tokenizer.encode(texts, length, prompt)
+    devices = run.mesh.devices.size
+    found = features.extract(
+        run.objective.embed[side],
+        state.params,
+        state.model_state,
+        {side: tokens.tokens_NL, f"{side}_length": tokens.length_N},
+        batch_size=-(-min(of_run(run).batch_size, len(texts)) // devices) * devices,
+        shard=lambda batch: parallel.put_batch(batch, run.mesh),
+        out_sharding=parallel.replicated(run.mesh),
+    )
+    return found["embedding"]
+
+
+def both(
+    run: Run, state: TrainState, target: Collection, tokenizer: Tokenizer | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embed the queries [Q,D] and the documents [N,D] of a collection."""
+    used = tokenizer or texts_of(run).tokenizer
+    assert used is not None
+    sides = ("query", list(target.queries.values())), ("document", list(target.documents.values()))
+    query_QD, document_ND = (embed(run, state, used, *side) for side in sides)
+    return query_QD, document_ND
+
+
+def evaluators(run: Run) -> list[training.Evaluator]:
+    """Measure nDCG on the validation split, as often as the config asks."""
+    chosen, target = of_run(run), texts_of(run).validation
+    if chosen.every_steps == 0 or target is None:
+        return []
+
+    def measure(state: TrainState, step: int) -> Mapping[str, float]:
+        del step
+        found = rankings.by_cosine(target, *both(run, state, target), chosen.at + 1)
+        scored = ranking.score(found, target.grades, at=(chosen.at,), measures=("nDCG",))
+        return {"nDCG_validation": float(scored.values[f"nDCG@{chosen.at}"].mean())}
+
+    return [training.Evaluator(chosen.every_steps, measure)]
+
+
+def score(
+    run: Run,
+    trained: TrainState,
+    folder: Path,
+    origin: Mapping[str, Any],
+    *,
+    name: str = "summary",
+    draw: bool = False,
+) -> dict[str, Any]:
+    """Score a run on its test collection, write results/NAME.json, then draw.
+
+    Args:
+      run: that was trained.
+      trained: its last state.
+      folder: the workdir.
+      origin: what the file says of how the run came about; see `provenance.of_scores`.
+      name: of the JSON file.
+      draw: also draw the pictures of the run, once its scores are written.
+
+    Returns:
+      What was written; in a process that is not the first, no evaluations.
+    """
+    started = time.perf_counter()
+    (folder / "results").mkdir(exist_ok=True)
+    target, chosen = texts_of(run).test, of_run(run)
+    assert target is not None
+    vectors = {"trained": both(run, trained, target)}
+    if chosen.baselines:
+        vectors["untrained"] = both(run, run.fresh_state(), target)
+    if jax.process_index() > 0:
+        return {"evaluations": []}
+    scored = _scored(target, vectors, chosen)
+    measures = [f"{measure}@{chosen.at}" for measure in SHOWN]
+    rows = [
+        row
+        for system, each in scored.items()
+        for row in rankings.rows(
+            target,
+            each,
+            measures,
+            representation=system,
+            layer="words" if system == "BM25" else "embedding",
+        )
+    ]
+    tests = ranking.compare(
+        {system: scored[system].values[measures[0]] for system in reversed(scored)}
+    )
+    for test in tests:
+        print(f"{measures[0]}: {rankings.said(test)}", flush=True)
+    document_ND = vectors["trained"][1]
+    summary = {
+        **origin,
+        "evaluations": sorted(rows, key=lambda row: measures.index(row["measure"])),
+        "left_out": {},
+        "comparisons": rankings.compared(target, scored, tests, measures[0]),
+        "diagnostics": {
+            "trained/embedding": diagnostics.of_features(document_ND[:DIAGNOSED], spectrum=False)
+        },
+        "seconds": {**origin.get("seconds", {}), "evaluation": time.perf_counter() - started},
+    }
+    workdir.write_json(folder / "results" / f"{name}.json", summary)
+    if draw and chosen.figures:
+        pictures.draw_all(_drawings(run, target, vectors, scored, summary, folder), folder)
+    return summary
+
+
+def _scored(
+    target: Collection, vectors: Mapping[str, tuple[np.ndarray, np.ndarray]], chosen: Settings
+) -> dict[str, Ranked]:
+    """Rank by every system; one document more, because that with the query's id is taken out."""
+    found = {
+        name: rankings.by_cosine(target, *each, chosen.at + 1) for name, each in vectors.items()
+    }
+    if chosen.baselines:
+        found["BM25"] = rankings.by_words(target, chosen.at + 1)
+    return {
+        name: ranking.score(each, target.grades, at=(chosen.at,)) for name, each in found.items()
+    }
+
+
+def _drawings(
+    run: Run,
+    target: Collection,
+    vectors: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    scored: Mapping[str, Ranked],
+    summary: Mapping[str, Any],
+    folder: Path,
+) -> dict[str, pictures.Drawing]:
+    measure = f"nDCG@{of_run(run).at}"
+    ours = scored["trained"].values[measure]
+    gain_of = {
+        f"trained - {name}": ours - each.values[measure]
+        for name, each in scored.items()
+        if name != "trained"
+    }
+    history = partial(jsonl.read_jsonl, folder / "metrics.jsonl")
+    drawings: dict[str, pictures.Drawing] = {
+        "curves": lambda path: figures.curves(path, {"run": history()}),
+        "scores": lambda path: figures.score_bars(
+            path, summary["evaluations"], protocols.label, on="test queries"
+        ),
+    }
+    if gain_of:
+        drawings["gains"] = lambda path: figures.gains(path, gain_of, measure)
+    for name, each in vectors.items():
+        drawings[f"cosines_{name}"] = partial(_draw_cosines, target, *each, run.plan.seed)
+    return drawings
+
+
+def _draw_cosines(
+    target: Collection, query_QD: np.ndarray, document_ND: np.ndarray, seed: int, path: Path
+) -> None:
+    """Cosines of queries with a relevant document, and with the nearest and others that are not."""
+    place = {key: row for row, key in enumerate(target.documents)}
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(query_QD))[:PAIRS])
+    queries = list(target.queries)
+    cosine_QN = query_QD[chosen] @ document_ND.T
+    judged_QN = np.zeros(cosine_QN.shape, bool)
+    for row, query in enumerate(chosen):
+        judged = target.grades[queries[query]]
+        judged_QN[row, [place[document] for document, grade in judged.items() if grade > 0]] = True
+    nearest_Q = np.where(judged_QN, -np.inf, cosine_QN).max(axis=1)
+    others = np.random.default_rng(seed).choice(cosine_QN[~judged_QN], 50 * len(chosen))
+    figures.cosine_histograms(
+        path,
+        {
+            "query and a relevant document": cosine_QN[judged_QN],
+            "and the nearest other document": nearest_Q,
+            "and any other document": others,
+        },
+    )

@@ -42,6 +42,7 @@ from contrastive_jax.evaluation.results import Scored
 from contrastive_jax.storage import workdir
 from contrastive_jax.training import compiler_options
 from contrastive_jax.types import TrainState
+from experiments import linear_probe
 from experiments.run import command_line, lifecycle, provenance, restore
 from experiments.run.build import Run
 from experiments.run.command_line import Command
@@ -72,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
     if any(re.match("--features(=|$)", word) for word in argv):
         return feature_files.main(argv, __doc__ or "")
     command, opened = restore.parse(argv, __doc__ or "", FLAGS)
+    if opened.experiment.kind.unit != IMAGES.unit:
+        return _score_texts(command, opened)
     request = _request(command, opened.config)
     lifecycle.set_up_jax()
     with restore.place_for_results(opened.folder) as place:
@@ -92,6 +95,17 @@ def main(argv: Sequence[str]) -> int:
         _show(result)
     print(f"results {opened.folder}/results/{name}.json   predictions {name}.npz")
     return 0
+
+
+def _score_texts(command: Command, opened: restore.OpenedRun) -> int:
+    """Score a run on texts again, by the one protocol that it has."""
+    for name in FLAGS:
+        if command.strings[name] is not None:
+            raise ConfigError(
+                f"--{name} is of runs on images; a run of {opened.experiment.name!r} is scored on "
+                "other texts by experiments.retrieval --data DATA RUN."
+            )
+    return linear_probe.score_again(command, opened, "evaluation")
 
 
 def _write(

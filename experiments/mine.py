@@ -2,12 +2,15 @@
 
 A document with the text of a relevant one, or of the query, is never a negative.
 
+python -m experiments.mine runs/mine --to hard.jsonl
 python -m experiments.mine --data mine.jsonl --by vectors.npz --to hard.jsonl
 python -m experiments.mine --data docstrings --split train --by bm25 --to hard.jsonl
 
+RUN                    the folder of a run of experiments.text: its encoder, and the data that it
+                       was trained on
 --data DATA            as of experiments.retrieval: a file of pairs, a folder, or docstrings
 --split NAME           of the judgements, or of the docstrings (default: train)
---by SYSTEM            bm25, or an .npz of vectors, as of experiments.retrieval
+--by SYSTEM            bm25, a run, or an .npz of vectors, as of experiments.retrieval
 --to FILE.jsonl        a line a query: query, pos, neg, neg_scores; FILE.json beside it says how
 --negatives N          of each query at most (default: 5)
 --ranks FIRST,LAST     among those without the positives, from 0 (default: 0,50)
@@ -29,13 +32,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import mining
-from contrastive_jax.data.text import pairs, results_files
+from contrastive_jax.data.text import pairs, sets
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import bm25
 from contrastive_jax.storage import workdir
 from experiments import retrieval
 from experiments.run import command_line, lifecycle
+from experiments.run.sections import as_kwargs
 
 AT_ONCE = 1024  # queries that are searched for at a time
 NEAR_DUPLICATE = 0.95  # of the score of the best positive
@@ -50,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv[1:])
     _check(args)
     lifecycle.set_up_jax()
-    target = _target(args.data, args.split)
+    target = _of_run(args.run) if args.data is None else _target(args.data, args.split)
     if args.ranks[1] > len(target.documents):
         raise ConfigError(
             f"--ranks end at {args.ranks[1]}, above the {len(target.documents)} documents."
@@ -70,9 +74,10 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.error = retrieval.refuse  # type: ignore[method-assign]
-    parser.add_argument("--data", required=True)
+    parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("--data")
     parser.add_argument("--split")
-    parser.add_argument("--by", required=True)
+    parser.add_argument("--by")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--negatives", type=int, default=5)
     parser.add_argument("--ranks", type=_ranks, default=(0, 50))
@@ -92,8 +97,21 @@ def _target(data: str, split: str | None) -> Collection:
     return retrieval.target_of(data, split if is_pairs else split or "train")
 
 
+def _of_run(folder: Path) -> Collection:
+    """What a run was trained on, to be searched."""
+    config = retrieval.open_texts(folder).config
+    keys = as_kwargs(config, "data")
+    for key in ("batch_size", "n_negatives", "negatives_path"):
+        keys.pop(key)
+    with command_line.bad_values():
+        return sets.to_mine(**keys)
+
+
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what cannot be meant, before anything is read."""
+    """Refuse what cannot be meant, before anything is read; a run stands for both of its uses."""
+    if args.run is None and (args.data is None or args.by is None):
+        raise ConfigError("Give the folder of a run, or --data and --by.")
+    args.by = args.by or str(args.run)
     first, last = args.ranks
     if args.negatives < 1 or first < 0 or last - first < args.negatives:
         raise ConfigError(
@@ -107,11 +125,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--sample is {args.sample}; give a seed from 0 to 2**32 - 1.")
     if args.by == "bm25" and margins:
         raise ConfigError("Margins are of vectors; leave them out with --by bm25.")
-    if args.by != "bm25" and not (args.by.endswith(".npz") and Path(args.by).is_file()):
-        raise ConfigError(f"--by is {args.by!r}; give bm25, or a file of vectors (.npz).")
+    is_file = args.by.endswith(".npz") and Path(args.by).is_file()
+    if args.by != "bm25" and not is_file and not Path(args.by).is_dir():
+        raise ConfigError(
+            f"--by is {args.by!r}; give bm25, the folder of a run, or a file of vectors (.npz)."
+        )
     if args.to.suffix != ".jsonl" or not args.to.absolute().parent.is_dir():
         raise ConfigError(f"--to is {args.to}; give a .jsonl file in a folder that exists.")
-    if Path(args.data).absolute() == args.to.absolute():
+    if args.data is not None and Path(args.data).absolute() == args.to.absolute():
         raise ConfigError(f"--to is {args.to}, the file that is read; give another name.")
 
 
@@ -140,8 +161,8 @@ def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def _by_vectors(target: Collection, args: argparse.Namespace) -> mining.Negatives:
-    vectors = results_files.read_vectors(Path(args.by), target.queries, target.documents)
-    query_QD, corpus_MD = _unit(vectors.query), jnp.asarray(_unit(vectors.document))
+    query_QD, document_MD = retrieval.vectors_by(Path(args.by), target)
+    query_QD, corpus_MD = _unit(query_QD), jnp.asarray(_unit(document_MD))
     positives_QP, excluded_QE = _padded(_positives(target)), _padded(_copies(target))
     key = None if args.sample is None else jax.random.key(args.sample)
     settings = {"ranks": args.ranks, "margin": args.margin, "relative_margin": args.relative_margin}

@@ -1,6 +1,6 @@
 """Score retrieval on a collection: one row a system, with intervals and paired tests.
 
-python -m experiments.retrieval --data BEIR_DIR bm25 other.npz run.trec --to scores.json
+python -m experiments.retrieval --data BEIR_DIR bm25 runs/mine other.npz run.trec --to scores.json
 python -m experiments.retrieval --data docstrings bm25
 
 --data DATA      a folder with corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv, the layout of BEIR;
@@ -13,6 +13,7 @@ python -m experiments.retrieval --data docstrings bm25
 
 A system is one of
   bm25           words shared with the query, k1 = 1.2, b = 0.75
+  RUN            the folder of a run of experiments.text: its last checkpoint
   FILE.trec      a run file: query Q0 document rank score name
   FILE.npz       query_id, query [Q, D], document_id, document [N, D]: ranked by cosine
 """
@@ -25,17 +26,17 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.data.text import collection, docstrings, pairs, results_files
+from contrastive_jax.data.text import collection, docstrings, pairs, results_files, tokens
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.errors import ConfigError
-from contrastive_jax.evaluation import bm25, intervals, neighbors, ranking
+from contrastive_jax.evaluation import intervals, ranking
 from contrastive_jax.evaluation.ranking import Comparison, Ranked, Results
 from contrastive_jax.storage import workdir
-from experiments.run import command_line, lifecycle
+from experiments.run import command_line, lifecycle, restore
 from experiments.run.sections import nearest
+from experiments.scoring import kinds, rankings, texts
 
 SHOWN = ("nDCG", "MRR", "MAP", "recall", "hole")
-MOVED = 10  # queries that gained and lost most, of each comparison
 
 
 def main(argv: Sequence[str]) -> int:
@@ -119,39 +120,49 @@ def _systems(words: Sequence[str]) -> dict[str, Callable[[Collection, int], Resu
         if word in systems:
             raise ConfigError(f"The system {word!r} is there twice; give it once.")
         if word == "bm25":
-            systems[word] = _bm25
+            systems[word] = rankings.by_words
         elif path.suffix == ".trec" and path.is_file():
             systems[word] = lambda target, k, path=path: results_files.read_trec(path)
         elif path.suffix == ".npz" and path.is_file():
-            systems[word] = lambda target, k, path=path: _by_cosine(path, target, k)
+            systems[word] = lambda target, k, path=path: _by_vectors(path, target, k)
+        elif path.is_dir():
+            open_texts(path)  # refused before anything is ranked
+            systems[word] = lambda target, k, path=path: _by_vectors(path, target, k)
         else:
             raise ConfigError(
-                f"{word!r} is no system; give bm25, or a file that ends in .trec or .npz."
+                f"{word!r} is no system; give bm25, the folder of a run, or a file that ends in "
+                ".trec or .npz."
             )
     return systems
 
 
-def _bm25(target: Collection, k: int) -> Results:
-    ids, index = list(target.documents), bm25.Bm25(list(target.documents.values()))
-    found = index.search(list(target.queries.values()), k)
-    return {
-        query: {ids[row]: float(value) for row, value in zip(*best, strict=True)}
-        for query, best in zip(target.queries, found, strict=True)
-    }
+def open_texts(folder: Path) -> restore.OpenedRun:
+    """Open a run that embeds texts.
+
+    Raises:
+      ConfigError: the folder holds none.
+    """
+    opened = restore.open_run(folder)
+    if opened.experiment.kind.unit != kinds.TEXT.unit:
+        raise ConfigError(
+            f"{folder} is a run of {opened.experiment.name!r}, which embeds no texts; give a run "
+            "of experiments.text."
+        )
+    return opened
 
 
-def _by_cosine(path: Path, target: Collection, k: int) -> Results:
-    ids, vectors = (
-        list(target.documents),
-        results_files.read_vectors(path, target.queries, target.documents),
-    )
-    # equal similarities are in the order of the rows: the larger id first, as in a ranking
-    larger_first = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
-    near_QK, row_QK = neighbors.knn_neighbors(vectors.document[larger_first], vectors.query, k=k)
-    return {
-        query: {ids[larger_first[row]]: float(value) for row, value in zip(rows, near, strict=True)}
-        for query, rows, near in zip(target.queries, row_QK.tolist(), near_QK, strict=True)
-    }
+def vectors_by(place: Path, target: Collection) -> tuple[np.ndarray, np.ndarray]:
+    """Get the vectors of queries [Q,D] and documents [N,D]: of a run's folder, or from an .npz."""
+    if not place.is_dir():
+        vectors = results_files.read_vectors(place, target.queries, target.documents)
+        return vectors.query, vectors.document
+    opened = open_texts(place)
+    run, _, state = opened.load_without_data()
+    return texts.both(run, state, target, tokens.read(opened.folder / texts.TOKENIZER))
+
+
+def _by_vectors(place: Path, target: Collection, k: int) -> Results:
+    return rankings.by_cosine(target, *vectors_by(place, target), k)
 
 
 def _show(
@@ -176,11 +187,7 @@ def _show(
         unanswered = f"  {each.unanswered:,} queries unanswered" if each.unanswered else ""
         print("  ".join([name.ljust(width), first, *cells]) + unanswered)
     for test in tests:
-        low, high = test.interval.low, test.interval.high
-        print(
-            f"{test.second} - {test.first}: {test.difference:+.4f} ({low:+.4f} to {high:+.4f}), "
-            f"p = {test.p_value:.3g}, {test.p_holm:.3g} by Holm"
-        )
+        print(rankings.said(test))
 
 
 def _record(
@@ -197,23 +204,9 @@ def _record(
             "documents": len(target.documents),
             "notes": list(target.notes),
         },
-        "protocol": {
-            "ties": "larger document id first",
-            "identical_ids": "taken out",
-            "unanswered_queries": "count 0",
-            "intervals": "percentile bootstrap over queries",
-            "tests": "randomization, two-sided; Holm over all pairs",
-            "compared_by": chosen,
-        },
+        "protocol": {**rankings.PROTOCOL, "compared_by": chosen},
         "systems": {name: _system(each) for name, each in scored.items()},
-        "comparisons": [
-            {
-                **test._asdict(),
-                "interval": test.interval._asdict(),
-                **_moved(target, scored[test.first], scored[test.second], chosen),
-            }
-            for test in tests
-        ],
+        "comparisons": rankings.compared(target, scored, tests, chosen),
     }
 
 
@@ -232,27 +225,6 @@ def _system(scored: Ranked) -> dict[str, Any]:
         "query_id": list(scored.query),
         "by_query": by_query,
     }
-
-
-def _moved(target: Collection, first: Ranked, second: Ranked, chosen: str) -> dict[str, Any]:
-    """The queries that gained and lost most, with their texts."""
-    gain_Q = second.values[chosen] - first.values[chosen]
-    rising = np.argsort(gain_Q, kind="stable")
-
-    def named(rows: np.ndarray) -> list[dict[str, Any]]:
-        return [
-            {
-                "query_id": first.query[row],
-                "text": target.queries[first.query[row]],
-                "first": float(first.values[chosen][row]),
-                "second": float(second.values[chosen][row]),
-            }
-            for row in rows
-        ]
-
-    lost = [row for row in rising[:MOVED] if gain_Q[row] < 0]
-    won = [row for row in rising[::-1][:MOVED] if gain_Q[row] > 0]
-    return {"improved": named(np.array(won, int)), "harmed": named(np.array(lost, int))}
 
 
 if __name__ == "__main__":

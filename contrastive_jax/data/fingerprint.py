@@ -16,8 +16,9 @@ def identity(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
       {"name": str, "train": int, "test": int, "image_shape": [H, W, C], "class_names": [str],
-      "sha256": str}; of texts "n_tokens" and "shapes" in place of that of images. The digest is of the class names and, in memory, of the names, types, shapes
-      and bytes of all arrays; of a streamed set of its metadata, the names and sizes of its files,
+      "sha256": str}; of texts "n_tokens" and "shapes" in place of that of images. The digest is of
+      the class names and, in memory, of the names, types, shapes and bytes of all arrays, with what
+      is searched of texts; of a streamed set of its metadata, the names and sizes of its files,
       and the splits and numbers of images that are read, without decoding. Where the set lies is
       not in it.
 

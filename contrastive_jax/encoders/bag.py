@@ -68,17 +68,23 @@ class Bag(nn.Module):
         vectors = nn.Embed(self.n_tokens, self.dim, embedding_init=init, name="embedding")
         share_BL = _shares(tokens_BL, length_B, self.repeats)
         if train and self.word_dropout:
-            kept_BL = self._kept(tokens_BL)
+            kept_BL = _kept(self.make_rng("dropout"), tokens_BL, self.word_dropout)
             share_BL = jnp.where(kept_BL, share_BL, 0.0)
         size_B1 = jnp.sqrt(jnp.sum(share_BL**2, axis=1, keepdims=True))
         share_BL = share_BL / jnp.maximum(size_B1, 1e-6)
         return jnp.einsum("bl,blf->bf", share_BL * weight_T[tokens_BL], vectors(tokens_BL))
 
-    def _kept(self, tokens_BL: jax.Array) -> jax.Array:
-        """Choose the words that stay: all occurrences of one in a text, or none."""
-        lot_BL = jax.random.uniform(self.make_rng("dropout"), tokens_BL.shape)
-        first_BL = jnp.argmax(tokens_BL[:, :, None] == tokens_BL[:, None, :], axis=2)
-        return jnp.take_along_axis(lot_BL, first_BL, axis=1) >= self.word_dropout
+
+def _kept(key: jax.Array, tokens_BL: jax.Array, dropout: float) -> jax.Array:
+    """Choose the words that stay: all occurrences of one in a text, or none.
+
+    Each text has random bits, and each of its words the lot that they mix to.
+    """
+    bits_B1 = jax.random.bits(key, (len(tokens_BL), 1), jnp.uint32)
+    x = tokens_BL.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) ^ bits_B1
+    for factor in (0x85EBCA6B, 0xC2B2AE35):  # the finalizer of MurmurHash3
+        x = (x ^ (x >> 15)) * jnp.uint32(factor)
+    return (x ^ (x >> 16)) >= jnp.uint32(dropout * 2**32)
 
 
 def _shares(tokens_BL: jax.Array, length_B: jax.Array, repeats: float) -> jax.Array:

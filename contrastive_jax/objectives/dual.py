@@ -1,6 +1,6 @@
 """Queries and documents in one space: a dual encoder for retrieval.
 
-    query -> tokens -> q = g(f(tokens)),   document -> tokens -> d = g(f(tokens)),   pair loss of q, d
+    query -> tokens -> q = g(f(tokens)),   document -> tokens -> d = g(f(tokens)),   loss of q and d
 
 f and g are shared by both sides, or each side has its own. Pairs whose ids are equal share a query
 or a document and are no negatives of one another. Karpukhin et al. 2020 (DPR, arXiv 2004.04906);

@@ -32,6 +32,7 @@ FREE = (  # how a run is watched, scored and read
     "parallel.",
     "data.data_dir",
     "data.path",
+    "data.negatives_path",
     "data.workers",
     "data.bank",
 )

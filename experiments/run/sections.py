@@ -14,7 +14,11 @@ from ml_collections import ConfigDict, config_dict
 from contrastive_jax.errors import ConfigError
 
 REQUIRED = inspect.Parameter.empty
-PLACES = ("data_dir", "path")  # keys of `data` that say where it lies, not what it is
+PLACES = (
+    "data_dir",
+    "path",
+    "negatives_path",
+)  # keys of `data` that say where it lies, not what it is
 _SCALARS = (bool, int, float, str)
 
 

@@ -59,20 +59,18 @@ def rows(
     found = []
     for measure in measures:
         interval = intervals.bootstrap(scored.values[measure])
-        found.append(
-            {
-                "representation": representation,
-                "layer": layer,
-                "protocol": {**about, "measure": measure},
-                "split": target.split,
-                "n": len(scored.query),
-                "measure": measure,
-                "value": float(scored.values[measure].mean()),
-                "ci95": [interval.low, interval.high],
-                "ci95_method": f"percentile bootstrap over queries, {interval.resamples} resamples, "
-                f"seed {interval.seed}",
-            }
-        )
+        row = {
+            "representation": representation,
+            "layer": layer,
+            "protocol": {**about, "measure": measure},
+            "split": target.split,
+            "n": len(scored.query),
+            "measure": measure,
+            "value": float(scored.values[measure].mean()),
+            "ci95": [interval.low, interval.high],
+        }
+        drawn = f"{interval.resamples} resamples, seed {interval.seed}"
+        found.append({**row, "ci95_method": f"percentile bootstrap over queries, {drawn}"})
     return found
 
 

@@ -5,9 +5,9 @@ Sources: `docstrings` (of installed code, nothing to download), `pairs` (a file 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,6 +77,7 @@ def read(
     test_fraction: float = 0.1,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    negatives_path: PathLike | None = None,
 ) -> Corpus:
     """Read the texts of a source.
 
@@ -89,6 +90,8 @@ def read(
         as many queries out of the training part as the test has.
       test_fraction: of the queries of a file of pairs, chosen by a hash of their text.
       limit_train, limit_test: keep at most so many training pairs and test queries, the first ones.
+      negatives_path: a file of pairs, as experiments.mine writes it, whose negatives join the
+        training pairs of the same query, before those that they have.
 
     Raises:
       ValueError: arguments that cannot be meant. DataError: texts that are missing or broken.
@@ -101,22 +104,24 @@ def read(
     if (path is None) != (source == "docstrings"):
         needed = "leave it out" if source == "docstrings" else "give a file of pairs or a folder"
         raise ValueError(f"data.path is {path} with data.source {source!r}; {needed}")
-    splits = (train_split, test_split, validation_split)
+    splits = train_split, test_split, validation_split
     if source == "pairs":
         whole = of_file(Path(path or "").expanduser(), test_fraction, validation_split is not None)
     elif source == "beir":
-        whole = _of_splits([s and collection.load(path or "", s) for s in splits])
+        whole = _of_splits(lambda split: collection.load(path or "", split), splits)
     else:
-        whole = _of_splits([s and docstrings.load(s, group) for s in splits])
+        whole = _of_splits(lambda split: docstrings.load(split, group), splits)
     test = _first_queries(whole.test, limit_test)
-    corpus = whole._replace(train=whole.train[:limit_train], test=test)
+    train = whole.train[:limit_train]
+    if negatives_path is not None:
+        train = _with_negatives(train, Path(negatives_path).expanduser())
+    corpus = whole._replace(train=train, test=test)
     return corpus._replace(notes=(*corpus.notes, *_leaks(corpus)))
 
 
-def _of_splits(collections: Sequence[Collection | None]) -> Corpus:
-    train, test, validation = collections
-    if train is None or test is None:
-        raise ValueError("data.train_split and data.test_split need a name each")
+def _of_splits(load: Callable[[str], Collection], splits: tuple[str, str, str | None]) -> Corpus:
+    train, test = map(load, splits[:2])
+    validation = None if splits[2] is None else load(splits[2])
     rows = [
         Pair(train.queries[query], tuple(train.documents[d] for d, g in judged.items() if g > 0))
         for query, judged in train.grades.items()
@@ -141,7 +146,7 @@ def of_file(path: Path, test_fraction: float = 0.1, validation: bool = False) ->
             "leave some to train on, and some to test on"
         )
     train = [row for row in rows if not any(row.query in part for part in held_out)]
-    others = [text for row in rows for text in (*row.positives, *row.negatives)]
+    others = [text for row in rows for text in _documents(row)]
 
     def searched(split: str, part: set[str]) -> Collection:
         chosen = [(row.query, row.positives) for row in rows if row.query in part]
@@ -151,6 +156,48 @@ def of_file(path: Path, test_fraction: float = 0.1, validation: bool = False) ->
     tuned = searched("validation", held_out[1]) if validation else None
     notes = pairs.collection(path).notes
     return Corpus(path.stem, train, test, tuned, notes)
+
+
+def _with_negatives(train: Sequence[Pair], path: Path) -> list[Pair]:
+    mined: dict[str, tuple[str, ...]] = {}
+    for row in pairs.load(path):
+        mined[row.query] = (*mined.get(row.query, ()), *row.negatives)
+    if not any(mined.get(pair.query) for pair in train):
+        raise DataError(
+            f"{path} has no negatives of the {len(train)} training pairs.\n"
+            "Give a file that was mined for their queries."
+        )
+    return [
+        pair._replace(negatives=(*mined.get(pair.query, ()), *pair.negatives)) for pair in train
+    ]
+
+
+def to_mine(
+    source: str,
+    *,
+    path: PathLike | None = None,
+    group: str = "file",
+    train_split: str = "train",
+    **others: Any,
+) -> Collection:
+    """Read the training queries of a source with every document that may be a negative of theirs.
+
+    Args:
+      source, path, group, train_split: as of `read`.
+      others: further arguments of `read`, which decide how a file of pairs is split.
+    """
+    if source == "docstrings":
+        return docstrings.load(train_split, group)
+    if source == "beir":
+        return collection.load(path or "", train_split)
+    corpus = read(source, path=path, group=group, train_split=train_split, **others)
+    train = [(row.query, row.positives) for row in corpus.train]
+    texts = [text for row in pairs.load(Path(path or "").expanduser()) for text in _documents(row)]
+    return collection.of_pairs(corpus.name, train_split, train, (), texts)
+
+
+def _documents(row: Pair) -> tuple[str, ...]:
+    return (*row.positives, *row.negatives)
 
 
 def _hash(text: str) -> str:
@@ -225,8 +272,8 @@ def dataset(
         (corpus.test.queries[q], corpus.test.documents[max(judged, key=lambda d: judged[d])], ())
         for q, judged in corpus.test.grades.items()
     ]
-    sides = [list(dict.fromkeys(row[side] for row in tested)) for side in (0, 1)]
-    test = _examples(tested, *sides, made, chosen, 0)
+    asked, answers = (list(dict.fromkeys(row[side] for row in tested)) for side in (0, 1))
+    test = _examples(tested, asked, answers, made, chosen, 0)
     notes = (*corpus.notes, *_cut(train, chosen))
     idf_T = inverse_frequency(train["document"], made.size)
     kept = Texts(made, made.size, chosen, corpus.test, corpus.validation, notes, idf_T)

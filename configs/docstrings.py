@@ -7,18 +7,20 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """`preset` is "" or "smoke"."""
-    presets = {"": lambda config: None, "smoke": _smoke}
+    """`preset` is "", "package" or "smoke"."""
+    presets = {"": lambda config: None, "package": _package, "smoke": _smoke}
     if preset not in presets:
-        raise ValueError(f"preset {preset!r} is unknown; configs/docstrings.py has '' and smoke")
+        raise ValueError(
+            f"preset {preset!r} is unknown; configs/docstrings.py has '', package and smoke"
+        )
     config = ConfigDict()
     config.data = ConfigDict({"source": "docstrings", "group": "file", "batch_size": 256})
     for key in ("limit_train", "limit_test"):
         config.data[key] = config_dict.placeholder(int)
     config.tokens = ConfigDict(
-        {"vocabulary_size": 16_000, "query_length": 32, "document_length": 256}
+        {"vocabulary_size": 16_000, "query_length": 32, "document_length": 128}
     )
-    config.encoder = ConfigDict({"name": "bag", "dim": 256, "word_dropout": 0.3})
+    config.encoder = ConfigDict({"name": "bag", "dim": 512, "word_dropout": 0.3})
     config.loss = ConfigDict({"kind": "symmetric_info_nce", "temperature": 0.1})
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.0})
     config.train = ConfigDict(
@@ -27,6 +29,10 @@ def get_config(preset: str = "") -> ConfigDict:
     config.checkpoint = ConfigDict({"every_steps": 240, "keep": 2})
     presets[preset](config)
     return config
+
+
+def _package(config: ConfigDict) -> None:
+    config.data.group = "package"
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -19,6 +19,7 @@ from experiments.reporting.folders import SCORED_FILES
 from experiments.run import command_line, lifecycle, provenance, restore
 from experiments.run.restore import OpenedRun
 from experiments.run.sections import as_kwargs
+from experiments.scoring.kinds import IMAGES
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,6 +27,11 @@ def main(argv: Sequence[str]) -> int:
     command, opened = restore.parse(argv, __doc__ or "", {"to": "where to write"})
     if command.strings["to"] is None:
         raise ConfigError("Say where to write: --to DIR.")
+    if opened.experiment.kind.unit != IMAGES.unit:
+        raise ConfigError(
+            f"A run of {opened.experiment.name!r} has an encoder of texts, and this command writes "
+            "those of images.\nIts checkpoint and tokenizer.json are in the folder of the run."
+        )
     target = Path(command.strings["to"]).expanduser()
     lifecycle.set_up_jax()
     config = command_line.plain(opened.config)

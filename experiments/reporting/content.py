@@ -17,6 +17,9 @@ _CAPTIONS = {
     "neighbors": "Test images beside the training images whose features are nearest.",
     "neighbours": "Test images beside the training images whose features are nearest.",
     "cosines": "Cosines of z: two views of one image against views of different images.",
+    "gains": "What each test query gained and lost, in falling order.",
+    "cosines_trained": "Cosines of test queries and documents, by the trained encoder.",
+    "cosines_untrained": "The same before the first step.",
     "scores": "The scores of the table, with their 95 % intervals.",
 }
 _CURVES = (

@@ -13,7 +13,9 @@ from experiments.reporting import folders, render, scores
 from experiments.reporting.render import Drawn
 from experiments.run import restore
 from experiments.run.build import Run
+from experiments.run.methods import METHODS
 from experiments.scoring import images
+from experiments.scoring.kinds import IMAGES
 
 Findings = dict[str, Drawn | str]  # by name a picture, or why there is none
 Embed = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -27,7 +29,10 @@ def draw(run: folders.Run, out: Path) -> Findings:
 
     Returns:
       For each of NAMES a picture, or why it is absent: no checkpoint, no data, no labels, ...
+      A run on texts has none.
     """
+    if METHODS[run.method].kind.unit != IMAGES.unit:
+        return {}
     try:
         opened, step, embed = _open(run)
         row = _linear_row(run, step)

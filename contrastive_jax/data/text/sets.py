@@ -272,7 +272,8 @@ def dataset(
         (corpus.test.queries[q], corpus.test.documents[max(judged, key=lambda d: judged[d])], ())
         for q, judged in corpus.test.grades.items()
     ]
-    asked, answers = (list(dict.fromkeys(row[side] for row in tested)) for side in (0, 1))
+    asked = list(dict.fromkeys(row[0] for row in tested))
+    answers = list(dict.fromkeys(row[1] for row in tested))
     test = _examples(tested, asked, answers, made, chosen, 0)
     notes = (*corpus.notes, *_cut(train, chosen))
     idf_T = inverse_frequency(train["document"], made.size)

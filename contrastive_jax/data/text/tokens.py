@@ -89,8 +89,8 @@ def train(texts: Iterable[str], size: int = 16_000) -> Tokenizer:
 
     Identifiers are split into their words (`getName`, `max_size`), letters become lower case,
     digits stand alone. Token 0 pads and token 1 is what the vocabulary lacks; no tokens are added
-    at the ends. The vocabulary is every letter, then seven eighths the most frequent words, and for the
-    words beyond them the endings and parts that save most. It is a function of the texts, which
+    at the ends. The vocabulary is every letter, then seven eighths the most frequent words, and
+    for the words beyond them the parts that save most. It is a function of the texts, which
     the trainers of the library are not: they break ties at random.
 
     Args:

@@ -1,0 +1,33 @@
+"""Questions on articles about the coronavirus: a small set of a domain, from a folder.
+
+    python -m experiments.text --config configs/covid_qa.py
+
+Data      a folder in the layout of BEIR, made of COVID-QA (deepset, release of 2020-04-23,
+          Apache-2.0): 1,380 questions over 5,307 passages of 98 articles, one relevant passage each,
+          split by article into train (963), dev (63) and test (354). It is not part of this
+          repository: `data.path` says where it lies.
+Recipe    from scratch, 963 questions teach a bag of words little of a domain: expect less than BM25.
+          A pretrained encoder is what this set asks for.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import pairs
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """`preset` is "" or "smoke"."""
+    if preset not in ("", "smoke"):
+        raise ValueError(f"preset {preset!r} is unknown; configs/covid_qa.py has '' and smoke")
+    config = pairs.get_config()
+    config.data = ConfigDict(
+        {"source": "beir", "path": "../shared/covid_qa", "validation_split": "dev"}
+    )
+    config.data.batch_size = 64
+    config.tokens = ConfigDict({"query_length": 32, "document_length": 128})
+    config.train.update({"epochs": 20.0, "log_every": 20})
+    config.eval = ConfigDict({"every_steps": 60})
+    if preset == "smoke":
+        config.train.epochs = 1.0
+        config.eval.every_steps = 0
+    return config

@@ -1,0 +1,41 @@
+"""A text encoder on pairs of your own: questions and answers, titles and texts.
+
+    python -m experiments.text --config configs/pairs.py --config.data.path=mine.jsonl
+
+Data      a file of pairs: `query`, `pos`, `neg` or `anchor`, `positive`, `negative`, as .jsonl,
+          .tsv or .csv; a tenth of the queries, by a hash of their text, is kept to score.
+Recipe    the bag of words of configs/docstrings.py, from scratch. It learns what words of your texts
+          mean to each other, so it wants thousands of pairs; nothing here was tuned on yours.
+bert      a transformer of four layers from scratch, for tens of thousands of pairs. Not measured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import docstrings
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """`preset` is "" or "bert"."""
+    presets = {"": lambda config: None, "bert": _bert}
+    if preset not in presets:
+        raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has '' and bert")
+    config = docstrings.get_config()
+    config.data = ConfigDict(
+        {"source": "pairs", "path": "mine.jsonl", "batch_size": 32, "test_fraction": 0.1}
+    )
+    config.tokens = ConfigDict({"query_length": 32, "document_length": 128})
+    config.loss = ConfigDict({"kind": "info_nce", "temperature": 0.1})
+    del config.train.steps
+    config.train.update({"epochs": 10.0, "log_every": 20})
+    config.checkpoint.every_steps = 500
+    presets[preset](config)
+    return config
+
+
+def _bert(config: ConfigDict) -> None:
+    config.encoder = ConfigDict(
+        {"name": "bert", "layers": 4, "dim": 256, "heads": 4, "hidden_dim": 1024}
+    )
+    config.optimizer = ConfigDict(
+        {"name": "adamw", "learning_rate": 5e-4, "weight_decay": 0.01, "warmup_epochs": 1.0}
+    )

@@ -6,7 +6,8 @@ Data      a folder in the layout of BEIR, made of COVID-QA (deepset, release of 
           Apache-2.0): 1,380 questions over 5,307 passages of 98 articles, one relevant passage
           each, split by article into train (963), dev (63) and test (354). It is not part of
           this repository: `data.path` says where it lies.
-Recipe    from scratch, 963 questions teach a bag of words little of a domain. A pretrained encoder is what this set asks for.
+Recipe    the bag of words of configs/pairs.py. From scratch, 963 questions teach little of a
+          domain: a pretrained encoder is what this set asks for.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,22 @@
 """A text encoder from scratch on docstrings of installed code: no network, no file.
 
-python -m experiments.text --config configs/docstrings.py
+    python -m experiments.text --config configs/docstrings.py
+
+Data      the first line of a docstring asks for the body of its function, whose own name is hidden:
+          the standard library and the packages of requirements.txt, 19,706 pairs here, split by
+          file into 13,800 to train on, 1,912 for validation and 3,994 to test on. It moves with the
+          versions of the packages; every result holds its digest.
+Recipe    a bag of words of 512 dimensions with idf as its first weights, a third of the words
+          dropped in training. Chosen by nDCG@10 on the validation split among eleven tries of one
+          seed, whose gains over BM25 (0.363) were: on 256 tokens of a body, 0.076 with 256
+          dimensions and 0.101 with 512; on 128 tokens, with 512, 0.088; with dropout 0.5 0.075,
+          learning rate 4e-3 0.085, temperature 0.07 0.088, 720 steps 0.087, batch 512 in 300 steps
+          0.085, info_nce 0.088. On 256 tokens each word once (repeats 0, 256 dimensions) 0.050,
+          every occurrence in full (repeats 1, 512 dimensions) 0.073. 128 tokens were chosen for
+          their time, two thirds of that of 256.
+Hardware  two CPU cores, about two minutes.
+package   split by package: what is learned of some libraries, searched in others.
+smoke     seconds: it runs every step of the path and learns next to nothing.
 """
 
 from ml_collections import ConfigDict, config_dict

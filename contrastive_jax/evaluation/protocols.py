@@ -266,7 +266,9 @@ def label(protocol: Mapping[str, Any]) -> str:
         part = protocol.get("label_fraction", 1)
         labels = "" if part == 1 else f", {100 * part:g} % of labels"
         return f"{name}, {protocol['epochs']:g} epochs{labels}"
-    if name in ("cross-modal", "ranking"):
+    if name == "ranking":
+        return protocol["measure"]
+    if name == "cross-modal":
         return f"{protocol['task']}, {protocol['measure']}"
     if name == "zero-shot":
         return f"zero-shot, {protocol['classes']} classes by {protocol['by']}"

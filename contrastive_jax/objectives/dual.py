@@ -125,7 +125,8 @@ def make(
         contrastive = pair_loss({**z, **others}, scale).mean()
         both_BVD = jnp.stack([z[side][:DIAGNOSED] for side in SIDES], axis=1)
         measured = diagnostics.summary(jax.lax.stop_gradient(both_BVD), scale.get("temperature"))
-        return contrastive, LossOutput(model_state, {"loss": contrastive, **scale, **measured})
+        learned = scale if "loss" in params else {}
+        return contrastive, LossOutput(model_state, {"loss": contrastive, **learned, **measured})
 
     def embedder(side: str) -> EmbedFn:
         def embed(params: Params, model_state: ModelState, batch: Batch) -> dict[str, jax.Array]:

@@ -318,8 +318,8 @@ def _draw_cosines(
     figures.cosine_histograms(
         path,
         {
-            "query and a relevant document": cosine_QN[judged_QN],
-            "and the nearest other document": nearest_Q,
-            "and any other document": others,
+            "query and relevant document": cosine_QN[judged_QN],
+            "query and nearest other document": nearest_Q,
+            "query and any other document": others,
         },
     )

@@ -121,7 +121,16 @@ def texts_of(run: Run) -> Texts:
 
 
 def check(run: Run) -> list[str]:
-    """Say what is odd about the texts, before the first step."""
+    """Ask, before the first step, what scoring will need; say what is odd about the texts.
+
+    Raises:
+      ValueError: the encoder cannot read texts as long as the config lets them be.
+    """
+    state, chosen = run.abstract_state(), texts_of(run).settings
+    for side, length in (("query", chosen.query_length), ("document", chosen.document_length)):
+        rows = {side: (1, length), f"{side}_length": (1,)}
+        longest = {name: jax.ShapeDtypeStruct(shape, np.int32) for name, shape in rows.items()}
+        jax.eval_shape(run.objective.embed[side], state.params, state.model_state, longest)
     return list(texts_of(run).notes)
 
 

@@ -198,7 +198,7 @@ def test_other_texts_in_the_same_folder_are_refused(run, path, tmp_path):
         ("eval", {"at": 200}, "above the 80 documents"),
         ("eval", {"every_steps": 2}, "validation_split names no split"),
         ("loss", {"kind": "siglip"}, "reads no negatives"),
-        ("encoder", {"name": "bert", "layers": 1, "positions": 4}, "12 tokens"),
+        ("encoder", {"name": "bert", "layers": 1, "positions": 9}, "have 12 tokens"),
         ("train", {"chunk_size": 3}, "chunk_size is 3"),
     ],
 )

@@ -9,7 +9,6 @@ python -m experiments.ablations --config configs/ablations/temperature.py:cpu --
 --dry_run                      print the plan and an estimate of its time
 """
 
-import functools
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from contrastive_jax.storage import workdir
 from experiments.ablation import columns, grid, jobs
 from experiments.ablation.jobs import Job, Plan, summary_of
 from experiments.run import build, command_line, lifecycle, provenance, resume
+from experiments.run.build import Experiment
 from experiments.run.methods import METHODS
 from experiments.run.sections import Sections, as_kwargs, nearest
 from experiments.run.signals import STOPPED, StopRequested, StopSignal
@@ -80,7 +80,7 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
     sections = {name: method.all_sections() for name, method in METHODS.items()}
     configs = grid.configs(table, command.config, sections)
     chosen = grid.selected(table.cells, command.strings["only"])
-    load = keeping(data.load)
+    load = keeping()
     planned = tuple(
         job for cell in table.cells for job in _jobs(table, cell, configs[cell.name], folder, load)
     )
@@ -90,14 +90,24 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
     return Plan(command.name, table, planned, names, folder, provenance.command_text(argv))
 
 
-def keeping(load: Callable[..., data.Dataset]) -> Callable[..., data.Dataset]:
-    """`load`, but what differs from the last call in its batch size only is not read again."""
-    kept = functools.lru_cache(maxsize=1)(functools.partial(load, batch_size=1))
+Load = Callable[[Experiment, ConfigDict], data.Dataset]
 
-    def reload(*, batch_size: int, **source: Any) -> data.Dataset:
-        return kept(**source)._replace(batch_size=batch_size)
 
-    return reload
+def keeping() -> Load:
+    """A loader that does not read again what differs from the last set in its batch size only."""
+    kept: dict[str, data.Dataset] = {}
+
+    def load(experiment: Experiment, config: ConfigDict) -> data.Dataset:
+        one = config.copy_and_resolve_references()
+        one.data.batch_size = 1
+        read = [as_kwargs(one, name) for name in ("data", "tokens") if name in one]
+        key = repr((experiment.kind.load, read))
+        if key not in kept:
+            kept.clear()
+            kept[key] = experiment.kind.load(one)
+        return kept[key]._replace(batch_size=config.data.batch_size)
+
+    return load
 
 
 def _jobs(
@@ -105,13 +115,13 @@ def _jobs(
     cell: grid.Cell,
     config: ConfigDict,
     folder: Path,
-    load: Callable[..., data.Dataset],
+    load: Load,
 ) -> list[Job]:
     """The runs of a cell. They share one objective, and so its compiled programs."""
     experiment = METHODS[grid.method_of(table, cell)]
     with grid.errors_of(f"cell {cell.name!r}"), command_line.bad_values():
         build.check_batch(config.data.batch_size, build.make_mesh(config))
-        run = build.build(experiment, config, lambda c: load(**as_kwargs(c, "data")))
+        run = build.build(experiment, config, lambda c: load(experiment, c))
         notes = experiment.kind.check(run)
         columns.check(table, run)
     for note in notes:

@@ -8,7 +8,7 @@ import pytest
 from contrastive_jax.data.text import tokens
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import jsonl, workdir
-from experiments import evaluate, export, linear_probe, mine, report, retrieval
+from experiments import ablations, evaluate, export, linear_probe, mine, report, retrieval
 from experiments.run import lifecycle, restore
 from experiments.run.methods import METHODS
 from experiments.scoring import texts
@@ -220,3 +220,34 @@ def test_validation_and_chunks_and_a_transformer_from_scratch(path, tmp_path):
     assert train(tmp_path / "bert", values) == 0
     last = jsonl.read_jsonl(tmp_path / "bert" / "metrics.jsonl")[-1]
     assert 0 <= last["nDCG_validation"] <= 1
+
+
+ABLATION = """
+from ml_collections import ConfigDict
+from contrastive_jax.evaluation import claims
+
+def get_config(preset=""):
+    return ConfigDict({values!r})
+
+def grid(preset):
+    return {{
+        "experiment": "text",
+        "axes": {{"loss.temperature": (0.05, 0.2)}},
+        "columns": {{"nDCG": {{"name": "ranking", "measure": "nDCG@5"}}}},
+    }}
+
+def claim(results):
+    "A higher temperature does no harm."
+    cold, warm = (results[f"temperature={{t}}"]["nDCG"] for t in (0.05, 0.2))
+    return claims.above(warm, cold, by=-1.0)
+"""
+
+
+def test_ablations_run_it(path, tmp_path):
+    values = config(path, train={"steps": 1}, eval={"figures": False}, loss={"temperature": 0.1})
+    page = tmp_path / "page.py"
+    page.write_text(ABLATION.format(values=values))
+    assert tiny.main_of(ablations.main, f"--config={page}", f"--workdir={tmp_path / 'out'}") == 0
+    rows = [json.loads(x) for x in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [row["cell"] for row in rows] == ["temperature=0.05", "temperature=0.2"]
+    assert all(0 <= row["measured"]["nDCG"]["value"] <= 1 for row in rows)

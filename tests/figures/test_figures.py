@@ -102,6 +102,11 @@ def draw_cosines(path: Path, n_negatives=500):
     return figures.cosine_histogram(path, positive, negative)
 
 
+def draw_gains(path: Path, n=200):
+    gain = np.clip(rng().normal(0.1, 0.4, n), -1, 1)
+    return figures.gains(path, {"trained - BM25": gain, "trained - untrained": 0 * gain})
+
+
 def draw_runs(path: Path, n: int):
     diagnostics = {"alignment": 0.1, "uniformity": -2.0, "knn_validation": 0.5}
     histories = {
@@ -216,6 +221,10 @@ DRAWINGS = {
     ),
     "neighbors": draw_neighbors,
     "cosines": draw_cosines,
+    "gains": draw_gains,
+    "cosines of three kinds": lambda path: figures.cosine_histograms(
+        path, {name: rng().uniform(-1, 1, 99) for name in ("relevant", "nearest", "other")}
+    ),
     "neighbors of one neighbor": lambda path: draw_neighbors(path, 1, 1, similarity=False),
     "curves of three runs": lambda path: draw_runs(path, 3),
     "curves of twelve runs with long names": lambda path: draw_runs(path, 12),

@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     vocabulary_size: int
     query_length: int
     document_length: int
+    train_length: int | None
     query_prompt: str
     document_prompt: str
 
@@ -46,6 +47,7 @@ def settings(
     vocabulary_size: int = 16_000,
     query_length: int = 64,
     document_length: int = 256,
+    train_length: int | None = None,
     query_prompt: str = "",
     document_prompt: str = "",
 ) -> Settings:
@@ -54,16 +56,19 @@ def settings(
     Args:
       vocabulary_size: of a vocabulary that is trained on the training split.
       query_length, document_length: tokens at most; what comes after is cut off.
+      train_length: of a document in training, where it costs most; None for the same.
       query_prompt, document_prompt: stand before each text, as encoders were trained with.
 
     Raises:
       ValueError: a number out of range.
     """
     numbers = {"query_length": query_length, "document_length": document_length}
+    numbers |= {} if train_length is None else {"train_length": train_length}
     for key, value in {**numbers, "vocabulary_size": vocabulary_size - 2}.items():
         if value < 1:
             raise ValueError(f"tokens.{key} is too small; give at least 1, of a vocabulary 3")
-    return Settings(vocabulary_size, query_length, document_length, query_prompt, document_prompt)
+    lengths = query_length, document_length, train_length
+    return Settings(vocabulary_size, *lengths, query_prompt, document_prompt)
 
 
 def read(
@@ -267,7 +272,8 @@ def dataset(
     documents = list(dict.fromkeys(text for row in rows for text in (row[1], *row[2])))
     queries = list(dict.fromkeys(row[0] for row in rows))
     made = tokenizer or tokens.train([*queries, *documents], chosen.vocabulary_size)
-    train = _examples(rows, queries, documents, made, chosen, n_negatives)
+    shown = chosen._replace(document_length=chosen.train_length or chosen.document_length)
+    train = _examples(rows, queries, documents, made, shown, n_negatives)
     tested = [
         (corpus.test.queries[q], corpus.test.documents[max(judged, key=lambda d: judged[d])], ())
         for q, judged in corpus.test.grades.items()
@@ -275,7 +281,7 @@ def dataset(
     asked = list(dict.fromkeys(row[0] for row in tested))
     answers = list(dict.fromkeys(row[1] for row in tested))
     test = _examples(tested, asked, answers, made, chosen, 0)
-    notes = (*corpus.notes, *_cut(train, chosen))
+    notes = (*corpus.notes, *_cut(train, shown))
     idf_T = inverse_frequency(train["document"], made.size)
     kept = Texts(made, made.size, chosen, corpus.test, corpus.validation, notes, idf_T)
     return Dataset(corpus.name, train, test, (), batch_size, texts=kept)

@@ -11,6 +11,7 @@ from experiments.run.build import Run
 from experiments.scoring import images, summary
 
 EACH_STEP = ("total_loss", "grad_norm", "update_norm", "learning_rate")  # the trainer's metrics
+VALIDATED = {"images": "knn_validation", "pairs": "nDCG_validation"}
 
 
 def check(table: Grid, run: Run) -> None:
@@ -20,7 +21,9 @@ def check(table: Grid, run: Run) -> None:
       ConfigError: naming the column and what there is.
     """
     logged = {*run.outputs.metrics, *EACH_STEP}
-    logged |= {"knn_validation"} if run.experiment.kind.evaluators(run) else set()
+    logged |= (
+        {"knn_validation", "nDCG_validation"} if run.experiment.kind.evaluators(run) else set()
+    )
     rows = list(_rows(run))
     for name, column in table.columns.items():
         if "logged" in column:

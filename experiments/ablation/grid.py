@@ -15,7 +15,7 @@ from experiments.run.sections import Sections, check_names, nearest, set_values
 
 Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
 Overrides = Mapping[str, Any]
-SCORE_KEYS = {"layer", "name", "k", "temperature"}
+SCORE_KEYS = {"layer", "name", "k", "temperature", "measure"}
 COSTS = ("milliseconds", "megabytes")  # of a step, in the summary of a run
 KEYS = ("experiment", "axes", "cells", "seeds", "columns", "tuned", "figure", "seconds")
 FIGURE_KEYS = ("form", "axis", "columns", "tuned")
@@ -178,7 +178,7 @@ def _check_columns(columns: Mapping[str, Mapping[str, Any]]) -> None:
         if not ({"layer", "name"} <= keys <= SCORE_KEYS or keys in ({"logged"}, {"cost"})):
             raise ConfigError(
                 f"the column {name!r} is {dict(column)}; give layer and name "
-                "(and k, temperature), logged, or cost."
+                "(and k, temperature, measure), logged, or cost."
             )
 
 

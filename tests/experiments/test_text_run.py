@@ -233,7 +233,7 @@ def grid(preset):
     return {{
         "experiment": "text",
         "axes": {{"loss.temperature": (0.05, 0.2)}},
-        "columns": {{"nDCG": {{"name": "ranking", "measure": "nDCG@5"}}}},
+        "columns": {{"nDCG": {{"name": "ranking", "layer": "embedding", "measure": "nDCG@5"}}}},
     }}
 
 def claim(results):

@@ -29,6 +29,7 @@ from experiments.scoring import pictures, rankings
 
 SHOWN = ("nDCG", "MRR", "recall", "MAP")
 TOKENIZER = "tokenizer.json"  # in the folder of a run
+FEW = 50  # test queries
 PAIRS, DIAGNOSED = 2000, 2000  # of a histogram; of the diagnostics
 
 
@@ -131,7 +132,10 @@ def check(run: Run) -> list[str]:
         rows = {side: (1, length), f"{side}_length": (1,)}
         longest = {name: jax.ShapeDtypeStruct(shape, np.int32) for name, shape in rows.items()}
         jax.eval_shape(run.objective.embed[side], state.params, state.model_state, longest)
-    return list(texts_of(run).notes)
+    target = texts_of(run).test
+    n = 0 if target is None else len(target.queries)
+    few = [f"{n} test queries are too few to tell systems apart"] if n < FEW else []
+    return [*texts_of(run).notes, *few]
 
 
 def describe(run: Run) -> str:

@@ -6,8 +6,10 @@ Data      a folder in the layout of BEIR, made of COVID-QA (deepset, release of 
           Apache-2.0): 1,380 questions over 5,307 passages of 98 articles, one relevant passage
           each, split by article into train (963), dev (63) and test (354). It is not part of
           this repository: `data.path` says where it lies.
-Recipe    the bag of words of configs/pairs.py. From scratch, 963 questions teach little of a
-          domain: a pretrained encoder is what this set asks for.
+Recipe    the bag of words of configs/pairs.py. From scratch, 963 questions teach nothing that
+          helps with other articles: nDCG@10 of the 354 test questions is 0.248 trained, 0.261
+          untrained and 0.637 by BM25 (one seed). A pretrained encoder is what this set asks for.
+Hardware  two CPU cores, half a minute.
 """
 
 from ml_collections import ConfigDict

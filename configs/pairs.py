@@ -7,6 +7,7 @@ Data      a file of pairs: `query`, `pos`, `neg` or `anchor`, `positive`, `negat
 Recipe    the bag of words of configs/docstrings.py, from scratch. It learns what the words of your
           texts mean to each other, so it wants thousands of pairs.
 bert      a transformer of four layers from scratch, for tens of thousands of pairs. Not measured.
+smoke     seconds: it runs every step of the path and learns next to nothing.
 """
 
 from ml_collections import ConfigDict
@@ -15,10 +16,10 @@ from configs import docstrings
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """`preset` is "" or "bert"."""
-    presets = {"": lambda config: None, "bert": _bert}
+    """`preset` is "", "bert" or "smoke"."""
+    presets = {"": lambda config: None, "bert": _bert, "smoke": _smoke}
     if preset not in presets:
-        raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has '' and bert")
+        raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has '', bert and smoke")
     config = docstrings.get_config()
     config.data = ConfigDict(
         {"source": "pairs", "path": "mine.jsonl", "batch_size": 32, "test_fraction": 0.1}
@@ -39,3 +40,9 @@ def _bert(config: ConfigDict) -> None:
     config.optimizer = ConfigDict(
         {"name": "adamw", "learning_rate": 5e-4, "weight_decay": 0.01, "warmup_epochs": 1.0}
     )
+
+
+def _smoke(config: ConfigDict) -> None:
+    config.data.batch_size = 8
+    config.encoder.dim = 32
+    config.train.epochs = 1.0

@@ -1,0 +1,14 @@
+"""Folders of sentence-transformers and Hugging Face: read, write, encode.
+
+    model = sentence_folder.load("all-MiniLM-L6-v2")
+    model.encode(["a red fox", "a blue whale"])       float32 [2, 384]
+
+BERT, RoBERTa, XLM-R, CamemBERT and DistilBERT, pooled by mean, first or last token or max, with a
+Dense and normalization behind it or not. Weights are never downloaded. What is written has the
+keys of version 2, which all later versions of sentence-transformers read.
+"""
+
+from contrastive_jax.sentence_folder.folder import SentenceFolder, read, write
+from contrastive_jax.sentence_folder.model import Model, as_model, load
+
+__all__ = ["Model", "SentenceFolder", "as_model", "load", "read", "write"]

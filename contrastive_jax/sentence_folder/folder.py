@@ -102,16 +102,11 @@ def _shapes(settings: Mapping[str, Any]) -> Any:
 
 def _tokenizer_json(folder: Path, n_tokens: int, lowercase: bool) -> str:
     path = folder / TOKENIZER
-    text = _files.text(path)
-    try:
-        text = _tokenizer.lowercased(text) if lowercase else text
-        size = tokens.read(text).size
-    except Exception as error:  # the library raises Exception itself
-        _files.refuse(path, f"it is not a tokenizer ({error})")
+    text, size = _files.text(path), tokens.read(path).size
     if size > n_tokens:
-        why = f"it has {size} tokens, and config.json {n_tokens}"
+        why = f"it has {size} tokens, and {CONFIG} {n_tokens}"
         _files.refuse(path, why, "Take both files from the same model.")
-    return text
+    return _tokenizer.lowercased(text) if lowercase else text
 
 
 def write(folder: str | os.PathLike[str], model: SentenceFolder, card: str) -> None:

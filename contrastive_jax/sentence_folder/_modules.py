@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from contrastive_jax.sentence_folder import _files
 from contrastive_jax.sentence_folder._files import refuse
 
@@ -33,8 +31,8 @@ class Modules(NamedTuple):
     """What a folder has around its transformer."""
 
     transformer: Path  # its folder
+    dense: Path | None  # the folder of a Dense
     settings: dict[str, Any]  # those of `bert.make` from the pooling on
-    dense: dict[str, np.ndarray]  # tensors; {} without a Dense
 
 
 def read(root: Path) -> Modules:
@@ -46,12 +44,13 @@ def read(root: Path) -> Modules:
     """
     path = root / "modules.json"
     if not path.is_file():
-        return Modules(root, {"pooling": "mean", "normalize": False}, {})
+        return Modules(root, None, {"pooling": "mean", "normalize": False})
     folders = _folders(root, path, _files.parsed_json(path))
-    pooling = _pooling(folders["Pooling"] / "config.json") if "Pooling" in folders else "mean"
-    settings, tensors = _dense(folders["Dense"]) if "Dense" in folders else ({}, {})
-    settings |= {"pooling": pooling, "normalize": "Normalize" in folders}
-    return Modules(folders["Transformer"], settings, tensors)
+    dense = folders.get("Dense")
+    settings = {} if dense is None else _dense(dense / "config.json")
+    settings["pooling"] = _pooling(folders["Pooling"] / "config.json")
+    settings["normalize"] = "Normalize" in folders
+    return Modules(folders["Transformer"], dense, settings)
 
 
 def _folders(root: Path, path: Path, modules: Any) -> dict[str, Path]:
@@ -62,8 +61,10 @@ def _folders(root: Path, path: Path, modules: Any) -> dict[str, Path]:
     except (TypeError, KeyError, AttributeError):
         refuse(path, "it is not a list of modules with 'type' and 'path'")
     expected = [kind for kind in _ORDER if kind in kinds]
-    if kinds != expected or "Transformer" not in kinds:
-        order = "Supported are Transformer, Pooling, Dense and Normalize, each once, in this order."
+    if kinds != expected or kinds[:2] != ["Transformer", "Pooling"]:
+        order = (
+            "Supported are Transformer, Pooling, then Dense, then Normalize, the last two or not."
+        )
         refuse(path, f"its modules are {', '.join(kinds)}", order)
     return dict(zip(kinds, folders, strict=True))
 
@@ -80,25 +81,17 @@ def _pooling(path: Path) -> str:
     return _POOLS[modes[0]]
 
 
-def _dense(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    path = folder / "config.json"
-    config, tensors = _files.json_object(path), _files.tensors(folder / "model.safetensors")
+def _dense(path: Path) -> dict[str, Any]:
+    config = _files.json_object(path)
     named = str(config.get("activation_function", _ACTIVATIONS["tanh"])).rpartition(".")[2]
     short = {full.rpartition(".")[2]: name for name, full in _ACTIVATIONS.items()}
     if named not in short or config.get("use_residual"):
-        refuse(
-            path,
-            f"its activation is {named}, use_residual {config.get('use_residual')}",
-            f"Supported are {', '.join(short)}, without a residual.",
-        )
-    shapes = {"linear.weight": (config.get("out_features"), config.get("in_features"))}
-    if config.get("bias", True):
-        shapes["linear.bias"] = shapes["linear.weight"][:1]
-    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-        found = {name: tensor.shape for name, tensor in tensors.items()}
-        refuse(folder / "model.safetensors", f"it has {found}, its config.json says {shapes}")
-    settings = {"dense_dim": shapes["linear.weight"][0], "dense_activation": short[named]}
-    return {**settings, "dense_bias": "linear.bias" in shapes}, tensors
+        supported = f"Supported are {', '.join(short)}, without a residual."
+        refuse(path, f"it is {named}{' with a residual' * bool(named in short)}", supported)
+    if not isinstance(config.get("out_features"), int):
+        refuse(path, "it lacks out_features")
+    settings = {"dense_dim": config["out_features"], "dense_activation": short[named]}
+    return {**settings, "dense_bias": bool(config.get("bias", True))}
 
 
 def written(settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:

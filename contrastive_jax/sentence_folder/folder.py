@@ -34,14 +34,11 @@ class SentenceFolder(NamedTuple):
     companions: Mapping[str, bytes] = {}  # further files of the tokenizer
 
 
-def read(folder: str | os.PathLike[str]) -> SentenceFolder:
-    """Read a folder of sentence-transformers, or of Hugging Face alone, which is pooled by mean.
+def describe(folder: str | os.PathLike[str]) -> SentenceFolder:
+    """Read everything but the tensors: a folder whose `params` are None.
 
     Raises:
-      DataError: a file is missing or broken; another architecture; tensors are missing, too many
-        or of another shape; a tokenizer with more tokens than the encoder.
-
-    For an example see `write`.
+      DataError: as `read`, but for the tensors.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -52,44 +49,56 @@ def read(folder: str | os.PathLike[str]) -> SentenceFolder:
     settings = {**_config.read(inner / CONFIG, config), **modules.settings}
     if use.get("truncate_dim"):
         _files.refuse(root / USE, "it has a truncate_dim", "Only whole vectors are supported.")
-    params, pooler = _params(inner, settings, modules.dense)
     said = _tokenizer.settings(inner)
     files = {name: inner / name for name in _tokenizer.COMPANIONS}
     return SentenceFolder(
         settings,
-        params,
+        None,
         _tokenizer_json(inner, settings["n_tokens"], bool(said.get("do_lower_case"))),
         _tokenizer.max_length(inner, said, settings["positions"] - settings["position_offset"]),
         use.get("prompts") or {},
         use.get("default_prompt_name"),
         config,
-        pooler,
+        {},
         {name: path.read_bytes() for name, path in files.items() if path.is_file()},
     )
 
 
-def _params(
-    folder: Path, settings: Mapping[str, Any], dense: Mapping[str, np.ndarray]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The encoder's parameters, and the pooler's tensors."""
-    given = _files.tensors(folder / TENSORS)
+def read(folder: str | os.PathLike[str]) -> SentenceFolder:
+    """Read a folder of sentence-transformers, or of Hugging Face alone, which is pooled by mean.
+
+    Raises:
+      DataError: a file is missing or broken; another architecture; tensors are missing, too many
+        or of another shape; a tokenizer with more tokens than the encoder.
+
+    For an example see `write`.
+    """
+    described, modules = describe(folder), _modules.read(Path(folder).expanduser())
+    path = modules.transformer / TENSORS
+    given = _files.tensors(path)
     try:
-        like = _shapes(settings)
+        like = _shapes(described.settings)
     except ValueError as error:
-        _files.refuse(folder / CONFIG, error)
+        _files.refuse(path.with_name(CONFIG), error)
     try:
         transformer, pooler = bert_names.from_tensors(given, like["transformer"])
     except ValueError as error:
-        _files.refuse(folder / TENSORS, f"its tensors do not fit {CONFIG}: {error}")
-    if not dense:
-        return {"transformer": transformer}, pooler
-    leaves = {"kernel": dense["linear.weight"].T, "bias": dense.get("linear.bias")}
-    leaves = {k: np.ascontiguousarray(a, np.float32) for k, a in leaves.items() if a is not None}
-    if len(leaves["kernel"]) != settings["dim"]:
-        _files.refuse(
-            folder, f"its Dense takes {len(leaves['kernel'])} of {settings['dim']} features"
-        )
-    return {"transformer": transformer, "dense": leaves}, pooler
+        _files.refuse(path, f"its tensors do not fit {CONFIG}: {error}")
+    params = {"transformer": transformer}
+    if modules.dense is not None:
+        params["dense"] = _dense(modules.dense / TENSORS, like["dense"])
+    return described._replace(params=params, pooler=pooler)
+
+
+def _dense(path: Path, like: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The parameters of a Dense, whose matrix is [out, in] in the file."""
+    given = _files.tensors(path)
+    names = {f"linear.{'weight' if leaf == 'kernel' else leaf}": leaf for leaf in like}
+    shapes = {name: like[leaf].shape[::-1] for name, leaf in names.items()}
+    found = {name: tensor.shape for name, tensor in given.items()}
+    if found != shapes:
+        _files.refuse(path, f"its tensors are {found}, and by the config.json files {shapes}")
+    return {leaf: np.ascontiguousarray(given[name].T, np.float32) for name, leaf in names.items()}
 
 
 def _shapes(settings: Mapping[str, Any]) -> Any:

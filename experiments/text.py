@@ -2,6 +2,8 @@
 
 python -m experiments.text --config configs/docstrings.py
 python -m experiments.text --config configs/pairs.py --config.data.path=mine.jsonl --workdir DIR
+python -m experiments.text --config configs/pairs.py:minilm --config.data.path=mine.jsonl \\
+    --config.encoder.folder=DIR
 """
 
 import inspect
@@ -15,7 +17,7 @@ from contrastive_jax import losses, parallel
 from contrastive_jax.encoders import heads, text
 from contrastive_jax.objectives import dual, temperature
 from contrastive_jax.types import Objective, RunInfo
-from experiments.run import image_method
+from experiments.run import image_method, start_folder
 from experiments.run.build import Experiment
 from experiments.run.losses import options_of
 from experiments.run.sections import Choice, Key, as_kwargs, takes
@@ -35,8 +37,8 @@ ENCODER = Choice(
     default="bag",
     common={},
     options={
-        name: takes(make, without=("n_tokens", "idf_T"))
-        for name, make in text.TEXT_ENCODERS.items()
+        "bag": takes(text.bag.make, without=("n_tokens", "idf_T")),
+        "bert": start_folder.KEYS,
     },
 )
 LOSS = Choice(
@@ -100,6 +102,20 @@ def check_negatives(kind: str, n_negatives: int) -> None:
         raise ValueError(f"loss.kind {kind!r} contrasts with negatives alone; set data.n_negatives")
 
 
+def encoder_of(config: ConfigDict, info: RunInfo) -> Any:
+    """Make the encoder of a config, which starts from a folder where it names one.
+
+    Raises:
+      ValueError: a value out of range.
+    """
+    settings = as_kwargs(config, "encoder")
+    folder = settings.pop("folder", "")
+    if settings["name"] == "bert":
+        start_folder.check_lengths(settings, config.tokens)
+    encoder = text.make(n_tokens=info.n_tokens, idf_T=info.idf_T, **settings)
+    return start_folder.StartedFrom(encoder, folder) if folder else encoder
+
+
 def build(config: ConfigDict, info: RunInfo) -> Objective:
     """Make the objective of a config."""
     options = as_kwargs(config, "loss")
@@ -108,7 +124,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
     bias = options.pop("bias", None)
     loss = parallel.shard_loss(pair_loss(**options), info.mesh, n_sharded=1)
     return dual.make(
-        text.make(n_tokens=info.n_tokens, idf_T=info.idf_T, **as_kwargs(config, "encoder")),
+        encoder_of(config, info),
         heads.make(**as_kwargs(config, "head")),
         loss,
         temperature=temperature.make(*scale),
@@ -129,6 +145,7 @@ EXPERIMENT = Experiment(
     },
     build=build,
     kind=kinds.TEXT,
+    resolve=start_folder.resolve,
 )
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ ALLOWED = {  # module or package of the library -> what it may import; others ma
     "objectives": BASE
     | {"encoders", "losses", "augment", "parallel", "queue", "grad_cache"}
     | {"evaluation.diagnostics"},
-    "sentence_folder": BASE | {"encoders", "data.text", "evaluation.features", "storage"},
+    "sentence_folder": BASE | {"encoders", "data.text", "evaluation.texts", "storage"},
     "training": BASE | {"parallel"},
 }
 ONLY_IN = {  # a library -> the only packages and modules that may import it

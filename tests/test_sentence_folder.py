@@ -11,9 +11,10 @@ import pytest
 import safetensors.numpy
 
 from contrastive_jax import sentence_folder
-from contrastive_jax.data.text import buckets, tokens
+from contrastive_jax.data.text import tokens
 from contrastive_jax.encoders import bert
 from contrastive_jax.errors import DataError
+from contrastive_jax.evaluation import texts as evaluation
 from contrastive_jax.sentence_folder import SentenceFolder
 
 FROZEN = Path(__file__).parent / "golden" / "sentence_folders.zip"
@@ -135,9 +136,9 @@ def test_texts_come_back_in_their_order_whatever_the_batch(model):
 
 def test_a_width_is_compiled_once(model):
     lengths = np.random.default_rng(0).integers(1, 200, size=500)
-    widths = [width for width, _ in buckets.by_width(lengths, 8)]
-    assert sorted(set(widths)) == sorted(widths) == [16, 32, 64, 128, 256]
-    rows = np.concatenate([rows for _, rows in buckets.by_width(lengths, 8)])
+    widths, rows = zip(*evaluation.by_width(lengths, 8, longest=200), strict=True)
+    assert widths == (200, 128, 64, 32, 16)
+    rows = np.concatenate(rows)
     assert sorted(rows) == list(range(500))
     loaded, traced = sentence_folder.as_model(model), []
     embed = lambda *args: traced.append(0) or loaded.embed(*args)  # noqa: E731

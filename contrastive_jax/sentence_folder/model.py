@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.data.text import buckets, tokens
+from contrastive_jax.data.text import tokens
 from contrastive_jax.encoders import bert
-from contrastive_jax.evaluation import features
+from contrastive_jax.evaluation import texts as evaluation
 from contrastive_jax.sentence_folder.folder import SentenceFolder, read
 from contrastive_jax.types import EmbedFn
 
@@ -49,7 +49,9 @@ class Model(NamedTuple):
             raise ValueError("texts must be a list of strings, at least one")
         before = "" if name is None else self.prompts[name]
         encoded = self.tokenizer.encode(texts, self.max_length, before)
-        return embed_tokens(self.embed, self.params, encoded, batch_size)
+        sizes = {"batch_size": batch_size, "longest": self.max_length}
+        found = evaluation.extract(self.embed, self.params, {}, *encoded, **sizes)
+        return found["features"]
 
 
 def load(folder: str | os.PathLike[str]) -> Model:
@@ -71,22 +73,6 @@ def as_model(folder: SentenceFolder) -> Model:
         folder.prompts,
         folder.default_prompt,
     )
-
-
-def embed_tokens(embed: EmbedFn, params: Any, texts: tokens.Tokens, batch_size: int) -> np.ndarray:
-    """Compute the features [N,F] of tokens, sorted by length in few widths."""
-    parts, order = [], []
-    for width, rows in buckets.by_width(texts.length_N, batch_size):
-        arrays = {"tokens": _of_width(texts.tokens_NL[rows], width), "length": texts.length_N[rows]}
-        found = features.extract(embed, params, {}, arrays, batch_size=batch_size)
-        parts.append(found["features"])
-        order.append(rows)
-    features_NF = np.concatenate(parts)
-    return features_NF[np.argsort(np.concatenate(order))]
-
-
-def _of_width(tokens_NL: np.ndarray, width: int) -> np.ndarray:
-    return np.pad(tokens_NL[:, :width], [(0, 0), (0, max(width - tokens_NL.shape[1], 0))])
 
 
 def embedding(encoder: Any) -> EmbedFn:

@@ -55,6 +55,8 @@ class Experiment(NamedTuple):
     sections: Sections  # beside the shared ones and those of the data
     build: Callable[[ConfigDict, RunInfo], Objective]
     kind: Kind
+    # what files that a config names decide, filled in; before anything reads it
+    resolve: Callable[[ConfigDict], ConfigDict] = lambda config: config
 
     def all_sections(self) -> Sections:
         """Every section of a config."""

@@ -40,6 +40,8 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     signals.install()
     sections = experiment.all_sections()
     command = command_line.parse(argv, experiment.usage, sections, multihost.FLAGS, SWITCHES)
+    with command_line.bad_values():
+        command = command._replace(config=experiment.resolve(command.config))
     set_up_jax()
     try:
         with multihost.joined(command.strings), ExitStack() as stack:

@@ -36,6 +36,7 @@ FREE = (  # how a run is watched, scored and read
     "data.workers",
     "data.bank",
 )
+START = {"init", "folder"}  # keys of `encoder`: weights that training starts from
 SCHEMA = 2  # of config.json and of the files in results/
 # Keys of older versions by their present names; None: the value that is left out did nothing.
 RENAMED = {"loss.views_apart": "loss.views_separately", "encoder.whiten": None}
@@ -60,12 +61,15 @@ class OpenedRun(NamedTuple):
         return _at(run, self.folder, step)
 
     def load_without_data(self, step: str = "latest") -> "LoadedRun":
-        """Read the checkpoint alone, where config.json describes the data; raises as `load`."""
+        """Read the checkpoint alone, where config.json describes the data; raises as `load`.
+
+        The weights that training started from are not needed either.
+        """
         identity = self.description.get("data")
         if identity is None:  # of a version that did not record it
             return self.load(step)
-        stand_in = self.experiment.kind.stand_in
-        run = build.build(self.experiment, self.config, lambda config: stand_in(config, identity))
+        stand_in, config = self.experiment.kind.stand_in, _without_start(self.config)
+        run = build.build(self.experiment, config, lambda config: stand_in(config, identity))
         return _at(run, self.folder, step)
 
 
@@ -75,6 +79,13 @@ class LoadedRun(NamedTuple):
     run: Run
     step: int
     trained: TrainState
+
+
+def _without_start(config: ConfigDict) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    for key in START.intersection(config.get("encoder", {})):
+        config.encoder[key] = ""
+    return config
 
 
 def _at(run: Run, folder: Path, wanted: str) -> LoadedRun:
@@ -240,7 +251,9 @@ def parse(
     folder = Path(command.workdir or os.path.join("runs", command.name))
     given = next(filter(None, map(command.config.data.get, PLACES)), None)
     opened = open_run(folder, data_dir or given)
-    changed, _ = differences(opened.description, opened.experiment, command.config, FREE)
+    with command_line.bad_values():
+        config = opened.experiment.resolve(command.config)
+    changed, _ = differences(opened.description, opened.experiment, config, FREE)
     if changed:
         raise ConfigError(
             f"{opened.folder} was trained with another config: {'; '.join(changed[:3])}.\n"

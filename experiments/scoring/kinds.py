@@ -31,7 +31,7 @@ TEXT = Kind(
     sections={
         "data": {
             **takes(sets.read),
-            **takes(sets.dataset, without=("corpus", "chosen", "tokenizer")),
+            **takes(sets.dataset, without=("corpus", "chosen", "tokenizer", "n_tokens")),
         },
         "tokens": takes(sets.settings),
         "eval": takes(texts.settings),

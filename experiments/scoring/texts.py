@@ -19,10 +19,12 @@ from contrastive_jax.data.examples import Texts
 from contrastive_jax.data.text import sets
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.data.text.tokens import Tokenizer
-from contrastive_jax.evaluation import diagnostics, features, protocols, ranking
+from contrastive_jax.evaluation import diagnostics, protocols, ranking
+from contrastive_jax.evaluation import texts as evaluation
 from contrastive_jax.evaluation.ranking import Ranked
 from contrastive_jax.storage import jsonl, workdir
 from contrastive_jax.types import Feed, TrainState
+from experiments.run import start_folder
 from experiments.run.build import Run
 from experiments.run.sections import as_kwargs
 from experiments.scoring import pictures, rankings
@@ -81,6 +83,7 @@ def load(config: ConfigDict) -> data.Dataset:
     of_tokens = sets.settings(**as_kwargs(config, "tokens"))
     keys = as_kwargs(config, "data")
     sizes = {key: keys.pop(key) for key in ("batch_size", "n_negatives")}
+    known = start_folder.vocabulary(config)
     corpus = sets.read(**keys)
     if chosen.every_steps and corpus.validation is None:
         raise ValueError(
@@ -93,7 +96,7 @@ def load(config: ConfigDict) -> data.Dataset:
                 f"eval.at is {chosen.at}, above the {len(found.documents)} documents of "
                 f"{found.split!r}; lower it"
             )
-    return sets.dataset(corpus, of_tokens, **sizes)
+    return sets.dataset(corpus, of_tokens, **sizes, **known)
 
 
 def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
@@ -167,11 +170,13 @@ def embed(
     }[side]
     tokens = tokenizer.encode(texts, length, prompt)
     devices = run.mesh.devices.size
-    found = features.extract(
+    found = evaluation.extract(
         run.objective.embed[side],
         state.params,
         state.model_state,
-        {side: tokens.tokens_NL, f"{side}_length": tokens.length_N},
+        *tokens,
+        names=(side, f"{side}_length"),
+        longest=length,
         batch_size=-(-min(of_run(run).batch_size, len(texts)) // devices) * devices,
         shard=lambda batch: parallel.put_batch(batch, run.mesh),
         out_sharding=parallel.replicated(run.mesh),

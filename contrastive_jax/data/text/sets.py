@@ -240,6 +240,7 @@ def dataset(
     batch_size: int,
     n_negatives: int = 0,
     tokenizer: Tokenizer | None = None,
+    n_tokens: int | None = None,
 ) -> Dataset:
     """Turn texts into examples, an example a query with one of its documents.
 
@@ -249,6 +250,7 @@ def dataset(
       batch_size: pairs of a step.
       n_negatives: K, negatives of a pair at most, the first of its row.
       tokenizer: in place of one that is trained on the training pairs.
+      n_tokens: that the encoder has; those of the tokenizer by default.
 
     Returns:
       A set whose training examples hold "query" [N,L] and "document" [N,L], unsigned, with
@@ -281,9 +283,10 @@ def dataset(
     asked = list(dict.fromkeys(row[0] for row in tested))
     answers = list(dict.fromkeys(row[1] for row in tested))
     test = _examples(tested, asked, answers, made, chosen, 0)
+    size = n_tokens or made.size
     notes = (*corpus.notes, *_cut(train, shown))
-    idf_T = inverse_frequency(train["document"], made.size)
-    kept = Texts(made, made.size, chosen, corpus.test, corpus.validation, notes, idf_T)
+    idf_T = inverse_frequency(train["document"], size)
+    kept = Texts(made, size, chosen, corpus.test, corpus.validation, notes, idf_T)
     return Dataset(corpus.name, train, test, (), batch_size, texts=kept)
 
 

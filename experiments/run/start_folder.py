@@ -1,0 +1,89 @@
+"""A run on texts that starts from a sentence folder: its config, its tokenizer, its first weights.
+
+The folder is `encoder.folder` of a config. What the run trains is decided by the folder's files, so
+they fill the config in, which later commands read; the folder itself is no longer needed then.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from contrastive_jax import sentence_folder
+from contrastive_jax.data.text import tokens
+from contrastive_jax.encoders import bert
+from experiments.run.sections import Key, takes
+
+KEYS = {**takes(bert.make, without=("n_tokens",)), "folder": Key("", str)}
+OWN = ("n_tokens", "dropout", "attention_dropout", "dtype")  # not of the folder, but of the run
+PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}  # by side
+
+
+class StartedFrom(NamedTuple):
+    """An encoder whose `init` gives the parameters of a folder."""
+
+    encoder: Any
+    folder: str
+
+    def init(self, key: Any, *text: jax.Array, train: bool) -> dict[str, Any]:
+        """Read the folder; the key is not used."""
+        del key, text, train
+        return {"params": jax.tree.map(jax.numpy.asarray, sentence_folder.read(self.folder).params)}
+
+    def apply(self, *args: Any, **settings: Any) -> Any:
+        """Apply the encoder."""
+        return self.encoder.apply(*args, **settings)
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+    """Fill in what the folder of a config decides; without a folder nothing.
+
+    Raises:
+      ValueError: a key that says otherwise than the folder. DataError: of the folder.
+    """
+    folder = config.encoder.get("folder", "")
+    if not folder:
+        return config
+    config = config.copy_and_resolve_references()
+    described = sentence_folder.describe(folder)
+    for key, value in described.settings.items():
+        if key not in OWN:
+            _refuse_other(key, config.encoder[key], value, folder)
+            config.encoder[key] = value
+    for side, names in PROMPTS.items():
+        found = [described.prompts[name] for name in names if name in described.prompts]
+        config.tokens[f"{side}_prompt"] = config.tokens[f"{side}_prompt"] or (found or [""])[0]
+    return config
+
+
+def _refuse_other(key: str, given: Any, value: Any, folder: str) -> None:
+    if given not in (KEYS[key].default, value):
+        raise ValueError(
+            f"encoder.{key} is {given!r}, and {folder} is a model of {value!r}; leave it out"
+        )
+
+
+def vocabulary(config: ConfigDict) -> dict[str, Any]:
+    """Read the tokenizer of a config's folder and the rows of its table; {} without a folder."""
+    folder = config.encoder.get("folder", "")
+    if not folder:
+        return {}
+    described = sentence_folder.describe(folder)
+    tokenizer = tokens.read(described.tokenizer_json)
+    return {"tokenizer": tokenizer, "n_tokens": described.settings["n_tokens"]}
+
+
+def check_lengths(encoder: Mapping[str, Any], lengths: Mapping[str, Any]) -> None:
+    """Refuse texts that are longer than the table of positions of BERT.
+
+    Raises:
+      ValueError: naming both numbers.
+    """
+    places = encoder["positions"] - encoder["position_offset"]
+    for side in PROMPTS:
+        if lengths[f"{side}_length"] > places:
+            raise ValueError(
+                f"tokens.{side}_length is {lengths[f'{side}_length']}, and the encoder has places "
+                f"for {places} tokens; lower it"
+            )

@@ -2,6 +2,8 @@
 
 python -m experiments.export runs/digits --to exported/digits
 
+Of a run on texts with encoder.name=bert it is a folder that sentence-transformers loads.
+
 RUN                            the folder of a run, of any method; its data is not needed
 --to DIR                       where to write
 --step STEP|latest|best        which of its checkpoints (default: latest)
@@ -12,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contrastive_jax import export
+from contrastive_jax import export, sentence_folder
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
+from experiments.reporting import sentence_card
 from experiments.reporting.folders import SCORED_FILES
-from experiments.run import command_line, lifecycle, provenance, restore
+from experiments.run import command_line, lifecycle, provenance, restore, sentence_run
 from experiments.run.restore import OpenedRun
 from experiments.run.sections import as_kwargs
-from experiments.scoring.kinds import IMAGES
+from experiments.scoring.kinds import TEXT
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,13 +30,10 @@ def main(argv: Sequence[str]) -> int:
     command, opened = restore.parse(argv, __doc__ or "", {"to": "where to write"})
     if command.strings["to"] is None:
         raise ConfigError("Say where to write: --to DIR.")
-    if opened.experiment.kind.unit != IMAGES.unit:
-        raise ConfigError(
-            f"A run of {opened.experiment.name!r} has an encoder of texts, and this command writes "
-            "those of images.\nIts checkpoint and tokenizer.json are in the folder of the run."
-        )
     target = Path(command.strings["to"]).expanduser()
     lifecycle.set_up_jax()
+    if opened.experiment.kind.unit == TEXT.unit:
+        return _export_texts(opened, command.strings["step"] or "latest", target)
     config = command_line.plain(opened.config)
     if "encoder" in opened.config:  # the file that training began with may be gone
         opened.config.encoder.init = ""
@@ -59,6 +59,17 @@ def main(argv: Sequence[str]) -> int:
         )
     print(f"{card['tensors']['tensors']} tensors of step {step} in {target}")
     print(f"sha256 {card['tensors']['sha256']}")
+    return 0
+
+
+def _export_texts(opened: OpenedRun, wanted: str, target: Path) -> int:
+    """Write the folder of a sentence encoder."""
+    loaded = opened.load_without_data(wanted)
+    model = sentence_run.as_folder(opened, loaded)
+    scores = _scores(opened.folder, loaded.step)
+    card = sentence_card.text(target.name, opened.description, loaded.step, model, scores)
+    sentence_folder.write(target, model, card)
+    print(f"step {loaded.step} in {target}, with its tokenizer and prompts")
     return 0
 
 

@@ -110,8 +110,6 @@ def encoder_of(config: ConfigDict, info: RunInfo) -> Any:
     """
     settings = as_kwargs(config, "encoder")
     folder = settings.pop("folder", "")
-    if settings["name"] == "bert":
-        start_folder.check_lengths(settings, config.tokens)
     encoder = text.make(n_tokens=info.n_tokens, idf_T=info.idf_T, **settings)
     return start_folder.StartedFrom(encoder, folder) if folder else encoder
 

@@ -4,7 +4,6 @@ The folder is `encoder.folder` of a config. What the run trains is decided by th
 they fill the config in, which later commands read; the folder itself is no longer needed then.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -72,18 +71,3 @@ def vocabulary(config: ConfigDict) -> dict[str, Any]:
     described = sentence_folder.describe(folder)
     tokenizer = tokens.read(described.tokenizer_json)
     return {"tokenizer": tokenizer, "n_tokens": described.settings["n_tokens"]}
-
-
-def check_lengths(encoder: Mapping[str, Any], lengths: Mapping[str, Any]) -> None:
-    """Refuse texts that are longer than the table of positions of BERT.
-
-    Raises:
-      ValueError: naming both numbers.
-    """
-    places = encoder["positions"] - encoder["position_offset"]
-    for side in PROMPTS:
-        if lengths[f"{side}_length"] > places:
-            raise ValueError(
-                f"tokens.{side}_length is {lengths[f'{side}_length']}, and the encoder has places "
-                f"for {places} tokens; lower it"
-            )

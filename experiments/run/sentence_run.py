@@ -1,0 +1,65 @@
+"""A run on texts as a sentence folder: what export writes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from contrastive_jax import sentence_folder
+from contrastive_jax.data.text import tokens
+from contrastive_jax.errors import ConfigError, DataError
+from contrastive_jax.sentence_folder import SentenceFolder
+from experiments.run.restore import LoadedRun, OpenedRun
+from experiments.run.sections import as_kwargs
+from experiments.scoring.texts import TOKENIZER
+
+
+def as_folder(opened: OpenedRun, loaded: LoadedRun) -> SentenceFolder:
+    """Make a sentence folder of a run; its vectors are the embeddings of the run, of length one.
+
+    Where the folder that training started from is still there, what this library does not use
+    comes along: the pooler, further keys of config.json, further files of the tokenizer.
+
+    Raises:
+      ConfigError: an encoder, a head or towers that no such folder holds.
+    """
+    _refuse_others(opened)
+    settings = as_kwargs(opened.config, "encoder")
+    start, _ = settings.pop("folder"), settings.pop("name")
+    settings |= {"n_tokens": loaded.run.dataset.n_tokens, "normalize": True}
+    chosen = opened.config.tokens
+    text = tokens.read(opened.folder / TOKENIZER).json
+    return SentenceFolder(
+        settings,
+        jax.tree.map(np.asarray, loaded.trained.params["encoder"]),
+        text,
+        max(chosen.query_length, chosen.document_length),
+        {"query": chosen.query_prompt, "document": chosen.document_prompt},
+        **_kept(start, text),
+    )
+
+
+def _refuse_others(opened: OpenedRun) -> None:
+    config = opened.config
+    needed = {
+        "encoder.name": (config.encoder.name, "bert"),
+        "head.kind": (config.head.kind, "none"),
+        "dual.towers": (config.dual.towers, "shared"),
+    }
+    for key, (value, wanted) in needed.items():
+        if value != wanted:
+            raise ConfigError(
+                f"{opened.folder} has {key} {value!r}; a folder of sentence-transformers holds "
+                f"{wanted!r} alone.\nIts vectors are written by experiments.encode."
+            )
+
+
+def _kept(start: str, tokenizer_json: str) -> dict[str, Any]:
+    """What is kept of the folder that training started from; nothing where it is gone."""
+    try:
+        before = sentence_folder.read(start) if start else None
+    except DataError:
+        before = None
+    if before is None or before.tokenizer_json != tokenizer_json:
+        return {}
+    return {name: getattr(before, name) for name in ("config", "pooler", "companions")}

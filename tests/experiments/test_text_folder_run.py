@@ -1,0 +1,162 @@
+"""A run from a sentence folder: its weights, its tokenizer, its prompts; exported and encoded."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from contrastive_jax import sentence_folder
+from contrastive_jax.errors import ConfigError, DataError
+from contrastive_jax.evaluation import ranking
+from contrastive_jax.storage import jsonl, workdir
+from experiments import encode, export, retrieval
+from experiments.run import lifecycle, restore
+from experiments.scoring import rankings, texts
+from tests.experiments import tiny
+from tests.experiments.test_text_run import config, train, write_pairs
+from tests.test_sentence_folder import random_model
+
+pytestmark = pytest.mark.usefixtures("in_the_repository_of_a_module")
+RATE = {"learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_compilation_cache():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifecycle, "set_up_jax", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start") / "small"
+    model = random_model(layers=1, pooling="cls", attention_dropout=0.0, dropout=0.0)
+    n_tokens = model.settings["n_tokens"]
+    kept = {"pooler.dense.bias": np.ones(16, np.float32)}
+    sentence_folder.write(folder, model._replace(pooler=kept, max_length=16), card="")
+    assert n_tokens < 100
+    return folder
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("data") / "homes.jsonl")
+
+
+def from_folder(path, start, **encoder):
+    values = config(path, optimizer=RATE, train={"steps": 2}, eval={"figures": False})
+    return {**values, "encoder": {"name": "bert", "folder": str(start), **encoder}}
+
+
+@pytest.fixture(scope="module")
+def run(path, start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "homes"
+    assert train(folder, from_folder(path, start)) == 0
+    return folder
+
+
+def test_it_starts_at_the_folders_vectors_and_leaves_them(run, start):
+    loaded = restore.open_run(run).load()
+    target = loaded.run.dataset.texts.test
+    model = sentence_folder.load(start)
+    theirs = retrieval.vectors_by(start, target)
+    scored = ranking.score(rankings.by_cosine(target, *theirs, 6), target.grades, at=(5,))
+    rows = workdir.read_json(run / "results" / "summary.json")["evaluations"]
+    value = {(r["representation"], r["measure"]): r["value"] for r in rows}
+    assert value["untrained", "nDCG@5"] == pytest.approx(scored.values["nDCG@5"].mean())
+    ours = texts.both(loaded.run, loaded.run.fresh_state(), target)
+    for mine, other in zip(ours, theirs, strict=True):
+        other = other / np.linalg.norm(other, axis=1, keepdims=True)
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+    trained, _ = texts.both(loaded.run, loaded.trained, target)
+    assert np.abs(trained - ours[0]).max() > 1e-3
+    assert model.prompts["query"] == "fox: "
+
+
+def test_the_config_records_what_the_folder_decided(run, start):
+    found = workdir.read_json(run / "config.json")["config"]
+    assert (found["encoder"]["dim"], found["encoder"]["pooling"]) == (16, "cls")
+    assert found["tokens"]["query_prompt"] == "fox: "
+    tokenizer = sentence_folder.read(start).tokenizer_json
+    assert (run / "tokenizer.json").read_text() == tokenizer
+
+
+def test_the_same_command_resumes_to_the_bit(run, path, start, tmp_path):
+    values = from_folder(path, start)
+    first = {**values, "checkpoint": {"every_steps": 1, "keep": 3}}
+    assert train(tmp_path / "again", {**first, "train": {"steps": 1, "log_every": 1}}) == 0
+    assert train(tmp_path / "again", first) == 0
+    rows = [jsonl.read_jsonl(folder / "metrics.jsonl") for folder in (run, tmp_path / "again")]
+    assert [row["step"] for row in rows[1]] == [1, 2]
+
+
+def test_export_and_encode_give_the_vectors_of_the_run(run, start, tmp_path):
+    lines = ["what is the home of foxa", "foxb lives", "whale"]
+    (tmp_path / "texts.txt").write_text("\n".join(lines))
+    rows = [{"_id": f"d{i}", "title": "", "text": line} for i, line in enumerate(lines)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert tiny.main_of(export.main, run, "--to", tmp_path / "out") == 0
+    found = {}
+    for model, name in ((run, "run"), (tmp_path / "out", "folder")):
+        where = ["--input", tmp_path / "texts.jsonl", "--to", tmp_path / f"{name}.npz"]
+        assert tiny.main_of(encode.main, model, *where, "--prompt", "query") == 0
+        found[name] = np.load(tmp_path / f"{name}.npz")
+    assert found["run"]["id"].tolist() == ["d0", "d1", "d2"]
+    np.testing.assert_allclose(found["run"]["vector"], found["folder"]["vector"], atol=1e-6)
+    tiny.main_of(encode.main, run, "--input", tmp_path / "texts.txt", "--to", tmp_path / "d.npz")
+    with np.load(tmp_path / "d.npz") as document:
+        assert document["id"].tolist() == ["0", "1", "2"]
+        assert np.abs(document["vector"] - found["run"]["vector"]).max() > 1e-3
+    read = sentence_folder.read(tmp_path / "out")
+    assert read.pooler.keys() == {"pooler.dense.bias"}  # of the folder that it started from
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| started from | small |" in card
+    assert "| trained | nDCG@5 |" in card
+
+
+def test_later_commands_need_the_folder_no_more(run, start, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    description = workdir.read_json(copy / "config.json")
+    description["config"]["encoder"]["folder"] = str(tmp_path / "gone")
+    workdir.write_json(copy / "config.json", description)
+    (tmp_path / "texts.txt").write_text("a fox")
+    where = ["--input", tmp_path / "texts.txt", "--to", tmp_path / "vectors.npz"]
+    assert tiny.main_of(encode.main, copy, *where) == 0
+    assert tiny.main_of(export.main, copy, "--to", tmp_path / "out") == 0
+    assert sentence_folder.load(tmp_path / "out").encode(["a fox"]).shape == (1, 16)
+
+
+def test_what_contradicts_the_folder_is_refused(path, start, tmp_path):
+    with pytest.raises(ConfigError, match="encoder.dim is 8, and .* is a model of 16; leave it"):
+        train(tmp_path / "run", from_folder(path, start, dim=8))
+    with pytest.raises(DataError, match="there is no such folder"):
+        train(tmp_path / "run", from_folder(path, tmp_path / "no"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("head", {"kind": "linear"}), ("dual", {"towers": "two"})]
+)
+def test_what_no_folder_holds_is_refused_by_export(run, tmp_path, key, value):
+    copy = shutil.copytree(run, tmp_path / "copy", ignore=lambda *_: ["checkpoints"])
+    description = workdir.read_json(copy / "config.json")
+    description["config"][key].update(value)
+    workdir.write_json(copy / "config.json", description)
+    shutil.copytree(run / "checkpoints", copy / "checkpoints")
+    with pytest.raises((ConfigError, Exception), match=next(iter(value.values()))):
+        tiny.main_of(export.main, copy, "--to", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("texts.csv", "a", "give a .txt or a .jsonl"),
+        ("texts.jsonl", '{"_id": 1, "text": "a"}\n{"_id": 1, "text": "b"}', "id '1' twice"),
+        ("texts.jsonl", '{"txt": "a"}', "1 broken lines: line 1"),
+        ("texts.txt", "", "has no rows"),
+    ],
+)
+def test_broken_texts_are_refused(start, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises((ConfigError, DataError), match=message):
+        tiny.main_of(encode.main, start, "--input", tmp_path / name, "--to", tmp_path / "o.npz")

@@ -5,8 +5,9 @@ python -m experiments.encode all-MiniLM-L6-v2 --input corpus.jsonl --to vectors.
 
 RUN or FOLDER          a run of experiments.text: its last checkpoint; or a folder of
                        sentence-transformers
---input FILE           .txt: a text a line; .jsonl: `text`, and perhaps `title` and `_id`, as in BEIR
---to FILE.npz          `vector` [N, D] float32 and `id` [N]: `_id`, or the number of the text from 0
+--input FILE           .txt: a text a line; .jsonl: `text`, and perhaps `title` and `_id`, as in
+                       the layout of BEIR
+--to FILE.npz          `vector` [N, D] float32 and `id` [N]: `_id`, or the place of the text, from 0
 --prompt NAME          of a run "query" or "document" (default: document), which also says how long
                        texts may be; of a folder one of its prompts (default: its own default)
 --batch_size N         texts at a time (default: 64)
@@ -14,6 +15,7 @@ RUN or FOLDER          a run of experiments.text: its last checkpoint; or a fold
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import numpy as np
 
 from contrastive_jax import sentence_folder
 from contrastive_jax.data.text import rows, tokens
-from contrastive_jax.errors import ConfigError
+from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.storage import workdir
 from experiments import retrieval
 from experiments.run import command_line, lifecycle
@@ -37,9 +39,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--batch_size is {args.batch_size}; give at least 1.")
     lifecycle.set_up_jax()
     ids, lines = read(args.input)
-    encode = (
-        _by_run if (args.model / "config.json").is_file() and _is_run(args.model) else _by_folder
-    )
+    encode = _by_folder if retrieval.is_sentence_folder(args.model) else _by_run
     with command_line.bad_values():
         vector_ND = encode(args.model, lines, args.prompt, args.batch_size)
     workdir.replace_file(args.to, lambda path: _save(path, ids, vector_ND))
@@ -62,15 +62,15 @@ def read(path: Path) -> tuple[list[str], list[str]]:
     """Read ids and texts.
 
     Raises:
-      ConfigError: another ending. DataError: a broken line, an id that is there twice.
+      ConfigError: another ending. DataError: a broken line, or an id that is there twice.
     """
     if path.suffix not in (".txt", ".jsonl"):
         raise ConfigError(f"--input is {path}; give a .txt or a .jsonl file.")
     found = rows.read(path, _text_line if path.suffix == ".txt" else _json_line)
     ids = [key or str(place) for place, (_, (key, _)) in enumerate(found)]
-    if len(set(ids)) < len(ids):
-        twice = next(key for place, key in enumerate(ids) if key in ids[:place])
-        raise ConfigError(f"{path} has the id {twice!r} twice; give every text its own, or none.")
+    twice, n = Counter(ids).most_common(1)[0]
+    if n > 1:
+        raise DataError(f"{path} has the id {twice!r} twice; give every text its own, or none.")
     return ids, [text for _, (_, text) in found]
 
 
@@ -81,11 +81,7 @@ def _text_line(line: str) -> tuple[str, str]:
 def _json_line(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
     title, text = rows.text_of(row, "title", default=""), rows.text_of(row, "text")
-    return str(row.get("_id", "")), f"{title} {text}".strip()
-
-
-def _is_run(folder: Path) -> bool:
-    return "config" in workdir.read_json(folder / "config.json")
+    return str(row.get("_id", "")), f"{title} {text}" if title else text
 
 
 def _by_run(folder: Path, lines: list[str], prompt: str | None, batch_size: int) -> np.ndarray:

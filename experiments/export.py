@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _export_texts(opened: OpenedRun, wanted: str, target: Path) -> int:
     """Write the folder of a sentence encoder."""
+    sentence_run.check(opened)
     loaded = opened.load_without_data(wanted)
     model = sentence_run.as_folder(opened, loaded)
     scores = _scores(opened.folder, loaded.step)

@@ -14,6 +14,7 @@ python -m experiments.retrieval --data docstrings bm25
 A system is one of
   bm25           words shared with the query, k1 = 1.2, b = 0.75
   RUN            the folder of a run of experiments.text: its last checkpoint
+  DIR            a folder of sentence-transformers, by its prompts "query" and "document"
   FILE.trec      a run file: query Q0 document rank score name
   FILE.npz       query_id, query [Q, D], document_id, document [N, D]: ranked by cosine
 """
@@ -26,13 +27,14 @@ from typing import Any
 
 import numpy as np
 
+from contrastive_jax import sentence_folder
 from contrastive_jax.data.text import collection, docstrings, pairs, results_files, tokens
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import intervals, ranking
 from contrastive_jax.evaluation.ranking import Comparison, Ranked, Results
 from contrastive_jax.storage import workdir
-from experiments.run import command_line, lifecycle, restore
+from experiments.run import command_line, lifecycle, restore, start_folder
 from experiments.run.sections import nearest
 from experiments.scoring import kinds, rankings, texts
 
@@ -126,7 +128,8 @@ def _systems(words: Sequence[str]) -> dict[str, Callable[[Collection, int], Resu
         elif path.suffix == ".npz" and path.is_file():
             systems[word] = lambda target, k, path=path: _by_vectors(path, target, k)
         elif path.is_dir():
-            open_texts(path)  # refused before anything is ranked
+            if not is_sentence_folder(path):
+                open_texts(path)  # refused before anything is ranked
             systems[word] = lambda target, k, path=path: _by_vectors(path, target, k)
         else:
             raise ConfigError(
@@ -134,6 +137,13 @@ def _systems(words: Sequence[str]) -> dict[str, Callable[[Collection, int], Resu
                 ".trec or .npz."
             )
     return systems
+
+
+def is_sentence_folder(folder: Path) -> bool:
+    """Whether a folder holds a model of sentence-transformers or Hugging Face, not a run."""
+    config = folder / "config.json"
+    named = workdir.read_json(config) if config.is_file() else {}
+    return (folder / "modules.json").is_file() or "model_type" in named
 
 
 def open_texts(folder: Path) -> restore.OpenedRun:
@@ -152,13 +162,21 @@ def open_texts(folder: Path) -> restore.OpenedRun:
 
 
 def vectors_by(place: Path, target: Collection) -> tuple[np.ndarray, np.ndarray]:
-    """Get the vectors of queries [Q,D] and documents [N,D]: of a run's folder, or from an .npz."""
+    """Get the vectors of queries [Q,D] and documents [N,D]: of a folder, or from an .npz."""
     if not place.is_dir():
         vectors = results_files.read_vectors(place, target.queries, target.documents)
         return vectors.query, vectors.document
+    if is_sentence_folder(place):
+        return _by_folder(sentence_folder.load(place), target)
     opened = open_texts(place)
     run, _, state = opened.load_without_data()
     return texts.both(run, state, target, tokens.read(opened.folder / texts.TOKENIZER))
+
+
+def _by_folder(model: sentence_folder.Model, target: Collection) -> tuple[np.ndarray, np.ndarray]:
+    queries, documents = list(target.queries.values()), list(target.documents.values())
+    names = [start_folder.prompt_of(model.prompts, side) for side in ("query", "document")]
+    return model.encode(queries, names[0]), model.encode(documents, names[1])
 
 
 def _by_vectors(place: Path, target: Collection, k: int) -> Results:

@@ -19,11 +19,7 @@ def as_folder(opened: OpenedRun, loaded: LoadedRun) -> SentenceFolder:
 
     Where the folder that training started from is still there, what this library does not use
     comes along: the pooler, further keys of config.json, further files of the tokenizer.
-
-    Raises:
-      ConfigError: an encoder, a head or towers that no such folder holds.
     """
-    _refuse_others(opened)
     settings = as_kwargs(opened.config, "encoder")
     start, _ = settings.pop("folder"), settings.pop("name")
     settings |= {"n_tokens": loaded.run.dataset.n_tokens, "normalize": True}
@@ -39,7 +35,12 @@ def as_folder(opened: OpenedRun, loaded: LoadedRun) -> SentenceFolder:
     )
 
 
-def _refuse_others(opened: OpenedRun) -> None:
+def check(opened: OpenedRun) -> None:
+    """Refuse an encoder, a head or towers that no sentence folder holds.
+
+    Raises:
+      ConfigError: naming the key.
+    """
     config = opened.config
     needed = {
         "encoder.name": (config.encoder.name, "bert"),

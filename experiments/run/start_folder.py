@@ -4,6 +4,7 @@ The folder is `encoder.folder` of a config. What the run trains is decided by th
 they fill the config in, which later commands read; the folder itself is no longer needed then.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -50,10 +51,20 @@ def resolve(config: ConfigDict) -> ConfigDict:
         if key not in OWN:
             _refuse_other(key, config.encoder[key], value, folder)
             config.encoder[key] = value
-    for side, names in PROMPTS.items():
-        found = [described.prompts[name] for name in names if name in described.prompts]
-        config.tokens[f"{side}_prompt"] = config.tokens[f"{side}_prompt"] or (found or [""])[0]
+    for side in PROMPTS:
+        name = prompt_of(described.prompts, side)
+        if name is not None and not config.tokens[f"{side}_prompt"]:
+            config.tokens[f"{side}_prompt"] = described.prompts[name]
     return config
+
+
+def prompt_of(prompts: Mapping[str, str], side: str) -> str | None:
+    """Name the prompt of a folder for "query" or "document"; None where it has none.
+
+    >>> prompt_of({"passage": "passage: "}, "document")
+    'passage'
+    """
+    return next((name for name in PROMPTS[side] if name in prompts), None)
 
 
 def _refuse_other(key: str, given: Any, value: Any, folder: str) -> None:

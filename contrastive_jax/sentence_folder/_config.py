@@ -80,7 +80,7 @@ def written(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str,
     kind = config.get("model_type", _kind(settings))
     keys = _DISTILBERT if kind == "distilbert" else _BERT
     known = {key: settings[name] for name, key in keys.items()}
-    activation = config.get(keys["activation"])
+    activation = config.get(keys["activation"], "")
     if _ACTIVATIONS.get(activation) != settings["activation"]:  # several names for one function
         activation = _ACTIVATION_KEYS[settings["activation"]]
     known[keys["activation"]] = activation

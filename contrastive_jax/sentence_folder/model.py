@@ -49,7 +49,7 @@ class Model(NamedTuple):
             raise ValueError("texts must be a list of strings, at least one")
         before = "" if name is None else self.prompts[name]
         encoded = self.tokenizer.encode(texts, self.max_length, before)
-        sizes = {"batch_size": batch_size, "longest": self.max_length}
+        sizes: Any = {"batch_size": batch_size, "longest": self.max_length}
         found = evaluation.extract(self.embed, self.params, {}, *encoded, **sizes)
         return found["features"]
 

@@ -7,6 +7,11 @@ Data      a file of pairs: `query`, `pos`, `neg` or `anchor`, `positive`, `negat
 Recipe    the bag of words of configs/docstrings.py, from scratch. It learns what the words of your
           texts mean to each other, so it wants thousands of pairs.
 bert      a transformer of four layers from scratch, for tens of thousands of pairs. Not measured.
+minilm    from a folder of sentence-transformers, --config.encoder.folder=DIR. Temperature 0.05,
+          learning rate 2e-5, 128 tokens: what all-MiniLM-L6-v2 was trained with, by its README.
+          Not measured on a set of its own.
+bge       the same with the temperature 0.02, the learning rate 1e-5 and the prompt of queries of
+          FlagEmbedding's tutorial on fine-tuning (7.1). Not measured.
 smoke     seconds: it runs every step of the path and learns next to nothing.
 """
 
@@ -16,10 +21,11 @@ from configs import docstrings
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """`preset` is "", "bert" or "smoke"."""
-    presets = {"": lambda config: None, "bert": _bert, "smoke": _smoke}
+    """`preset` is "", "bert", "minilm", "bge" or "smoke"."""
+    presets = {"": lambda config: None, "smoke": _smoke}
+    presets |= {"bert": _bert, "minilm": _minilm, "bge": _bge}
     if preset not in presets:
-        raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has '', bert and smoke")
+        raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has {[*presets]}")
     config = docstrings.get_config()
     config.data = ConfigDict(
         {"source": "pairs", "path": "mine.jsonl", "batch_size": 32, "test_fraction": 0.1}
@@ -46,3 +52,18 @@ def _smoke(config: ConfigDict) -> None:
     config.data.batch_size = 8
     config.encoder.dim = 32
     config.train.epochs = 1.0
+
+
+def _minilm(config: ConfigDict) -> None:
+    config.encoder = ConfigDict({"name": "bert", "folder": "DIR"})
+    config.tokens = ConfigDict({"query_length": 64, "document_length": 128})
+    config.loss.temperature = 0.05
+    config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 2e-5, "weight_decay": 0.01})
+    config.train.epochs = 2.0
+
+
+def _bge(config: ConfigDict) -> None:
+    _minilm(config)
+    config.tokens.query_prompt = "Represent this sentence for searching relevant passages: "
+    config.loss.temperature = 0.02
+    config.optimizer.learning_rate = 1e-5

@@ -101,6 +101,7 @@ def keeping() -> Load:
         one = config.copy_and_resolve_references()
         one.data.batch_size = 1
         read = [as_kwargs(one, name) for name in ("data", "tokens") if name in one]
+        read.append(one.get("encoder", {}).get("folder"))  # whose tokenizer it may be
         key = repr((experiment.kind.load, read))
         if key not in kept:
             kept.clear()
@@ -121,6 +122,7 @@ def _jobs(
     experiment = METHODS[grid.method_of(table, cell)]
     with grid.errors_of(f"cell {cell.name!r}"), command_line.bad_values():
         build.check_batch(config.data.batch_size, build.make_mesh(config))
+        config = experiment.resolve(config)
         run = build.build(experiment, config, lambda c: load(experiment, c))
         notes = experiment.kind.check(run)
         columns.check(table, run)

@@ -71,7 +71,8 @@ def compare(folder: Path, sentences: list[str]) -> dict[str, object]:
         with torch.no_grad():
             expected = theirs[0](row)["token_embeddings"][0].numpy()
         length = len(sentence_ids)
-        padded = np.pad(sentence_ids, (0, -length % 64))[None].astype(np.int32)
+        width = min(-(-length // 64) * 64, ours.max_length)
+        padded = np.pad(sentence_ids, (0, width - length))[None].astype(np.int32)
         found = embed(ours.params, padded, np.array([length]))[0, :length]
         differences.append(float(np.abs(found - expected).max()))
     return {

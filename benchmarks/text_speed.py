@@ -21,7 +21,7 @@ import numpy as np
 import optax
 import sentence_transformers
 import torch
-from sentence_transformers import losses as their_losses
+from sentence_transformers.sentence_transformer import losses as their_losses
 
 from benchmarks.shared import harness
 from contrastive_jax import losses, parallel, sentence_folder
@@ -152,7 +152,7 @@ def their_step(folder: Path, rows: int, length: int) -> tuple[harness.Step, floa
         loss = loss_fn(features, torch.empty(0))
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return run, run()
 

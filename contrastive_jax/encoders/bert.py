@@ -184,13 +184,12 @@ class Transformer(nn.Module):
                 f"texts have {places} tokens and the encoder has {shape.positions - first} "
                 "places; cut them"
             )
+        places_L = jnp.arange(first, end)
         x_BLF = _table(shape.n_tokens, shape.dim, "word_embedding")(tokens_BL)
-        x_BLF += _table(shape.positions, shape.dim, "position_embedding")(jnp.arange(first, end))[
-            None
-        ]
+        x_BLF += _table(shape.positions, shape.dim, "position_embedding")(places_L)[None]
         if shape.token_types:
-            type_F = _table(shape.token_types, shape.dim, "type_embedding")(jnp.zeros(1, jnp.int32))
-            x_BLF += type_F[None]
+            zero = jnp.zeros(1, jnp.int32)
+            x_BLF += _table(shape.token_types, shape.dim, "type_embedding")(zero)[None]
         return x_BLF
 
 

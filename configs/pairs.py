@@ -22,16 +22,10 @@ from configs import docstrings
 
 def get_config(preset: str = "") -> ConfigDict:
     """`preset` is "", "bert", "minilm", "bge" or "smoke"."""
-    presets = {
-        "": lambda config: None,
-        "bert": _bert,
-        "minilm": _minilm,
-        "bge": _bge,
-        "smoke": _smoke,
-    }
+    presets = {"": lambda config: None, "smoke": _smoke}
+    presets |= {"bert": _bert, "minilm": _minilm, "bge": _bge}
     if preset not in presets:
-        known = ", ".join(filter(None, presets))
-        raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has '', {known}")
+        raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has {[*presets]}")
     config = docstrings.get_config()
     config.data = ConfigDict(
         {"source": "pairs", "path": "mine.jsonl", "batch_size": 32, "test_fraction": 0.1}
@@ -54,8 +48,14 @@ def _bert(config: ConfigDict) -> None:
     )
 
 
+def _smoke(config: ConfigDict) -> None:
+    config.data.batch_size = 8
+    config.encoder.dim = 32
+    config.train.epochs = 1.0
+
+
 def _minilm(config: ConfigDict) -> None:
-    config.encoder = ConfigDict({"name": "bert", "folder": ""})
+    config.encoder = ConfigDict({"name": "bert", "folder": "DIR"})
     config.tokens = ConfigDict({"query_length": 64, "document_length": 128})
     config.loss.temperature = 0.05
     config.optimizer = ConfigDict({"name": "adamw", "learning_rate": 2e-5, "weight_decay": 0.01})
@@ -67,9 +67,3 @@ def _bge(config: ConfigDict) -> None:
     config.tokens.query_prompt = "Represent this sentence for searching relevant passages: "
     config.loss.temperature = 0.02
     config.optimizer.learning_rate = 1e-5
-
-
-def _smoke(config: ConfigDict) -> None:
-    config.data.batch_size = 8
-    config.encoder.dim = 32
-    config.train.epochs = 1.0

@@ -8,13 +8,13 @@ Data      the first line of a docstring asks for the body of its function, whose
           versions of the packages; every result holds its digest.
 Recipe    a bag of words of 512 dimensions with idf as its first weights, a fifth of the words
           dropped in training. Chosen by nDCG@10 on the validation split, whose gains over BM25
-          (0.363) were, a seed each and with dropout 0.3: on 256 tokens of a body, 0.076 with 256 dimensions and 0.101
-          with 512; on 128 tokens, with 512, 0.088; with dropout 0.5 0.075, learning rate 4e-3
-          0.085, temperature 0.07 0.088, 720 steps 0.087, batch 512 in 300 steps 0.085, info_nce
-          0.088. On 256 tokens each word once (repeats 0, 256 dimensions) 0.050, every occurrence in
-          full (repeats 1, 512 dimensions) 0.073. Trained on 128 tokens, which takes two thirds of
-          the time of 256, and searched on 256 0.098, on 400 0.104. Of that, learning rate 1e-3
-          0.094, a vocabulary of 28,000 0.065, dropout 0.2 0.107: the choice.
+          (0.363) were, a seed each and with dropout 0.3: on 256 tokens of a body, 0.076 with 256
+          dimensions and 0.101 with 512; on 128 tokens, with 512, 0.088; with dropout 0.5 0.075,
+          learning rate 4e-3 0.085, temperature 0.07 0.088, 720 steps 0.087, batch 512 in 300 steps
+          0.085, info_nce 0.088. On 256 tokens each word once (repeats 0, 256 dimensions) 0.050,
+          every occurrence in full (repeats 1, 512 dimensions) 0.073. Trained on 128 tokens, which
+          takes two thirds of the time of 256, and searched on 256 0.098, on 400 0.104. Of that,
+          learning rate 1e-3 0.094, a vocabulary of 28,000 0.065, dropout 0.2 0.107: the choice.
 Result    3,994 test queries: nDCG@10 0.419, which is 0.081 (0.070 to 0.093) above BM25 and 0.106
           (0.098 to 0.115) above the encoder before training; seed 0, 115 CPU seconds in all. With
           dropout 0.3, the only other recipe of this length that was scored on them, 0.417.

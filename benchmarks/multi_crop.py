@@ -10,7 +10,6 @@ step needs.
 """
 
 import argparse
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,11 +54,11 @@ def _run(n_small: int, args: argparse.Namespace) -> Any:
     """Build the run of a method on random images."""
     from configs import _images
     from contrastive_jax.data import Dataset
-    from experiments.run import build
+    from experiments.run import build, command_line
     from experiments.run.methods import METHODS as known
     from experiments.run.sections import complete
 
-    config = importlib.import_module(f"configs.{args.method}").get_config("cpu")
+    config = command_line.read(f"{harness.ROOT}/configs/{args.method}.py:cpu")
     config.data.batch_size = args.batch
     config.train.update({"steps": 10_000})
     if n_small:

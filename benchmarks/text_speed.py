@@ -12,16 +12,15 @@ first step are compared: they are of equal pairs, weights and temperature, witho
 import argparse
 import ast
 import functools
+import os
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import sentence_transformers
-import torch
-from sentence_transformers.sentence_transformer import losses as their_losses
 
 from benchmarks.shared import harness
 from contrastive_jax import losses, parallel, sentence_folder
@@ -53,6 +52,8 @@ def ids_of(model: sentence_folder.Model, rows: int, length: int) -> np.ndarray:
 
 def encoding(folder: Path, rows: int, length: int) -> dict[str, harness.Step]:
     """One batch through transformer and pooling."""
+    import torch
+
     ours, theirs = sentence_folder.load(folder), their_model(folder)
     ids = ids_of(ours, rows, length)
     batch = {"tokens": jnp.asarray(ids), "length": jnp.full(rows, length, jnp.int32)}
@@ -78,7 +79,9 @@ def end_to_end(folder: Path, sentences: list[str], batch_size: int) -> dict[str,
     return {OURS: by_jax, THEIRS: by_torch}
 
 
-def their_model(folder: Path) -> sentence_transformers.SentenceTransformer:
+def their_model(folder: Path) -> Any:
+    import sentence_transformers
+
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu").eval()
 
 
@@ -141,6 +144,9 @@ def pair_loss(split, scale, axis_name=None):
 
 
 def their_step(folder: Path, rows: int, length: int) -> tuple[harness.Step, float]:
+    import torch
+    from sentence_transformers.sentence_transformer import losses as their_losses
+
     model = their_model(folder)  # without dropout, as ours
     loss_fn = their_losses.MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=DECAY)
@@ -171,10 +177,10 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--texts", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "text_speed_cpu.json")
     args = harness.parse(parser, lengths=[16], batch_size=4, texts=20, rounds=1)
-    torch.set_num_threads(args.threads)
+    harness.import_torch().set_num_threads(args.threads)
     rows, found = args.batch_size, {}
     for length in args.lengths:
         found[f"encode, {length} tokens"] = measured(

@@ -6,7 +6,6 @@ A contender is a function without arguments. All of them run in one process, in 
 
 import argparse
 import datetime
-import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -70,7 +69,7 @@ def import_torch() -> Any:
     import torch
 
     try:
-        importlib.import_module("torchvision")
+        import torchvision  # noqa: F401
     except RuntimeError:
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]

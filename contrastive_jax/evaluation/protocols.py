@@ -267,7 +267,7 @@ def label(protocol: Mapping[str, Any]) -> str:
         labels = "" if part == 1 else f", {100 * part:g} % of labels"
         return f"{name}, {protocol['epochs']:g} epochs{labels}"
     if name == "ranking":
-        return protocol["measure"]
+        return protocol.get("measure", name)
     if name == "cross-modal":
         return f"{protocol['task']}, {protocol['measure']}"
     if name == "zero-shot":

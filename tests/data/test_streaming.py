@@ -342,7 +342,7 @@ def test_a_set_that_is_not_there_names_the_command_that_builds_it(tmp_path):
         ({"image_size": None}, "needs source 'tfds' or 'folder' and image_size"),
         ({"workers": -1}, "workers is -1"),
         ({"bank": 0}, "bank is 0"),
-        ({"batch_size": N_TRAIN + 1}, f"has {N_TRAIN} images"),
+        ({"batch_size": N_TRAIN + 1}, f"has {N_TRAIN} examples"),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_value_errors(root, arguments, message):

@@ -52,7 +52,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["BERT, Dense", "RoBERTa", "DistilBERT"])
 def test_a_folder_of_sentence_transformers_gives_its_vectors(name, tmp_path):
-    """Written by version 6.2, in newer keys: benchmarks.peers.sentence_transformers_equal --frozen."""
+    """By version 6.2, in newer keys: benchmarks.peers.sentence_transformers_equal --frozen."""
     with zipfile.ZipFile(FROZEN) as archive:
         archive.extractall(tmp_path)
     expected = json.loads((tmp_path / name / "expected.json").read_text())

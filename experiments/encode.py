@@ -7,7 +7,8 @@ RUN or FOLDER          a run of experiments.text: its last checkpoint; or a fold
                        sentence-transformers
 --input FILE           .txt: a text a line; .jsonl: `text`, and perhaps `title` and `_id`, as in
                        the layout of BEIR
---to FILE.npz          `vector` [N, D] float32 and `id` [N]: `_id`, or the place of the text, from 0
+--to FILE.npz          `vector` [N, D] float32 and `id` [N]: `_id`, or the number of the line, from
+                       0; blank lines have no vector
 --prompt NAME          of a run "query" or "document" (default: document), which also says how long
                        texts may be; of a folder one of its prompts (default: its own default)
 --batch_size N         texts at a time (default: 64)
@@ -67,7 +68,7 @@ def read(path: Path) -> tuple[list[str], list[str]]:
     if path.suffix not in (".txt", ".jsonl"):
         raise ConfigError(f"--input is {path}; give a .txt or a .jsonl file.")
     found = rows.read(path, _text_line if path.suffix == ".txt" else _json_line)
-    ids = [key or str(place) for place, (_, (key, _)) in enumerate(found)]
+    ids = [key or str(number - 1) for number, (key, _) in found]
     twice, n = Counter(ids).most_common(1)[0]
     if n > 1:
         raise DataError(f"{path} has the id {twice!r} twice; give every text its own, or none.")
@@ -81,7 +82,8 @@ def _text_line(line: str) -> tuple[str, str]:
 def _json_line(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
     title, text = rows.text_of(row, "title", default=""), rows.text_of(row, "text")
-    return str(row.get("_id", "")), f"{title} {text}" if title else text
+    key = row.get("_id")
+    return "" if key is None else str(key), f"{title} {text}" if title else text
 
 
 def _by_run(folder: Path, lines: list[str], prompt: str | None, batch_size: int) -> np.ndarray:

@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
     if command.strings["to"] is None:
         raise ConfigError("Say where to write: --to DIR.")
     target = Path(command.strings["to"]).expanduser()
+    _check_target(target, opened)
     lifecycle.set_up_jax()
     if opened.experiment.kind.unit == TEXT.unit:
         return _export_texts(opened, command.strings["step"] or "latest", target)
@@ -60,6 +61,19 @@ def main(argv: Sequence[str]) -> int:
     print(f"{card['tensors']['tensors']} tensors of step {step} in {target}")
     print(f"sha256 {card['tensors']['sha256']}")
     return 0
+
+
+def _check_target(target: Path, opened: OpenedRun) -> None:
+    """Refuse to write over what is no export.
+
+    Raises:
+      ConfigError: the target is a file, a run, or the folder that the run began with.
+    """
+    start = opened.config.get("encoder", {}).get("folder", "")
+    begun = bool(start) and Path(start).expanduser().resolve() == target.resolve()
+    if target.is_file() or (target / "checkpoints").exists() or begun:
+        what = "the folder that the run began with" if begun else "a file, or a run"
+        raise ConfigError(f"--to is {target}, which is {what}; give another folder.")
 
 
 def _export_texts(opened: OpenedRun, wanted: str, target: Path) -> int:

@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ranks(text: str) -> tuple[int, int]:
-    first, last = text.split(",")
+    first, comma, last = text.partition(",")
+    if not (comma and first.isdecimal() and last.isdecimal()):
+        raise ConfigError(f"--ranks is {text!r}; give the first and the last, such as 5,50.")
     return int(first), int(last)
 
 
@@ -130,10 +132,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--by is {args.by!r}; give bm25, the folder of a run, or a file of vectors (.npz)."
         )
-    if args.to.suffix != ".jsonl" or not args.to.absolute().parent.is_dir():
-        raise ConfigError(f"--to is {args.to}; give a .jsonl file in a folder that exists.")
-    if args.data is not None and Path(args.data).absolute() == args.to.absolute():
-        raise ConfigError(f"--to is {args.to}, the file that is read; give another name.")
+    retrieval.check_target(args.to, ".jsonl", args.data, args.by, args.run and str(args.run))
 
 
 def _positives(target: Collection) -> list[list[int]]:

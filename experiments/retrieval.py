@@ -48,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
     if args.measure not in ranking.MEASURES:
         hint = nearest(args.measure, list(ranking.MEASURES))
         raise ConfigError(f"--measure: {args.measure!r} is not known; {hint}")
+    if args.to is not None:
+        check_target(args.to, ".json", args.data, *args.systems)
     systems = _systems(args.systems)
     lifecycle.set_up_jax()
     target = target_of(args.data, args.split)
@@ -83,6 +85,32 @@ def _parser() -> argparse.ArgumentParser:
 
 def refuse(message: str) -> Any:
     raise ConfigError(f"{message[0].upper()}{message[1:]}; see --help.")
+
+
+def check_target(to: Path, ending: str, *read: str | None) -> None:
+    """Refuse a file that cannot be written, or that is read, before any work.
+
+    Args:
+      to: the file.
+      ending: that it must have.
+      read: what the command reads; runs stand for the files of their data.
+
+    Raises:
+      ConfigError: naming it.
+    """
+    if to.suffix != ending or not to.absolute().parent.is_dir():
+        raise ConfigError(f"--to is {to}; give a {ending} file in a folder that exists.")
+    sources = [Path(text).expanduser() for text in read if text]
+    for run in [path for path in sources if (path / "checkpoints").is_dir()]:
+        sources += [Path(text).expanduser() for text in data_files(run)]
+    if to.resolve() in [path.resolve() for path in sources]:
+        raise ConfigError(f"--to is {to}, a file that is read; give another name.")
+
+
+def data_files(run: Path) -> list[str]:
+    """List the files that the data of a run was read from."""
+    data = open_texts(run).config.data
+    return [data[key] for key in ("path", "negatives_path") if data.get(key)]
 
 
 def target_of(text: str, split: str | None) -> Collection:
@@ -169,6 +197,12 @@ def vectors_by(place: Path, target: Collection) -> tuple[np.ndarray, np.ndarray]
     if is_sentence_folder(place):
         return _by_folder(sentence_folder.load(place), target)
     opened = open_texts(place)
+    if any(Path(text).stem == target.name for text in data_files(place)):
+        print(
+            f"note: {place} was trained on pairs of {target.name}; experiments.evaluate {place} "
+            "scores it on those that were kept aside",
+            file=sys.stderr,
+        )
     run, _, state = opened.load_without_data()
     return texts.both(run, state, target, tokens.read(opened.folder / texts.TOKENIZER))
 

@@ -45,7 +45,10 @@ LOSS = Choice(
     key="kind",
     default="info_nce",
     common={"matryoshka": Key(None, tuple[int, ...] | None)},
-    options={kind: options_of(kind) for kind in KINDS},
+    options={  # negatives are given with the pairs, not mined in the batch
+        kind: {key: value for key, value in options_of(kind).items() if key != "mining"}
+        for kind in KINDS
+    },
 )
 
 
@@ -109,9 +112,9 @@ def encoder_of(config: ConfigDict, info: RunInfo) -> Any:
       ValueError: a value out of range.
     """
     settings = as_kwargs(config, "encoder")
-    folder = settings.pop("folder", "")
+    folder, sha256 = settings.pop("folder", ""), settings.pop("folder_sha256", "")
     encoder = text.make(n_tokens=info.n_tokens, idf_T=info.idf_T, **settings)
-    return start_folder.StartedFrom(encoder, folder) if folder else encoder
+    return start_folder.StartedFrom(encoder, folder, sha256) if folder else encoder
 
 
 def build(config: ConfigDict, info: RunInfo) -> Objective:

@@ -8,7 +8,7 @@ Dense and normalization behind it or not. Weights are never downloaded. What is 
 keys of version 2, which all later versions of sentence-transformers read.
 """
 
-from contrastive_jax.sentence_folder.folder import SentenceFolder, describe, read, write
+from contrastive_jax.sentence_folder.folder import SentenceFolder, describe, digest, read, write
 from contrastive_jax.sentence_folder.model import Model, as_model, load
 
-__all__ = ["Model", "SentenceFolder", "as_model", "describe", "load", "read", "write"]
+__all__ = ["Model", "SentenceFolder", "as_model", "describe", "digest", "load", "read", "write"]

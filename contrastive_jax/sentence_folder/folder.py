@@ -1,5 +1,6 @@
 """What a folder holds, read and written."""
 
+import hashlib
 import inspect
 import json
 import os
@@ -88,6 +89,23 @@ def read(folder: str | os.PathLike[str]) -> SentenceFolder:
     if modules.dense is not None:
         params["dense"] = _dense(modules.dense / TENSORS, like["dense"])
     return described._replace(params=params, pooler=pooler)
+
+
+def digest(folder: str | os.PathLike[str]) -> str:
+    """Digest the files of a folder's tensors, SHA-256.
+
+    Raises:
+      DataError: a file is missing.
+    """
+    modules = _modules.read(Path(folder).expanduser())
+    found = hashlib.sha256()
+    for part in filter(None, (modules.transformer, modules.dense)):
+        path = part / TENSORS
+        try:
+            found.update(path.read_bytes())
+        except OSError as error:
+            _files.refuse(path, error.strerror or error)
+    return found.hexdigest()
 
 
 def _dense(path: Path, like: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -36,7 +36,7 @@ FREE = (  # how a run is watched, scored and read
     "data.workers",
     "data.bank",
 )
-START = {"init", "folder"}  # keys of `encoder`: weights that training starts from
+START = {"init", "folder", "folder_sha256"}  # keys of `encoder`: weights that training starts from
 SCHEMA = 2  # of config.json and of the files in results/
 # Keys of older versions by their present names; None: the value that is left out did nothing.
 RENAMED = {"loss.views_apart": "loss.views_separately", "encoder.whiten": None}

@@ -21,7 +21,7 @@ def as_folder(opened: OpenedRun, loaded: LoadedRun) -> SentenceFolder:
     comes along: the pooler, further keys of config.json, further files of the tokenizer.
     """
     settings = as_kwargs(opened.config, "encoder")
-    start, _ = settings.pop("folder"), settings.pop("name")
+    start, _, _ = (settings.pop(key) for key in ("folder", "folder_sha256", "name"))
     settings |= {"n_tokens": loaded.run.dataset.n_tokens, "normalize": True}
     chosen = opened.config.tokens
     text = tokens.read(opened.folder / TOKENIZER).json

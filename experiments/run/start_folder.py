@@ -15,7 +15,11 @@ from contrastive_jax.data.text import tokens
 from contrastive_jax.encoders import bert
 from experiments.run.sections import Key, takes
 
-KEYS = {**takes(bert.make, without=("n_tokens",)), "folder": Key("", str)}
+KEYS = {
+    **takes(bert.make, without=("n_tokens",)),
+    "folder": Key("", str),
+    "folder_sha256": Key("", str),  # of its tensors
+}
 OWN = ("n_tokens", "dropout", "attention_dropout", "dtype")  # not of the folder, but of the run
 PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}  # by side
 
@@ -25,10 +29,16 @@ class StartedFrom(NamedTuple):
 
     encoder: Any
     folder: str
+    sha256: str
 
     def init(self, key: Any, *text: jax.Array, train: bool) -> dict[str, Any]:
-        """Read the folder; the key is not used."""
+        """Read the folder; the key is not used.
+
+        Raises:
+          ValueError: it holds other tensors by now.
+        """
         del key, text, train
+        check_tensors(self.folder, self.sha256)
         return {"params": jax.tree.map(jax.numpy.asarray, sentence_folder.read(self.folder).params)}
 
     def apply(self, *args: Any, **settings: Any) -> Any:
@@ -47,15 +57,31 @@ def resolve(config: ConfigDict) -> ConfigDict:
         return config
     config = config.copy_and_resolve_references()
     described = sentence_folder.describe(folder)
+    config.encoder.folder_sha256 = check_tensors(folder, config.encoder.folder_sha256)
     for key, value in described.settings.items():
         if key not in OWN:
             _refuse_other(key, config.encoder[key], value, folder)
             config.encoder[key] = value
     for side in PROMPTS:
-        name = prompt_of(described.prompts, side)
+        name = prompt_of(described.prompts, side) or described.default_prompt
         if name is not None and not config.tokens[f"{side}_prompt"]:
             config.tokens[f"{side}_prompt"] = described.prompts[name]
     return config
+
+
+def check_tensors(folder: str, sha256: str) -> str:
+    """Digest the tensors of a folder.
+
+    Raises:
+      ValueError: they are not those of `sha256`, where it is given.
+    """
+    found = sentence_folder.digest(folder)
+    if sha256 not in ("", found):
+        raise ValueError(
+            f"{folder} holds other tensors than the run began with; "
+            "bring those back, or start another run from these"
+        )
+    return found
 
 
 def prompt_of(prompts: Mapping[str, str], side: str) -> str | None:

@@ -179,3 +179,59 @@ def test_what_cannot_be_meant_is_refused(options, message):
 def test_a_split_leaves_some_to_train_on(path, fraction):
     with pytest.raises(ValueError, match="leave some to train on"):
         sets.read("pairs", path=path, test_fraction=fraction)
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_spaces_around_a_text_make_no_other_text(tmp_path):
+    rows = [
+        {"query": f"q {i}{' ' * j}", "pos": [f"a {i}{' ' * j}"]} for i in range(9) for j in (0, 1)
+    ]
+    corpus = sets.read("pairs", path=write_rows(tmp_path / "few.jsonl", rows), test_fraction=0.3)
+    assert not {pair.query for pair in corpus.train} & set(corpus.test.queries.values())
+    assert len(corpus.test.documents) == 9
+
+
+def test_pairs_that_are_all_joined_are_refused_and_many_are_said(tmp_path):
+    rows = [{"query": f"q {i}", "pos": [f"a {i}", "the manual"]} for i in range(12)]
+    with pytest.raises(DataError, match="none has a negative"):
+        make(write_rows(tmp_path / "hub.jsonl", rows))
+    rows += [{"query": f"p {i}", "pos": [f"b {i}"]} for i in range(12)]
+    found = make(write_rows(tmp_path / "part.jsonl", rows)).texts
+    assert any("are no negatives of one another" in note for note in found.notes)
+
+
+def test_negatives_that_answer_test_queries_are_counted_and_give_no_vocabulary(tmp_path):
+    rows = [{"query": f"q {i}", "pos": [f"answer {i}"]} for i in range(20)]
+    path = write_rows(tmp_path / "few.jsonl", rows)
+    asked = sets.read("pairs", path=path).test
+    answer = next(iter(asked.documents[d] for judged in asked.grades.values() for d in judged))
+    trained = next(row for row in rows if row["query"] not in asked.queries.values())
+    mined = [{**trained, "neg": [answer, "zebra"]}]
+    corpus = sets.read("pairs", path=path, negatives_path=write_rows(tmp_path / "m.jsonl", mined))
+    assert any("is a training negative" in note for note in corpus.notes)
+    found = sets.dataset(corpus, sets.settings(80, 8, 12), batch_size=4, n_negatives=2)
+    assert '"z"' not in found.texts.tokenizer.json
+
+
+def test_half_a_character_is_a_broken_line(tmp_path):
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"query": "a", "pos": ["b"]}\n{"query": "c \\ud83d", "pos": ["d"]}\n')
+    with pytest.raises(DataError, match=r"line 2 \(half of a character"):
+        sets.read("pairs", path=path)
+
+
+def test_lengths_that_hold_special_tokens_alone_are_refused(path):
+    from tokenizers import Tokenizer, models, processors
+
+    inner = Tokenizer(models.WordLevel({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2}, unk_token="[PAD]"))
+    ends = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    inner.post_processor = ends
+    corpus, chosen = sets.read("pairs", path=path), sets.settings(80, 2, 12)
+    with pytest.raises(ValueError, match="tokens.query_length is 2, .* give at least 3"):
+        sets.dataset(corpus, chosen, batch_size=4, tokenizer=tokens.Tokenizer(inner.to_str()))

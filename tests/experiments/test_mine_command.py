@@ -128,7 +128,7 @@ def test_copies_of_a_positive_and_of_the_query_are_no_negatives(tmp_path, by):
         (["--by", "bm25", "--split", "train"], "leave it out"),
         (["--by", "bm25", "--sample", "-1"], "--sample is -1"),
         (["--by", "bm25", "--to", "hard.txt"], ".jsonl"),
-        (["--by", "bm25", "--to", "{data}"], "the file that is read"),
+        (["--by", "bm25", "--to", "{data}"], "a file that is read"),
         ([], "--by"),
     ],
 )

@@ -154,3 +154,29 @@ def test_broken_texts_are_refused(start, tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises((ConfigError, DataError), match=message):
         tiny.main_of(encode.main, start, "--input", tmp_path / name, "--to", tmp_path / "o.npz")
+
+
+def test_other_tensors_than_the_run_began_with_are_refused(path, start, tmp_path):
+    folder = shutil.copytree(start, tmp_path / "start")
+    assert train(tmp_path / "run", from_folder(path, folder)) == 0
+    with pytest.raises(ConfigError, match="the folder that the run began with"):
+        tiny.main_of(export.main, tmp_path / "run", "--to", folder)
+    model = sentence_folder.read(folder)
+    changed = {**model.params, "transformer": dict(model.params["transformer"])}
+    norm = changed["transformer"]["embedding_norm"]
+    changed["transformer"]["embedding_norm"] = {**norm, "scale": norm["scale"] * 1.5}
+    sentence_folder.write(folder, model._replace(params=changed), card="")
+    with pytest.raises(ConfigError, match="holds other tensors than the run began with"):
+        restore.open_run(tmp_path / "run").load().run.fresh_state()
+    (tmp_path / "run" / "results" / "summary.json").unlink()
+    with pytest.raises(ConfigError, match="folder_sha256"):
+        train(tmp_path / "run", from_folder(path, folder))
+
+
+def test_the_default_prompt_of_a_folder_stands_before_both_sides(path, start, tmp_path):
+    model = sentence_folder.read(start)
+    prompted = model._replace(prompts={"search": "find: "}, default_prompt="search")
+    sentence_folder.write(tmp_path / "start", prompted, card="")
+    assert train(tmp_path / "run", from_folder(path, tmp_path / "start")) == 0
+    chosen = restore.open_run(tmp_path / "run").config.tokens
+    assert chosen.query_prompt == chosen.document_prompt == "find: "

@@ -251,3 +251,34 @@ def test_ablations_run_it(path, tmp_path):
     rows = [json.loads(x) for x in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [row["cell"] for row in rows] == ["temperature=0.05", "temperature=0.2"]
     assert all(0 <= row["measured"]["nDCG"]["value"] <= 1 for row in rows)
+
+
+def test_negatives_of_the_file_alone_are_contrasted_with(path, tmp_path):
+    changed = {"data": {"n_negatives": 1}, "loss": {"kind": "per_query_info_nce"}}
+    assert train(tmp_path / "run", config(path, train={"steps": 1}, **changed)) == 0
+
+
+def test_no_command_writes_over_what_it_reads(run, path, tmp_path):
+    before = path.read_bytes()
+    commands = {
+        "a file that is read": [
+            (mine.main, run, "--ranks=0,9", "--to", path.with_suffix(".jsonl")),
+            (mine.main, "--data", path, "--by", run, "--ranks=0,9", "--to", path),
+        ],
+        "give a .json file in a folder that exists": [
+            (retrieval.main, "--data", path, "bm25", "--to", path),
+            (retrieval.main, "--data", path, "bm25", "--to", tmp_path / "no" / "scores.json"),
+        ],
+        "a file, or a run": [(export.main, run, "--to", run), (export.main, run, "--to", path)],
+    }
+    for message, lines in commands.items():
+        for command, *words in lines:
+            with pytest.raises(ConfigError, match=message):
+                tiny.main_of(command, *words)
+    assert path.read_bytes() == before
+    assert restore.open_run(run).description["method"] == "text"
+
+
+def test_a_run_that_is_scored_on_its_own_pairs_says_so(run, path, capsys):
+    assert retrieval.main(["retrieval", "--data", str(path), str(run), "--at=5"]) == 0
+    assert "was trained on pairs of homes" in capsys.readouterr().err

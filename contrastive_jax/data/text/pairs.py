@@ -78,7 +78,7 @@ def pair_of(row: dict[str, Any]) -> Pair:
     positives, negatives = _texts(row, positive), _texts(row, negative)
     if not text.strip() or not positives:
         raise ValueError(f"{query!r} is empty" if positives else f"no text in {positive!r}")
-    return Pair(text, positives, negatives)
+    return Pair(text.strip(), positives, negatives)
 
 
 def _names(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -93,7 +93,7 @@ def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value or []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{key!r} is no text and no list of texts")
-    return tuple(text for text in texts if text.strip())
+    return tuple(text.strip() for text in texts if text.strip())
 
 
 def collection(path: Path) -> Collection:

@@ -65,6 +65,11 @@ def json_object(line: str) -> dict[str, Any]:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    if "\\ud" in line.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a character: an escape \\ud... without its pair") from None
     return value
 
 

@@ -226,7 +226,13 @@ def _leaks(corpus: Corpus) -> list[str]:
         any(corpus.test.documents[d] in shown for d, grade in judged.items() if grade > 0)
         for judged in corpus.test.grades.values()
     ]
+    wrong = {text for pair in corpus.train for text in pair.negatives}
+    against = [
+        any(corpus.test.documents[d] in wrong for d, grade in judged.items() if grade > 0)
+        for judged in corpus.test.grades.values()
+    ]
     counted = {
+        "test queries have a relevant document that is a training negative": sum(against),
         "test queries are training queries": asked,
         "test queries have a relevant document that answers a training query": sum(answers),
     }
@@ -273,7 +279,11 @@ def dataset(
     check_batch_size(batch_size, len(rows))
     documents = list(dict.fromkeys(text for row in rows for text in (row[1], *row[2])))
     queries = list(dict.fromkeys(row[0] for row in rows))
-    made = tokenizer or tokens.train([*queries, *documents], chosen.vocabulary_size)
+    if tokenizer is None:  # negatives may be documents of the test
+        answers = dict.fromkeys(row[1] for row in rows)
+        tokenizer = tokens.train([*queries, *answers], chosen.vocabulary_size)
+    made = tokenizer
+    _check_lengths(made, chosen)
     shown = chosen._replace(document_length=chosen.train_length or chosen.document_length)
     train = _examples(rows, queries, documents, made, shown, n_negatives)
     tested = [
@@ -284,7 +294,7 @@ def dataset(
     answers = list(dict.fromkeys(row[1] for row in tested))
     test = _examples(tested, asked, answers, made, chosen, 0)
     size = n_tokens or made.size
-    notes = (*corpus.notes, *_cut(train, shown))
+    notes = (*corpus.notes, *_cut(train, shown), *_joined(train["id"]))
     idf_T = inverse_frequency(train["document"], size)
     kept = Texts(made, size, chosen, corpus.test, corpus.validation, notes, idf_T)
     return Dataset(corpus.name, train, test, (), batch_size, texts=kept)
@@ -362,6 +372,32 @@ def inverse_frequency(tokens_NL: np.ndarray, n_tokens: int) -> np.ndarray:
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     n_T = np.bincount(ordered[first], minlength=n_tokens)
     return np.log1p((len(tokens_NL) - n_T + 0.5) / (n_T + 0.5)).astype(np.float32)
+
+
+def _check_lengths(tokenizer: Tokenizer, chosen: Settings) -> None:
+    """Refuse texts that would hold the tokenizer's special tokens and nothing else."""
+    for side, limit in (("query", chosen.query_length), ("document", chosen.document_length)):
+        if limit <= tokenizer.n_special:
+            raise ValueError(
+                f"tokens.{side}_length is {limit}, and each text has {tokenizer.n_special} special "
+                f"tokens; give at least {tokenizer.n_special + 1}"
+            )
+
+
+def _joined(id_N: np.ndarray) -> list[str]:
+    """Say how many pairs are no negatives of one another, where they are many.
+
+    Raises:
+      DataError: no pair has a negative.
+    """
+    largest = int(np.unique(id_N, return_counts=True)[1].max())
+    if largest == len(id_N) > 1:
+        raise DataError(
+            "All pairs are joined by shared queries and documents, so none has a negative.\n"
+            "Take out the documents that answer everything."
+        )
+    part = f"{largest:,} of {len(id_N):,} pairs are joined by shared queries and documents"
+    return [f"{part}, and are no negatives of one another"] if largest > 0.1 * len(id_N) else []
 
 
 def _cut(train: Examples, chosen: Settings) -> list[str]:

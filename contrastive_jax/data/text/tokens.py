@@ -42,6 +42,7 @@ class Tokenizer:
         self._inner: Any = Inner.from_str(json)
         self._inner.no_padding()
         self.size = self._inner.get_vocab_size(with_added_tokens=True)
+        self.n_special = self._inner.num_special_tokens_to_add(False)  # around each text
 
     def encode(self, texts: Sequence[str], max_length: int, prompt: str = "") -> Tokens:
         """Encode texts behind a prompt; of those too long the special tokens of the end stay.

@@ -687,7 +687,7 @@ def test_small_views_are_parts_of_their_size_and_leave_the_large_ones_alone():
     small = np.asarray(jax.jit(views.small)(key, images, index))
     assert small.shape == (2, 3, 4, 4, 3)
     alone = np.asarray(jax.jit(views.small)(key, images[1:], index[1:]))
-    np.testing.assert_array_equal(small[1:], alone)
+    np.testing.assert_allclose(small[1:], alone, rtol=1e-6)  # another program may round otherwise
     assert len(np.unique(small[0].round(4), axis=0)) == 3  # keys of their own
     large = jax.jit(views.train)(key, images, index)
     np.testing.assert_array_equal(large, train_once(images, 8, **settings))

@@ -7,7 +7,9 @@ full   ViT-Ti with patches of 4 pixels, batch 512, 200 epochs, bfloat16, one rec
        1e-3, decay 0.05, warm-up of 10 epochs, stochastic depth 0.1, the patch projection frozen
        (MoCo v3, arXiv 2104.02057). A starting point: not run yet, no accuracy of ours is known.
 cpu    3 layers of 64 dimensions by Muon for one epoch, meant for about three minutes on two CPU
-       cores. Not measured yet.
+       cores (427 s beside other work). Seed 0, one try: kNN k=10 42.4 % on the test set, 29.0 %
+       before training, 36.0 % on pixels; linear probe 43.8, 40.1, 38.9 %
+       (benchmarks/results/vit_cifar_cpu.json).
 smoke  seconds: it runs every step of the path and learns next to nothing.
 """
 

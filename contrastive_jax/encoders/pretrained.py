@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from contrastive_jax.encoders import torch_names
+from contrastive_jax.encoders import torch_files, torch_names
 from contrastive_jax.errors import CheckpointError
 
 
@@ -35,12 +35,12 @@ class Pretrained(NamedTuple):
 
 
 def read(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the tensors of a .safetensors file.
+    """Read the tensors of a .safetensors file, or of a .pth or .pt file of torch.save.
 
-    Files of torch.save are pickles, which can run code when they are read: they are refused.
+    Nothing in a file is run, see `torch_files`.
 
     Raises:
-      CheckpointError: no such file, or not one in safetensors.
+      CheckpointError: no such file, another kind of file, or a broken one.
     """
     import safetensors
     import safetensors.numpy
@@ -48,13 +48,10 @@ def read(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = os.path.expanduser(file)
     if not os.path.isfile(path):
         raise CheckpointError("There is no such file.")
-    if not path.endswith(".safetensors"):
-        raise CheckpointError(
-            "Only .safetensors is read, because a .pth can run code. With torch, convert it:\n"
-            "import torch; from safetensors.torch import save_file\n"
-            'save_file(torch.load("weights.pth", weights_only=True), "weights.safetensors")'
-        )
+    if not path.endswith((".safetensors", ".pth", ".pt")):
+        raise CheckpointError("Give a .safetensors, .pth or .pt file.")
     try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
+        load = safetensors.numpy.load_file if path.endswith(".safetensors") else torch_files.read
+        return load(path)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(f"It cannot be read: {type(error).__name__}: {error}.") from error

@@ -84,10 +84,10 @@ def test_another_stem_is_said():
 
 
 def test_other_files_are_refused_with_the_remedy(tmp_path):
-    (tmp_path / "weights.pth").write_bytes(b"PK")
+    (tmp_path / "weights.h5").write_bytes(b"PK")
     (tmp_path / "damaged.safetensors").write_bytes(b"PK")
     for name, message in [
-        ("weights.pth", "weights_only=True"),
+        ("weights.h5", "Give a .safetensors, .pth or .pt file"),
         ("damaged.safetensors", "cannot be read"),
         ("none.safetensors", "no such file"),
     ]:

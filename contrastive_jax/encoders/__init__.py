@@ -25,8 +25,8 @@ def make(name: str = "resnet", init: str = "", **settings: Any) -> Any:
 
     Args:
       name: one of `ENCODERS`, or "module:function" for one's own.
-      init: a .safetensors or .pth file with the names of torchvision or timm, whose tensors are the first
-        variables of an encoder of `ENCODERS`; see `torch_names.from_torch`.
+      init: a .safetensors or .pth file with the names of torchvision or timm, whose tensors are the
+        first variables of an encoder of `ENCODERS`; see `torch_names.from_torch`.
       settings: the keywords of that encoder, such as those of `resnet.make`.
 
     Returns:

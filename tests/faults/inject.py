@@ -14,6 +14,7 @@ import runpy
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -129,7 +130,8 @@ def compiling() -> None:
     library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 
     def never(*args: Any) -> None:
-        print("compiling", flush=True)
+        # said once this thread is there: a signal before that would be heard
+        threading.Timer(0.5, print, ("compiling",), {"flush": True}).start()
         for _ in range(2):  # the second time waits for the first, which holds it
             library.pthread_mutex_lock(mutex)
 

@@ -116,11 +116,20 @@ def score_features(
             diagnosed[f"{representation}/{layer}"] = diagnostics.of_features(
                 h_test[:DIAGNOSED],
                 labels.test[:DIAGNOSED] if len(labels.test) else None,
-                None if pairs is None else sets[2][layer].reshape(-1, 2, h_test.shape[1]),
+                _pairs_of(sets, layer),
                 spectrum=pairs is not None,
             )
     left_out = protocols.left_out(names, labels, settings)
     return FeatureScores(scored, diagnosed, left_out, kept["trained"])
+
+
+def _pairs_of(sets: Sequence[Features], layer: str) -> np.ndarray | None:
+    """Pairs of views [N,2,F]; None without any, and for pixels of views of another size."""
+    _, test, *views = sets
+    found = views[0].get(layer) if views else None
+    if found is None or found.shape[1] != test[layer].shape[1]:
+        return None
+    return found.reshape(-1, 2, found.shape[1])
 
 
 def searched_images(run: Run) -> Mapping[str, np.ndarray]:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from contrastive_jax.errors import ConfigError
+from contrastive_jax.storage import workdir
 from experiments import evaluate
+from tests.experiments import tiny
 
 pytestmark = pytest.mark.usefixtures("in_the_repository")
 
@@ -45,3 +47,14 @@ def test_another_run_must_have_been_scored_on_the_same_test_images(tmp_path):
     assert set(evaluate._other(str(tmp_path), "evaluation.npz", label)) == {"label"}
     with pytest.raises(ConfigError, match="other test images"):
         evaluate._other(str(tmp_path), "evaluation.npz", label[::-1])
+
+
+def test_views_of_another_size_than_the_images_leave_the_pixels_without_alignment(tmp_path):
+    images = tiny.write_arrays(tmp_path / "shades.npz")
+    smaller = ("--config.augment.size=6", "--config.eval.figures=False")
+    assert tiny.train(tmp_path / "run", "simclr", images, *smaller) == 0
+    assert tiny.main_of(evaluate.main, tmp_path / "run", "--protocols=knn") == 0
+    found = workdir.read_json(tmp_path / "run" / "results" / "evaluation.json")["diagnostics"]
+    assert "alignment" in found["trained/features"]
+    assert "alignment" not in found["pixels/pixels"]
+    assert "rankme" in found["pixels/pixels"]

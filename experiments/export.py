@@ -67,12 +67,12 @@ def _check_target(target: Path, opened: OpenedRun) -> None:
     """Refuse to write over what is no export.
 
     Raises:
-      ConfigError: the target is a file, a run, or the folder that the run began with.
+      ConfigError: the target is a file, a run, or the folder that training started from.
     """
     start = opened.config.get("encoder", {}).get("folder", "")
-    begun = bool(start) and Path(start).expanduser().resolve() == target.resolve()
-    if target.is_file() or (target / "checkpoints").exists() or begun:
-        what = "the folder that the run began with" if begun else "a file, or a run"
+    is_start = bool(start) and Path(start).expanduser().resolve() == target.resolve()
+    if target.is_file() or (target / "checkpoints").exists() or is_start:
+        what = "the folder that training started from" if is_start else "a file, or a run"
         raise ConfigError(f"--to is {target}, which is {what}; give another folder.")
 
 

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import mining
-from contrastive_jax.data.text import pairs, sets
+from contrastive_jax.data.text import pairs, sources
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import bm25
@@ -106,7 +106,7 @@ def _of_run(folder: Path) -> Collection:
     for key in ("batch_size", "n_negatives", "negatives_path"):
         keys.pop(key)
     with command_line.bad_values():
-        return sets.to_mine(**keys)
+        return sources.to_mine(**keys)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -10,9 +10,9 @@ import flax.linen as nn
 import jax
 
 from contrastive_jax import losses
-from contrastive_jax.objectives import ema, image_model, parts
+from contrastive_jax.objectives import image_model, online_target
 from contrastive_jax.objectives.image_model import Views
-from contrastive_jax.types import Batch, LossOutput, ModelState, Objective, Params
+from contrastive_jax.types import Objective
 
 
 def make(
@@ -44,32 +44,11 @@ def make(
       ValueError: a momentum outside [0, 1]; when traced, other than two views, or predictions of
         other dimensions than the embeddings.
     """
-    ema.check("byol", momentum)
     model = image_model.make(encoder, head, n_classes)
 
-    def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
-        params, statistics = parts.init(model, views, key, batch, predictor=predictor)
-        return params, {**statistics, "target": ema.copy(params, statistics, ("encoder", "head"))}
+    def view_loss(p_BD: jax.Array, target_BD: jax.Array) -> jax.Array:
+        return 2 + 2 * losses.negative_cosine(p_BD, target_BD).mean()
 
-    def loss(
-        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, LossOutput]:
-        x_BVHWC = parts.two_views("BYOL", views, batch, key)
-        h_BVF, z_BVD, statistics = image_model.encode_separately(
-            model, params, model_state, x_BVHWC, key
-        )
-        p_BVD, of_predictor = parts.apply_to_views(
-            predictor, "predictor", params, model_state, z_BVD
-        )
-        target = ema.follow(model_state["target"], params, momentum, step, steps)
-        _, target_BVD, of_target = image_model.encode_separately(
-            model, target["params"], target["statistics"], x_BVHWC, key
-        )
-        first, second = (
-            losses.negative_cosine(p_BVD[:, v], target_BVD[:, 1 - v]).mean() for v in range(2)
-        )
-        distance = 4 + 2 * (first + second)
-        state = {**statistics, **of_predictor, "target": {**target, "statistics": of_target}}
-        return parts.output(model, params, batch, h_BVF, z_BVD, distance, state)
-
-    return Objective(init, loss, image_model.embedder(model, views), image_model.AUXILIARY)
+    return online_target.make(
+        "BYOL", model, predictor, views, view_loss, steps=steps, momentum=momentum
+    )

@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 
 from contrastive_jax import losses
-from contrastive_jax.objectives import ema, image_model, parts
+from contrastive_jax.objectives import image_model, online_target
 from contrastive_jax.objectives.image_model import Views
-from contrastive_jax.types import Batch, LossOutput, ModelState, Objective, Params
+from contrastive_jax.types import Objective
 
 
 def make(
@@ -49,36 +49,20 @@ def make(
       ValueError: a number out of range; when traced, other than two views, or queries of other
         dimensions than the embeddings.
     """
-    ema.check("moco_v3", momentum)
     if temperature <= 0:
         raise ValueError(f"moco_v3 temperature is {temperature}; give a positive number")
     model = image_model.make(encoder, head, n_classes)
 
-    def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
-        params, statistics = parts.init(model, views, key, batch, predictor=predictor)
-        return params, {**statistics, "target": ema.copy(params, statistics, ("encoder", "head"))}
+    def view_loss(q_BD: jax.Array, k_BD: jax.Array) -> jax.Array:
+        return 2 * temperature * losses.info_nce(q_BD, k_BD, temperature).mean()
 
-    def loss(
-        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
-    ) -> tuple[jax.Array, LossOutput]:
-        x_BVHWC = parts.two_views("MoCo v3", views, batch, key)
-        h_BVF, z_BVD, statistics = image_model.encode_separately(
-            model, params, model_state, x_BVHWC, key
-        )
-        q_BVD, of_predictor = parts.apply_to_views(
-            predictor, "predictor", params, model_state, z_BVD
-        )
-        target = ema.follow(model_state["target"], params, momentum, step, steps)
-        _, k_BVD, of_target = image_model.encode_separately(
-            model, target["params"], target["statistics"], x_BVHWC, key
-        )
-        first, second = (
-            losses.info_nce(q_BVD[:, v], k_BVD[:, 1 - v], temperature).mean() for v in range(2)
-        )
-        contrastive = 2 * temperature * (first + second)
-        state = {**statistics, **of_predictor, "target": {**target, "statistics": of_target}}
-        return parts.output(
-            model, params, batch, h_BVF, z_BVD, contrastive, state, temperature=temperature
-        )
-
-    return Objective(init, loss, image_model.embedder(model, views), image_model.AUXILIARY)
+    return online_target.make(
+        "MoCo v3",
+        model,
+        predictor,
+        views,
+        view_loss,
+        temperature=temperature,
+        steps=steps,
+        momentum=momentum,
+    )

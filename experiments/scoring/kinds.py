@@ -1,7 +1,7 @@
 """The kinds of data: what each brings to a run of any method."""
 
 from contrastive_jax import augment, data
-from contrastive_jax.data.text import sets
+from contrastive_jax.data.text import sets, sources
 from experiments.run.build import Kind
 from experiments.run.sections import REQUIRED, Key, takes
 from experiments.scoring import captions, images, summary, texts
@@ -30,7 +30,7 @@ TEXT = Kind(
     unit="pairs",
     sections={
         "data": {
-            **takes(sets.read),
+            **takes(sources.read),
             **takes(sets.dataset, without=("corpus", "chosen", "tokenizer", "n_tokens")),
         },
         "tokens": takes(sets.settings),

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import data, figures, parallel, training
 from contrastive_jax.data.examples import Texts
-from contrastive_jax.data.text import sets
+from contrastive_jax.data.text import sets, sources
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.data.text.tokens import Tokenizer
 from contrastive_jax.evaluation import diagnostics, protocols, ranking
@@ -84,7 +84,7 @@ def load(config: ConfigDict) -> data.Dataset:
     keys = as_kwargs(config, "data")
     sizes = {key: keys.pop(key) for key in ("batch_size", "n_negatives")}
     known = start_folder.vocabulary(config)
-    corpus = sets.read(**keys)
+    corpus = sources.read(**keys)
     if chosen.every_steps and corpus.validation is None:
         raise ValueError(
             f"eval.every_steps is {chosen.every_steps}, and data.validation_split names no split "

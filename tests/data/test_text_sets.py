@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import data
-from contrastive_jax.data.text import sets, tokens
+from contrastive_jax.data.text import sets, sources, tokens
 from contrastive_jax.errors import DataError
 
 WORDS = "red blue green fox whale bird runs swims flies small large".split()
@@ -30,7 +30,7 @@ def path(tmp_path):
 
 
 def make(path, n_negatives=0, **options):
-    corpus = sets.read("pairs", path=path, **options)
+    corpus = sources.read("pairs", path=path, **options)
     return sets.dataset(corpus, sets.settings(80, 8, 12), batch_size=4, n_negatives=n_negatives)
 
 
@@ -87,7 +87,7 @@ def test_the_same_texts_have_the_same_identity_and_others_another(path):
 
 
 def test_a_query_is_in_one_split_only(path):
-    corpus = sets.read("pairs", path=path, validation_split="any", test_fraction=0.2)
+    corpus = sources.read("pairs", path=path, validation_split="any", test_fraction=0.2)
     parts = [
         {pair.query for pair in corpus.train},
         set(corpus.test.queries.values()),
@@ -116,7 +116,7 @@ def test_pairs_that_share_a_query_or_a_document_share_an_id(tmp_path):
     lines = [{"query": q, "pos": p, "neg": negatives.get(q, [])} for q, p in rows] * 2
     path = tmp_path / "few.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    corpus = sets.read("pairs", path=path)
+    corpus = sources.read("pairs", path=path)
     corpus = corpus._replace(train=[*corpus.train, *corpus.train])  # repeats are dropped
     held_out = set(corpus.test.queries.values())
     dataset = sets.dataset(corpus, sets.settings(80), batch_size=2, n_negatives=2)
@@ -135,18 +135,18 @@ def test_pairs_that_share_a_query_or_a_document_share_an_id(tmp_path):
 
 
 def test_mined_negatives_join_the_pairs_of_their_query(path, tmp_path):
-    corpus = sets.read("pairs", path=path)
+    corpus = sources.read("pairs", path=path)
     hard = tmp_path / "hard.jsonl"
     chosen = corpus.train[:5]
     lines = [{"query": p.query, "pos": p.positives, "neg": ["mined"]} for p in chosen]
     hard.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    joined = sets.read("pairs", path=path, negatives_path=hard)
+    joined = sources.read("pairs", path=path, negatives_path=hard)
     assert [p.negatives[0] for p in joined.train[:5]] == ["mined"] * 5
     assert joined.train[5:] == corpus.train[5:]
     assert joined.test == corpus.test
     hard.write_text(json.dumps({"query": "none", "pos": "a", "neg": "b"}))
     with pytest.raises(DataError, match="no negatives of the 27 training pairs"):
-        sets.read("pairs", path=path, negatives_path=hard)
+        sources.read("pairs", path=path, negatives_path=hard)
 
 
 def test_leaks_are_counted(tmp_path):
@@ -156,7 +156,7 @@ def test_leaks_are_counted(tmp_path):
     (tmp_path / "qrels").mkdir()
     for split, lines in {"train": "q0\tc0\t1\n", "test": "q3\tc3\t1\nq1\tc1\t2\n"}.items():
         (tmp_path / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")
-    notes = sets.read("beir", path=tmp_path).notes
+    notes = sources.read("beir", path=tmp_path).notes
     assert "1 test queries are training queries" in notes
     assert "1 test queries have a relevant document that answers a training query" in notes
 
@@ -172,13 +172,13 @@ def test_leaks_are_counted(tmp_path):
 )
 def test_what_cannot_be_meant_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        sets.read(**options)
+        sources.read(**options)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.99, 1.0])
 def test_a_split_leaves_some_to_train_on(path, fraction):
     with pytest.raises(ValueError, match="leave some to train on"):
-        sets.read("pairs", path=path, test_fraction=fraction)
+        sources.read("pairs", path=path, test_fraction=fraction)
 
 
 def write_rows(path, rows):
@@ -190,7 +190,7 @@ def test_spaces_around_a_text_make_no_other_text(tmp_path):
     rows = [
         {"query": f"q {i}{' ' * j}", "pos": [f"a {i}{' ' * j}"]} for i in range(9) for j in (0, 1)
     ]
-    corpus = sets.read("pairs", path=write_rows(tmp_path / "few.jsonl", rows), test_fraction=0.3)
+    corpus = sources.read("pairs", path=write_rows(tmp_path / "few.jsonl", rows), test_fraction=0.3)
     assert not {pair.query for pair in corpus.train} & set(corpus.test.queries.values())
     assert len(corpus.test.documents) == 9
 
@@ -207,11 +207,13 @@ def test_pairs_that_are_all_joined_are_refused_and_many_are_said(tmp_path):
 def test_negatives_that_answer_test_queries_are_counted_and_give_no_vocabulary(tmp_path):
     rows = [{"query": f"q {i}", "pos": [f"answer {i}"]} for i in range(20)]
     path = write_rows(tmp_path / "few.jsonl", rows)
-    asked = sets.read("pairs", path=path).test
+    asked = sources.read("pairs", path=path).test
     answer = next(iter(asked.documents[d] for judged in asked.grades.values() for d in judged))
     trained = next(row for row in rows if row["query"] not in asked.queries.values())
     mined = [{**trained, "neg": [answer, "zebra"]}]
-    corpus = sets.read("pairs", path=path, negatives_path=write_rows(tmp_path / "m.jsonl", mined))
+    corpus = sources.read(
+        "pairs", path=path, negatives_path=write_rows(tmp_path / "m.jsonl", mined)
+    )
     assert any("is a training negative" in note for note in corpus.notes)
     found = sets.dataset(corpus, sets.settings(80, 8, 12), batch_size=4, n_negatives=2)
     assert '"z"' not in found.texts.tokenizer.json
@@ -221,7 +223,7 @@ def test_half_a_character_is_a_broken_line(tmp_path):
     path = tmp_path / "cut.jsonl"
     path.write_text('{"query": "a", "pos": ["b"]}\n{"query": "c \\ud83d", "pos": ["d"]}\n')
     with pytest.raises(DataError, match=r"line 2 \(half of a character"):
-        sets.read("pairs", path=path)
+        sources.read("pairs", path=path)
 
 
 def test_lengths_that_hold_special_tokens_alone_are_refused(path):
@@ -232,6 +234,6 @@ def test_lengths_that_hold_special_tokens_alone_are_refused(path):
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     inner.post_processor = ends
-    corpus, chosen = sets.read("pairs", path=path), sets.settings(80, 2, 12)
+    corpus, chosen = sources.read("pairs", path=path), sets.settings(80, 2, 12)
     with pytest.raises(ValueError, match="tokens.query_length is 2, .* give at least 3"):
         sets.dataset(corpus, chosen, batch_size=4, tokenizer=tokens.Tokenizer(inner.to_str()))

@@ -10,6 +10,14 @@ from tests.experiments import tiny
 FOUR_STEPS = ("--config.train.steps=4", "--config.checkpoint.every_steps=2")
 
 
+@pytest.fixture(scope="module")
+def without_a_compilation_cache():
+    """Commands that run in the tests' process leave its compilation cache as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifecycle, "set_up_jax", lambda: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """The folder of a finished run, with everything that it draws."""

@@ -9,15 +9,9 @@ from contrastive_jax import figures
 from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.storage import workdir
 from experiments import evaluate
-from experiments.run import lifecycle
 from tests.experiments import tiny
 
-pytestmark = pytest.mark.usefixtures("in_the_repository")
-
-
-@pytest.fixture(autouse=True)
-def _no_compilation_cache(monkeypatch):
-    monkeypatch.setattr(lifecycle, "set_up_jax", lambda: None)
+pytestmark = pytest.mark.usefixtures("in_the_repository", "without_a_compilation_cache")
 
 
 def labels(n, first=0, classes=3):

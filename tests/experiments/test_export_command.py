@@ -11,14 +11,9 @@ from contrastive_jax import export as exports
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
 from experiments import export
-from experiments.run import lifecycle, restore
+from experiments.run import restore
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_compilation_cache():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifecycle, "set_up_jax", lambda: None)
-        yield
+pytestmark = pytest.mark.usefixtures("without_a_compilation_cache")
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,13 @@ import pytest
 from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.storage import workdir
 from experiments import evaluate
-from experiments.run import lifecycle, restore
+from experiments.run import restore
 from experiments.scoring import feature_files, images, summary
 from tests.data import photos, sets
 from tests.experiments import tiny
 
-pytestmark = pytest.mark.usefixtures("in_the_repository")
+pytestmark = pytest.mark.usefixtures("in_the_repository", "without_a_compilation_cache")
 QUICK = ("--config.train.steps=1", "--config.eval.baselines=False")
-
-
-@pytest.fixture(autouse=True)
-def _no_compilation_cache(monkeypatch):
-    monkeypatch.setattr(lifecycle, "set_up_jax", lambda: None)
 
 
 @pytest.fixture(scope="module")

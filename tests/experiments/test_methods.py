@@ -11,11 +11,11 @@ from contrastive_jax import export as exports
 from contrastive_jax.errors import CheckpointError, ConfigError
 from contrastive_jax.storage import jsonl, workdir
 from experiments import ablations, evaluate, export, linear_probe, report
-from experiments.run import lifecycle, restore
+from experiments.run import restore
 from experiments.run.methods import METHODS
 from tests.experiments import tiny
 
-pytestmark = pytest.mark.usefixtures("in_the_repository_of_a_module")
+pytestmark = pytest.mark.usefixtures("in_the_repository_of_a_module", "without_a_compilation_cache")
 # What the commands do beside the method itself is tested once for each kind of data.
 KINDS = ("simclr", "clip")
 ABLATION = """
@@ -37,13 +37,6 @@ def claim(results):
     one, two = (results[f"keep={{n}}"]["linear"] for n in (1, 2))
     return claims.above(two, one, by=-1.0)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_compilation_cache():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifecycle, "set_up_jax", lambda: None)
-        yield
 
 
 @pytest.fixture(scope="module")

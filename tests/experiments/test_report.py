@@ -20,17 +20,10 @@ from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
 from experiments import report
 from experiments.reporting import content, features, folders, render
-from experiments.run import lifecycle
 
+pytestmark = pytest.mark.usefixtures("without_a_compilation_cache")
 ODD_NAME = 'b<i>&"'  # breaks a page that does not escape it
 KNN = {"name": "knn", "metric": "cosine", "k": 10, "k_requested": 10, "temperature": None}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_compilation_cache():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifecycle, "set_up_jax", lambda: None)
-        yield
 
 
 def copy_of(run: Path, to: Path, **changes) -> Path:

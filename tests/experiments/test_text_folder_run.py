@@ -11,21 +11,14 @@ from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.evaluation import ranking
 from contrastive_jax.storage import jsonl, workdir
 from experiments import encode, export, retrieval
-from experiments.run import lifecycle, restore
+from experiments.run import restore
 from experiments.scoring import rankings, texts
 from tests.experiments import tiny
 from tests.experiments.test_text_run import config, train, write_pairs
 from tests.test_sentence_folder import random_model
 
-pytestmark = pytest.mark.usefixtures("in_the_repository_of_a_module")
+pytestmark = pytest.mark.usefixtures("in_the_repository_of_a_module", "without_a_compilation_cache")
 RATE = {"learning_rate": 1e-3}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_compilation_cache():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifecycle, "set_up_jax", lambda: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +152,7 @@ def test_broken_texts_are_refused(start, tmp_path, name, content, message):
 def test_other_tensors_than_the_run_began_with_are_refused(path, start, tmp_path):
     folder = shutil.copytree(start, tmp_path / "start")
     assert train(tmp_path / "run", from_folder(path, folder)) == 0
-    with pytest.raises(ConfigError, match="the folder that the run began with"):
+    with pytest.raises(ConfigError, match="the folder that training started from"):
         tiny.main_of(export.main, tmp_path / "run", "--to", folder)
     model = sentence_folder.read(folder)
     changed = {**model.params, "transformer": dict(model.params["transformer"])}

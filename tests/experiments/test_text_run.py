@@ -14,7 +14,7 @@ from experiments.run.methods import METHODS
 from experiments.scoring import texts
 from tests.experiments import tiny
 
-pytestmark = pytest.mark.usefixtures("in_the_repository_of_a_module")
+pytestmark = pytest.mark.usefixtures("in_the_repository_of_a_module", "without_a_compilation_cache")
 THINGS = [f"{a}{b}" for a in ("fox", "whale", "frog", "wolf", "bird") for b in "abcdefgh"]
 
 
@@ -54,13 +54,6 @@ def train(folder, values, *arguments):
     page = tiny.write_config(folder.with_suffix(".py"), values)
     argv = ["text.py", f"--config={page}", f"--workdir={folder}", *arguments]
     return lifecycle.main(METHODS["text"], argv)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_compilation_cache():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lifecycle, "set_up_jax", lambda: None)
-        yield
 
 
 @pytest.fixture(scope="module")

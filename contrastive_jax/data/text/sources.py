@@ -1,0 +1,196 @@
+"""Text sources: the pairs to train on, and the collections that are searched to score them.
+
+Sources: `docstrings` (of installed code, nothing to download), `pairs` (a file of them) and `beir`
+(a folder with judgements by split).
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from contrastive_jax.data._errors import PathLike
+from contrastive_jax.data.text import collection, docstrings, pairs
+from contrastive_jax.data.text.collection import Collection
+from contrastive_jax.data.text.pairs import Pair
+from contrastive_jax.errors import DataError
+
+SOURCES = ("docstrings", "pairs", "beir")
+
+
+class Corpus(NamedTuple):
+    """What a source holds, as texts."""
+
+    name: str
+    train: list[Pair]
+    test: Collection
+    validation: Collection | None
+    notes: tuple[str, ...]  # what is odd, with counts
+
+
+def read(
+    source: str,
+    *,
+    path: PathLike | None = None,
+    group: str = "file",
+    train_split: str = "train",
+    test_split: str = "test",
+    validation_split: str | None = None,
+    test_fraction: float = 0.1,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    negatives_path: PathLike | None = None,
+) -> Corpus:
+    """Read the texts of a source.
+
+    Args:
+      source: of `SOURCES`.
+      path: a file of pairs (.jsonl, .tsv, .csv), or a folder in the layout of BEIR.
+      group: of docstrings: whose members are in one split, "file" or "package".
+      train_split, test_split: of docstrings and of a folder.
+      validation_split: searched during training; None for none. Of a file of pairs any name takes
+        as many queries out of the training part as the test has.
+      test_fraction: of the queries of a file of pairs, chosen by a hash of their text.
+      limit_train, limit_test: keep at most so many training pairs and test queries, the first ones.
+      negatives_path: a file of pairs, as experiments.mine writes it, whose negatives join the
+        training pairs of the same query, before those that they have.
+
+    Raises:
+      ValueError: arguments that cannot be meant. DataError: texts that are missing or broken.
+    """
+    for key, limit in {"limit_train": limit_train, "limit_test": limit_test}.items():
+        if limit is not None and limit < 1:
+            raise ValueError(f"data.{key} is {limit}; it must be 1 or more, or None")
+    if source not in SOURCES:
+        raise ValueError(f"data.source is {source!r}; give one of {SOURCES}")
+    if (path is None) != (source == "docstrings"):
+        needed = "leave it out" if source == "docstrings" else "give a file of pairs or a folder"
+        raise ValueError(f"data.path is {path} with data.source {source!r}; {needed}")
+    splits = train_split, test_split, validation_split
+    if source == "pairs":
+        whole = of_file(Path(path or "").expanduser(), test_fraction, validation_split is not None)
+    elif source == "beir":
+        whole = _of_splits(lambda split: collection.load(path or "", split), splits)
+    else:
+        whole = _of_splits(lambda split: docstrings.load(split, group), splits)
+    test = _first_queries(whole.test, limit_test)
+    train = whole.train[:limit_train]
+    if negatives_path is not None:
+        train = _with_negatives(train, Path(negatives_path).expanduser())
+    corpus = whole._replace(train=train, test=test)
+    return corpus._replace(notes=(*corpus.notes, *_leaks(corpus)))
+
+
+def _of_splits(load: Callable[[str], Collection], splits: tuple[str, str, str | None]) -> Corpus:
+    train, test = map(load, splits[:2])
+    validation = None if splits[2] is None else load(splits[2])
+    rows = [
+        Pair(train.queries[query], tuple(train.documents[d] for d, g in judged.items() if g > 0))
+        for query, judged in train.grades.items()
+    ]
+    notes = dict.fromkeys((*train.notes, *test.notes))  # of a folder they are those of its files
+    return Corpus(test.name, rows, test, validation, tuple(notes))
+
+
+def of_file(path: Path, test_fraction: float = 0.1, validation: bool = False) -> Corpus:
+    """Split a file of pairs by query; all documents of the file are searched.
+
+    Raises:
+      ValueError: a fraction that leaves no query to train on. DataError: as `pairs.load`.
+    """
+    rows = pairs.load(path)
+    queries = sorted(dict.fromkeys(row.query for row in rows), key=_hash)
+    n = max(1, round(test_fraction * len(queries)))
+    held_out = [set(queries[:n]), set(queries[n : 2 * n]) if validation else set()]
+    if not 0 < test_fraction < 1 or sum(map(len, held_out)) >= len(queries):
+        raise ValueError(
+            f"data.test_fraction is {test_fraction} of {len(queries)} queries; "
+            "leave some to train on, and some to test on"
+        )
+    train = [row for row in rows if not any(row.query in part for part in held_out)]
+    others = [text for row in rows for text in _documents(row)]
+
+    def searched(split: str, part: set[str]) -> Collection:
+        chosen = [(row.query, row.positives) for row in rows if row.query in part]
+        return collection.of_pairs(path.stem, split, chosen, (), others)
+
+    test = searched("test", held_out[0])
+    tuned = searched("validation", held_out[1]) if validation else None
+    notes = pairs.collection(path).notes
+    return Corpus(path.stem, train, test, tuned, notes)
+
+
+def _with_negatives(train: Sequence[Pair], path: Path) -> list[Pair]:
+    mined: dict[str, tuple[str, ...]] = {}
+    for row in pairs.load(path):
+        mined[row.query] = (*mined.get(row.query, ()), *row.negatives)
+    if not any(mined.get(pair.query) for pair in train):
+        raise DataError(
+            f"{path} has no negatives of the {len(train)} training pairs.\n"
+            "Give a file that was mined for their queries."
+        )
+    return [
+        pair._replace(negatives=(*mined.get(pair.query, ()), *pair.negatives)) for pair in train
+    ]
+
+
+def to_mine(
+    source: str,
+    *,
+    path: PathLike | None = None,
+    group: str = "file",
+    train_split: str = "train",
+    **others: Any,
+) -> Collection:
+    """Read the training queries of a source with every document that may be a negative of theirs.
+
+    Args:
+      source, path, group, train_split: as of `read`.
+      others: further arguments of `read`, which decide how a file of pairs is split.
+    """
+    if source == "docstrings":
+        return docstrings.load(train_split, group)
+    if source == "beir":
+        return collection.load(path or "", train_split)
+    corpus = read(source, path=path, group=group, train_split=train_split, **others)
+    train = [(row.query, row.positives) for row in corpus.train]
+    texts = [text for row in pairs.load(Path(path or "").expanduser()) for text in _documents(row)]
+    return collection.of_pairs(corpus.name, train_split, train, (), texts)
+
+
+def _documents(row: Pair) -> tuple[str, ...]:
+    return (*row.positives, *row.negatives)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _first_queries(found: Collection, limit: int | None) -> Collection:
+    kept = list(found.queries)[:limit]
+    return found._replace(
+        queries={query: found.queries[query] for query in kept},
+        grades={query: found.grades[query] for query in kept},
+    )
+
+
+def _leaks(corpus: Corpus) -> list[str]:
+    """Count what training sees of the test."""
+    trained_on = {pair.query for pair in corpus.train}
+    shown = {text for pair in corpus.train for text in pair.positives}
+    asked = sum(text in trained_on for text in corpus.test.queries.values())
+    answers = [
+        any(corpus.test.documents[d] in shown for d, grade in judged.items() if grade > 0)
+        for judged in corpus.test.grades.values()
+    ]
+    wrong = {text for pair in corpus.train for text in pair.negatives}
+    against = [
+        any(corpus.test.documents[d] in wrong for d, grade in judged.items() if grade > 0)
+        for judged in corpus.test.grades.values()
+    ]
+    counted = {
+        "test queries have a relevant document that is a training negative": sum(against),
+        "test queries are training queries": asked,
+        "test queries have a relevant document that answers a training query": sum(answers),
+    }
+    return [f"{n:,} {what}" for what, n in counted.items() if n]

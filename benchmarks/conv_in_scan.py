@@ -4,7 +4,7 @@
     python -m benchmarks.conv_in_scan --smoke     # a try
 
 The gradient to the input and that to the filter, of a 3 x 3 convolution of 32 channels on 4 chunks
-of 256 images of 32 x 32: all at once, and chunk by chunk in a scan. Contenders take turns in one
+of 16 images of 32 x 32: all at once, and chunk by chunk in a scan. Contenders take turns in one
 process.
 """
 
@@ -56,8 +56,8 @@ def make_steps(chunks: int, batch: int) -> dict[str, harness.Step]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chunks", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "conv_in_scan_cpu.json")
     args = harness.parse(parser, chunks=2, batch=8, rounds=1)
     seconds = harness.take_turns(make_steps(args.chunks, args.batch), args.rounds)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 # XLA for CPUs has fast kernels for convolutions whose arrays are in their plain order, NHWC and
-# HWIO, only. It brings others there, but not inside a `lax.scan`, where a gradient took 14 times as
-# long. So here gradients are convolutions in the plain order.
+# HWIO, only. It brings others there, but not inside a `lax.scan`, where a gradient takes 14 to
+# 36 times as long (benchmarks/results/conv_in_scan_cpu.json). So here gradients are convolutions in
+# the plain order.
 #
 # The gradient to the filter still runs at 5 to 80 GFLOP/s, least where the output is large; as
 # matmuls of patches over chunks of the batch it runs at 30 to 110. About 1,024 positions a chunk

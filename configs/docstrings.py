@@ -17,8 +17,8 @@ Recipe    a bag of words of 512 dimensions with idf as its first weights, a fift
           learning rate 1e-3 0.094, a vocabulary of 28,000 0.065, dropout 0.2 0.107: the choice.
 Result    3,994 test queries: nDCG@10 0.419, which is 0.081 (0.070 to 0.093) above BM25 and 0.106
           (0.098 to 0.115) above the encoder before training; seed 0
-          (benchmarks/results/docstrings.json). With dropout 0.3, the only other recipe of this length
-          that was scored on them, 0.417.
+          (benchmarks/results/docstrings.json). With dropout 0.3, the only other recipe of this
+          length that was scored on them, 0.417.
 Hardware  two CPU cores, 95 seconds with all compilation and extraction.
 package   split by package: what is learned of some libraries, searched in others. 3,729 test
           queries, seed 0: 0.332, which is 0.020 (0.009 to 0.032) above BM25 and 0.059 (0.052 to

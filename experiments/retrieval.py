@@ -197,12 +197,6 @@ def vectors_by(place: Path, target: Collection) -> tuple[np.ndarray, np.ndarray]
     if is_sentence_folder(place):
         return _by_folder(sentence_folder.load(place), target)
     opened = open_texts(place)
-    if any(Path(text).stem == target.name for text in data_files(place)):
-        print(
-            f"note: {place} was trained on pairs of {target.name}; experiments.evaluate {place} "
-            "scores it on those that were kept aside",
-            file=sys.stderr,
-        )
     run, _, state = opened.load_without_data()
     return texts.both(run, state, target, tokens.read(opened.folder / texts.TOKENIZER))
 
@@ -214,6 +208,13 @@ def _by_folder(model: sentence_folder.Model, target: Collection) -> tuple[np.nda
 
 
 def _by_vectors(place: Path, target: Collection, k: int) -> Results:
+    is_run = place.is_dir() and not is_sentence_folder(place)
+    if is_run and any(Path(text).stem == target.name for text in data_files(place)):
+        print(
+            f"note: {place} was trained on pairs of {target.name}; experiments.evaluate {place} "
+            "scores it on those that were kept aside",
+            file=sys.stderr,
+        )
     return rankings.by_cosine(target, *vectors_by(place, target), k)
 
 

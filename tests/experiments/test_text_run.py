@@ -272,6 +272,8 @@ def test_no_command_writes_over_what_it_reads(run, path, tmp_path):
     assert restore.open_run(run).description["method"] == "text"
 
 
-def test_a_run_that_is_scored_on_its_own_pairs_says_so(run, path, capsys):
+def test_a_run_that_is_scored_on_its_own_pairs_says_so(run, path, capsys, tmp_path):
     assert retrieval.main(["retrieval", "--data", str(path), str(run), "--at=5"]) == 0
     assert "was trained on pairs of homes" in capsys.readouterr().err
+    assert tiny.main_of(mine.main, run, "--ranks=0,9", "--to", tmp_path / "hard.jsonl") == 0
+    assert "was trained on" not in capsys.readouterr().err  # what mining is for

@@ -248,7 +248,12 @@ def test_ablations_run_it(path, tmp_path):
 
 def test_negatives_of_the_file_alone_are_contrasted_with(path, tmp_path):
     changed = {"data": {"n_negatives": 1}, "loss": {"kind": "per_query_info_nce"}}
-    assert train(tmp_path / "run", config(path, train={"steps": 1}, **changed)) == 0
+    folder = tmp_path / "run"
+    assert train(folder, config(path, train={"steps": 1}, **changed)) == 0
+    words = ["--data", str(write_pairs(tmp_path / "others.jsonl")), str(folder), "--at=5"]
+    assert retrieval.main(["retrieval", *words]) == 0  # without its data
+    assert tiny.main_of(mine.main, folder, "--ranks=0,9", "--to", tmp_path / "hard.jsonl") == 0
+    assert tiny.main_of(evaluate.main, folder) == 0
 
 
 def test_no_command_writes_over_what_it_reads(run, path, tmp_path):

@@ -110,34 +110,6 @@ def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
         return found
 
     of_tokens = sets.settings(**as_kwargs(config, "tokens"))
-    keys = as_kwargs(config, "data")
-    sizes = {key: keys.pop(key) for key in ("batch_size", "n_negatives")}
-    known = start_folder.vocabulary(config)
-    corpus = sources.read(**keys)
-    if chosen.every_steps and corpus.validation is None:
-        raise ValueError(
-            f"eval.every_steps is {chosen.every_steps}, and data.validation_split names no split "
-            "to search"
-        )
-    for found in filter(None, (corpus.test, corpus.validation)):
-        if chosen.at > len(found.documents):
-            raise ValueError(
-                f"eval.at is {chosen.at}, above the {len(found.documents)} documents of "
-                f"{found.split!r}; lower it"
-            )
-    return sets.dataset(corpus, of_tokens, **sizes, **known)
-
-
-def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
-    """Make empty texts in place of a set of which only the identity is known."""
-
-    def empty(n: int) -> dict[str, np.ndarray]:
-        return {
-            name: np.broadcast_to(np.zeros((), bool if name.endswith("_mask") else np.int32), shape)
-            for name, shape in ((k, (n, *shape)) for k, shape in identity["shapes"].items())
-        }
-
-    of_tokens = sets.settings(**as_kwargs(config, "tokens"))
     texts = Texts(None, identity["n_tokens"], of_tokens, None, None, (), None)
     parts = empty(identity["train"]), empty(identity["test"])
     return data.Dataset(identity["name"], *parts, (), config.data.batch_size, texts=texts)

@@ -407,7 +407,7 @@ def plot(result: dict, path: Path) -> None:
         column[0].legend(fontsize=6.5, loc="upper left", frameon=False)
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("megabytes")
-    axes[0, 0].set_ylim(top=4000)  # room for the names
+    axes[0, 0].set_ylim(top=1e5)  # room for the names
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -2,12 +2,12 @@
 
 import functools
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
 
+from contrastive_jax import parallel
 from contrastive_jax.data import decode
 from contrastive_jax.data._errors import needs
 from contrastive_jax.data.examples import UNLABELED, Dataset, Examples, StoredSplit
@@ -125,7 +125,7 @@ class Photos:
 
     def __getitem__(self, chosen: Any) -> np.ndarray:
         row = np.asarray(self._row_N[chosen])
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(parallel.cpus()) as pool:
             parts = list(pool.map(self._squares, chunks_of(row.ravel(), _ROWS_PER_READ)))
         empty = np.empty((0, *self.shape[1:]), np.uint8)
         return np.concatenate([empty, *parts]).reshape(*row.shape, *self.shape[1:])

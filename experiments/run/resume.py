@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from contrastive_jax import parallel
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
 from contrastive_jax.training.checkpoint import Checkpointer, Restored
@@ -155,8 +156,7 @@ def machine() -> dict[str, Any]:
     }
     if devices[0].platform != "cpu":
         return described
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone tells what a process may use
-    return {**described, "cpus": len(affinity(0)) if affinity else os.cpu_count()}  # XLA's threads
+    return {**described, "cpus": parallel.cpus()}  # XLA's threads
 
 
 def _machine_notes(meta: Mapping[str, Any]) -> list[str]:

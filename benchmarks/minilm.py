@@ -61,7 +61,7 @@ def config_of(name: str, args: argparse.Namespace) -> tuple[str, ...]:
         words += [f"--config.data.path={args.covid_qa.resolve()}"]
     if args.smoke:
         words += ["--config.train.steps=2", "--config.train.log_every=1"]
-        words += ["--config.data.batch_size=4", "--config.data.limit_test=20"]
+        words += ["--config.data.batch_size=4", "--config.data.packages=('jinja2',)"]
     return tuple(words)
 
 
@@ -228,16 +228,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="the folder of the model")
     parser.add_argument("--covid_qa", type=Path, required=True, help="in the layout of BEIR")
+    parser.add_argument("--sets", nargs="+", choices=[*CONFIGS], default=[*CONFIGS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--keep", type=Path, default=Path("runs/minilm"))
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "minilm_cpu.json")
-    args = harness.parse(parser, seeds=[0])
+    args = harness.parse(parser, seeds=[0], sets=[[*CONFIGS][0]])
     args.keep = args.keep.resolve()
     if args.smoke:
         args.keep = args.keep.with_name(f"{args.keep.name}-smoke")
         shutil.rmtree(args.keep, ignore_errors=True)
     harness.import_torch()
-    found = {name: of_set(name, args) for name in CONFIGS}
+    found = {name: of_set(name, args) for name in args.sets}
     protocol = {
         "measure": f"{MEASURE} of all test queries, documents cut at {SEARCHED} tokens",
         "configs": CONFIGS,

@@ -50,7 +50,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("name", ["BERT, Dense", "RoBERTa", "DistilBERT"])
+STATIC = ["StaticEmbedding, normalized", "StaticEmbedding, cut"]
+
+
+@pytest.mark.parametrize("name", ["BERT, Dense", "RoBERTa", "DistilBERT", *STATIC])
 def test_a_folder_of_sentence_transformers_gives_its_vectors(name, tmp_path):
     """By version 6.2, in newer keys: benchmarks.peers.sentence_transformers_equal --frozen."""
     with zipfile.ZipFile(FROZEN) as archive:
@@ -63,7 +66,8 @@ def test_a_folder_of_sentence_transformers_gives_its_vectors(name, tmp_path):
     np.testing.assert_allclose(found, expected["embeddings"], atol=1e-5)
     sentence_folder.write(tmp_path / "again", read, card="")
     for path in (tmp_path / name).rglob("*.safetensors"):
-        again = tmp_path / "again" / path.relative_to(tmp_path / name)
+        place = "0_StaticEmbedding" if name in STATIC else ""
+        again = tmp_path / "again" / place / path.relative_to(tmp_path / name)
         before, after = map(safetensors.numpy.load_file, (path, again))
         assert before.keys() == after.keys()
         assert all(before[key].tobytes() == after[key].tobytes() for key in before)
@@ -91,6 +95,52 @@ def test_what_is_written_is_read_bit_for_bit(settings, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
     sentence_folder.write(tmp_path / "twice", again, card="# Mine")
     assert files(tmp_path / "twice").items() <= files(tmp_path).items()
+
+
+def word_vectors(**settings) -> SentenceFolder:
+    """A StaticEmbedding of three words, of which the last has no token of its own."""
+    words = {"type": "WordLevel", "vocab": {"fox": 0, "whale": 1}, "unk_token": "fox"}
+    ends = {"type": "BertProcessing", "sep": ["fox", 0], "cls": ["fox", 0]}
+    tokenizer = {"model": words, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": ends}
+    settings = {"n_tokens": 2, "dim": 2, "repeats": 1.0, "scale": "mean", **settings}
+    table = np.array([[3, 0], [0, 4]], np.float32)
+    params = {"weight": np.array([1, 2], np.float32), "embedding": {"embedding": table}}
+    return SentenceFolder(settings, params, json.dumps(tokenizer), 3, {"q": "fox "}, encoder="bag")
+
+
+@pytest.mark.parametrize("scale", ["mean", "unit"])
+def test_word_vectors_are_averaged_and_written_with_their_weights(scale, tmp_path):
+    sentence_folder.write(tmp_path, word_vectors(scale=scale), card="# Mine")
+    loaded = sentence_folder.load(tmp_path)
+    found = loaded.encode(["fox", "fox whale", "whale fox fox fox", ""])  # three tokens at most
+    expected = np.array([[3, 0], [1.5, 4], [2, 8 / 3], [0, 0]])
+    if scale == "unit":
+        expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-9)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(loaded.encode(["whale"], "q"), loaded.encode(["fox whale"]))
+    sentence_folder.write(tmp_path / "again", sentence_folder.read(tmp_path), card="# Mine")
+    again = files(tmp_path / "again")
+    assert again == {name: files(tmp_path)[name] for name in again}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"embedding.weight": None}, "it has {}"),
+        ({"mapping": np.arange(2)}, r"it has .*'mapping': \[2\]"),
+        ({"embedding.weight": np.ones(3)}, r"it has {'embedding.weight': \[3\]}"),
+        ({"embedding.weight": np.ones((1, 2))}, "it has 2 tokens, and model.safetensors 1"),
+        ({"embedding.weight": np.full((2, 2), np.inf)}, "1 tensors are not finite"),
+    ],
+)
+def test_broken_word_vectors_are_refused(given, message, tmp_path):
+    sentence_folder.write(tmp_path, word_vectors(), card="")
+    tensors("0_StaticEmbedding/model.safetensors", **given)(tmp_path)
+    with pytest.raises(DataError, match=message):
+        sentence_folder.read(tmp_path)
+    modules_of("StaticEmbedding", "Pooling")(tmp_path)
+    with pytest.raises(DataError, match="its modules are StaticEmbedding, Pooling"):
+        sentence_folder.read(tmp_path)
 
 
 def test_what_this_library_does_not_use_is_kept(folder):
@@ -206,6 +256,18 @@ def modules_of(*kinds):
     return bytes_of("modules.json", json.dumps(rows).encode())
 
 
+def token_with_id(number):
+    """A breakage: a tokenizer of few tokens, of which one has a large number."""
+
+    def change(folder):
+        found = json.loads((folder / "tokenizer.json").read_text())
+        found["model"]["vocab"]["fox"] = number
+        (folder / "tokenizer.json").write_text(json.dumps(found))
+
+    return change
+
+
+USE = "config_sentence_transformers.json"
 LAYER = "encoder.layer.1.attention.self.query"
 POOLING = "1_Pooling/config.json"
 BROKEN = [
@@ -243,16 +305,56 @@ BROKEN = [
     (tensors(**{"adapter.weight": np.ones(2)}), "1 too many: adapter.weight"),
     (tensors(**{f"{LAYER}.bias": np.ones(3)}), rf"1 of another shape: {LAYER}.bias \(\(3,\)"),
     (changed("config.json", num_hidden_layers=1), "16 too many: .*layer.1.output.dense.weight"),
+    (bytes_of("config.json", b"[" * 100_000), "it is not JSON"),
+    (changed("config.json", hidden_size="16"), "hidden_size is '16'.*Give an integer"),
+    (changed("config.json", vocab_size=True), "vocab_size is True"),
+    (changed("config.json", layer_norm_eps=[1]), r"layer_norm_eps is \[1\].*Give a number"),
+    (changed("config.json", layer_norm_eps=float("nan")), "epsilon is nan"),
+    (changed("config.json", hidden_act={"gelu": 1}), "hidden_act is {'gelu': 1}.*Give a text"),
+    (changed("config.json", model_type=["bert"]), r"model_type is \['bert'\]"),
+    (changed("config.json", num_attention_heads=0), "heads is 0; give at least 1"),
+    (bytes_of("modules.json", b'[{"type": "Transf'), "modules.json cannot be used: it is not JSON"),
+    (bytes_of(POOLING, b"null"), f"{POOLING} cannot be used: it is not a JSON object"),
+    (changed(POOLING, pooling_mode=3), "it pools by 3"),
+    (changed(POOLING, pooling_mode={"mean": 1}), "it pools by {'mean': 1}"),
+    (changed(POOLING, pooling_mode_mean_tokens="yes"), "mean_tokens is 'yes'.*Give true or false"),
+    (changed(POOLING, include_prompt="no"), "include_prompt is 'no'"),
+    (changed("2_Dense/config.json", out_features="5"), "out_features is '5'.*Give an integer"),
+    (changed("2_Dense/config.json", out_features=0), "out_features is 0"),
+    (changed("2_Dense/config.json", bias="true"), "bias is 'true'.*Give true or false"),
+    (changed("2_Dense/config.json", activation_function=3), "activation_function is 3"),
+    (changed("sentence_bert_config.json", max_seq_length="long"), "max_seq_length is 'long'"),
+    (changed("sentence_bert_config.json", do_lower_case="no"), "do_lower_case is 'no'"),
+    (bytes_of("tokenizer_config.json", b"[]"), "tokenizer_config.json cannot be used: it is not"),
+    (bytes_of(USE, b"3"), f"{USE} cannot be used: it is not a JSON object"),
+    (changed(USE, prompts=["query: "]), r"prompts is \['query: '\].*Give an object"),
+    (changed(USE, prompts={"query": 3}), "query is 3.*Give a text"),
+    (changed(USE, default_prompt_name="other"), "is 'other', and prompts has query, document"),
+    (changed(USE, truncate_dim="3"), "truncate_dim is '3'"),
+    (tensors(**{f"{LAYER}.bias": np.full(16, np.nan, np.float32)}), f"not finite, such as {LAYER}"),
+    (token_with_id(1000), "tokenizer.json cannot be used: it has 1001 tokens"),
 ]
 
 
 @pytest.mark.parametrize(("breakage", "message"), BROKEN, ids=[m[-40:] for _, m in BROKEN])
 def test_a_broken_folder_is_refused_by_name(folder, breakage, message):
     breakage(folder)
-    with pytest.raises(DataError, match=message) as refused:
+    with pytest.raises(DataError, match=f"(?s){message}") as refused:
         sentence_folder.read(folder)
     assert str(folder) in str(refused.value)
     assert str(refused.value).count("\n") < 3
+
+
+def test_null_is_what_is_not_there(folder):
+    before = sentence_folder.read(folder)
+    for name, key in (
+        *(("config.json", "hidden_dropout_prob"), ("config.json", "layer_norm_eps")),
+        *(("config.json", "pad_token_id"), ("tokenizer_config.json", "model_max_length")),
+        *((POOLING, "include_prompt"), (POOLING, "pooling_mode"), (USE, "default_prompt_name")),
+    ):
+        found = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**found, key: None}))
+    assert sentence_folder.read(folder).settings == before.settings
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

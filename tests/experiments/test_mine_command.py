@@ -8,6 +8,7 @@ import pytest
 from contrastive_jax.data.text import pairs
 from contrastive_jax.errors import RunError
 from contrastive_jax.evaluation import bm25
+from contrastive_jax.mining import in_blocks
 from experiments import mine
 
 QUERIES, DOCUMENTS = 7, 20
@@ -52,7 +53,7 @@ def by_hand(scores, relevant, texts, first, last, limit):
 
 @pytest.mark.parametrize(("flag", "margin"), [(None, 0.0), ("margin", 0.3), ("relative", 0.5)])
 def test_negatives_of_vectors_are_those_of_a_search_by_hand(files, monkeypatch, flag, margin):
-    monkeypatch.setattr(mine, "AT_ONCE", 3)  # more than one block of queries
+    monkeypatch.setattr(in_blocks, "AT_ONCE", 3)  # more than one block of queries
     name = {"margin": "--margin", "relative": "--relative_margin"}.get(flag)
     rows, to = call(files, "--by", str(files[1]), *([name, str(margin)] if name else []))
     _, _, target, query, document = files

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from contrastive_jax import sentence_folder
+from contrastive_jax.data.text import tokens
 from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.evaluation import ranking
 from contrastive_jax.storage import jsonl, workdir
 from experiments import encode, export, retrieval
-from experiments.run import restore
+from experiments.run import command_line, restore
+from experiments.run.methods import METHODS
 from experiments.scoring import rankings, texts
 from tests.experiments import tiny
 from tests.experiments.test_text_run import config, train, write_pairs
@@ -125,6 +127,37 @@ def test_what_contradicts_the_folder_is_refused(path, start, tmp_path):
         train(tmp_path / "run", from_folder(path, tmp_path / "no"))
 
 
+def test_an_export_is_not_written_over_another_model(run, start, tmp_path, monkeypatch):
+    folder = shutil.copytree(start, tmp_path / "other")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="which has files already: 1_Pooling") as refused:
+        tiny.main_of(export.main, run, "--to", folder)
+    assert refused.value.exit_code == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+    def full(*args, **settings):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sentence_folder.folder, "_in_safetensors", full)
+        with pytest.raises(OSError, match="No space"):
+            tiny.main_of(export.main, run, "--to", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    (tmp_path / "new").mkdir()  # an empty folder will do
+    assert tiny.main_of(export.main, run, "--to", tmp_path / "new") == 0
+
+
+@pytest.mark.parametrize("content", ["3", "null", "[]", "{", '{"model_type": 3}'])
+def test_a_folder_of_hugging_face_with_a_broken_config_is_refused(start, tmp_path, content):
+    folder = shutil.copytree(start, tmp_path / "broken")
+    (folder / "modules.json").unlink()
+    (folder / "config.json").write_text(content)
+    (tmp_path / "texts.txt").write_text("a fox")
+    where = ["--input", tmp_path / "texts.txt", "--to", tmp_path / "o.npz"]
+    with pytest.raises(DataError, match=r"config.json cannot be used"):
+        tiny.main_of(encode.main, folder, *where)
+
+
 @pytest.mark.parametrize(("section", "key"), [("head", "kind"), ("dual", "towers")])
 def test_what_no_folder_holds_is_refused_by_export(run, tmp_path, section, key):
     description = workdir.read_json(run / "config.json")
@@ -164,6 +197,52 @@ def test_other_tensors_than_the_run_began_with_are_refused(path, start, tmp_path
     (tmp_path / "run" / "results" / "summary.json").unlink()
     with pytest.raises(ConfigError, match="folder_sha256"):
         train(tmp_path / "run", from_folder(path, folder))
+
+
+@pytest.mark.parametrize(
+    ("preset", "prompts", "temperature"),
+    [
+        ("minilm", ("fox: ", ""), 0.05),  # of the folder
+        ("e5", ("query: ", "passage: "), 0.01),
+        ("bge", ("Represent this sentence for searching relevant passages: ", ""), 0.02),
+    ],
+)
+def test_presets_start_from_a_folder(preset, prompts, temperature, start):
+    words = f"--config=configs/pairs.py:{preset}", f"--config.encoder.folder={start}"
+    method = METHODS["text"]
+    config = command_line.parse(["text", *words], "", method.all_sections()).config
+    chosen = method.resolve(config)
+    assert (chosen.tokens.query_prompt, chosen.tokens.document_prompt) == prompts
+    assert chosen.loss.temperature == temperature
+    assert chosen.encoder.pooling == "cls"
+
+
+def test_word_vectors_are_trained_and_handed_back(path, tmp_path):
+    tokenizer, rng = tokens.train(["the home of foxa is part 3"], size=80), np.random.default_rng(0)
+    table = rng.normal(size=(tokenizer.size, 6)).astype(np.float32)
+    start = {"weight": np.ones(len(table), np.float32), "embedding": {"embedding": table}}
+    sizes = {"n_tokens": len(table), "dim": 6, "repeats": 1.0, "scale": "mean"}
+    folder = sentence_folder.SentenceFolder(sizes, start, tokenizer.json, 12, encoder="bag")
+    sentence_folder.write(tmp_path / "start", folder, card="")
+    values = config(path, optimizer=RATE, train={"steps": 2}, eval={"figures": False})
+    values["encoder"] = {"name": "bag", "folder": str(tmp_path / "start")}
+    page = "--config=configs/pairs.py:static", f"--config.encoder.folder={tmp_path / 'start'}"
+    method = METHODS["text"]
+    chosen = command_line.parse(["text", *page], "", method.all_sections()).config
+    assert method.resolve(chosen).encoder.dim == 6
+    with pytest.raises(ConfigError, match="encoder.name is 'bert', and .* is a model for 'bag'"):
+        train(tmp_path / "no", {**values, "encoder": {**values["encoder"], "name": "bert"}})
+    assert train(tmp_path / "run", values) == 0
+    loaded = restore.open_run(tmp_path / "run").load()
+    untrained = loaded.run.fresh_state().params["encoder"]
+    np.testing.assert_array_equal(untrained["embedding"]["embedding"], table)
+    assert tiny.main_of(export.main, tmp_path / "run", "--to", tmp_path / "out") == 0
+    found = sentence_folder.load(tmp_path / "out").encode(["home of foxb", "whale"])
+    theirs = texts.embed(
+        loaded.run, loaded.trained, tokenizer, "document", ["home of foxb", "whale"]
+    )
+    np.testing.assert_allclose(found, theirs, atol=1e-6)
+    assert np.abs(found - sentence_folder.as_model(folder).encode(["home of foxb", "whale"])).max()
 
 
 def test_the_default_prompt_of_a_folder_stands_before_both_sides(path, start, tmp_path):

@@ -10,7 +10,7 @@ A folder in the layout of BEIR (Thakur et al. 2021, arXiv 2104.08663):
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from contrastive_jax.data._errors import PathLike
 from contrastive_jax.data.text import rows
@@ -26,6 +26,7 @@ class Collection(NamedTuple):
     queries: dict[str, str]  # those that are judged
     grades: dict[str, dict[str, int]]  # query -> document -> grade; above 0 is relevant
     notes: tuple[str, ...]  # what is odd, with counts
+    groups: Mapping[str, str] = {}  # document -> what it comes from, where that is known
 
 
 def load(folder: PathLike, split: str = "test") -> Collection:
@@ -33,7 +34,7 @@ def load(folder: PathLike, split: str = "test") -> Collection:
 
     Raises:
       DataError: a file that is missing, a broken line, an id that is there twice, judgements that
-        point nowhere, or a query without a relevant document.
+        point nowhere or contradict one another, or a query without a relevant document.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -80,17 +81,27 @@ def of_pairs(
 def _document(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
     title, text = rows.text_of(row, "title", default=""), rows.text_of(row, "text")
-    return _id(row), f"{title} {text}" if title else text
+    return id_of(row), f"{title} {text}" if title else text
 
 
 def _query(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
-    return _id(row), rows.text_of(row, "text")
+    return id_of(row), rows.text_of(row, "text")
 
 
-def _id(row: dict) -> str:
-    value = row.get("_id")
-    if not isinstance(value, str | int) or value == "":
+def id_of(row: Mapping[str, Any]) -> str:
+    """Read the `_id` of a row.
+
+    >>> id_of({"_id": 3})
+    '3'
+
+    Raises:
+      ValueError: it is missing, empty, or neither a text nor an integer.
+    """
+    value = row.get("_id", "")
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError("'_id' is no text")
+    if value == "":
         raise ValueError("no '_id'")
     return str(value)
 
@@ -112,10 +123,15 @@ def _grades(folder: Path, split: str) -> dict[str, dict[str, int]]:
         there = ", ".join(sorted(file.stem for file in folder.glob("*.tsv"))) or "none"
         raise DataError(f"{path} is not there.\nSplits with judgements: {there}.")
     grades: dict[str, dict[str, int]] = {}
-    for _, judged in rows.read(path, _judgement):
+    for number, judged in rows.read(path, _judgement):
         if judged is not None:
             query, document, grade = judged
-            grades.setdefault(query, {})[document] = grade
+            before = grades.setdefault(query, {}).setdefault(document, grade)
+            if before != grade:
+                raise DataError(
+                    f"{path}, line {number}: {document!r} has the scores {before} and {grade} for "
+                    f"{query!r}.\nKeep one of the lines."
+                )
     if not grades:
         raise DataError(f"{path} has no judgements below its headings.\nGive at least one.")
     return grades

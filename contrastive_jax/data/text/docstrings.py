@@ -152,7 +152,9 @@ def load(
       ValueError: another split, group or package. DataError: nothing was found.
     """
     if split not in SPLITS or group not in GROUPS:
-        raise ValueError(f"split is of {SPLITS} and group of {GROUPS}, got {split!r}, {group!r}")
+        key, value = ("group", group) if split in SPLITS else ("split", split)
+        known = GROUPS if key == "group" else SPLITS
+        raise ValueError(f"the {key} of docstrings is {value!r}; give one of {known}")
     folders = _folders()
     unknown = [name for name in packages or () if name not in (*PACKAGES, *folders)]
     if unknown or packages == ():
@@ -166,7 +168,10 @@ def load(
     notes = [f"{len(rows):,} docstrings by {group}, sha256 {digest(rows)[:16]}"]
     notes += [f"not installed, so left out: {', '.join(missing)}"] if missing else []
     pairs = [(row.query, (row.document,)) for row in chosen]
-    return of_pairs(f"docstrings by {group}", split, pairs, tuple(notes))
+    found = of_pairs(f"docstrings by {group}", split, pairs, tuple(notes))
+    package_of = {row.document: row.package for row in chosen}
+    groups = {document: package_of[text] for document, text in found.documents.items()}
+    return found._replace(groups=groups)
 
 
 def _is_of(row: Docstring, packages: Sequence[str] | None) -> bool:

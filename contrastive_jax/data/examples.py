@@ -16,7 +16,8 @@ from contrastive_jax.types import Batch, Feed
 UNLABELED = -1
 
 # Arrays of one length by name: "image" [N,H,W,C] uint8; "label" [N] int32 where there is one; of
-# captioned images "tokens" [N,L] int32 and "id" [N] int32, which two views of one thing share; of
+# captioned images "tokens" [N,L] int32 and "id" [N] int32, which two views of one thing share, and
+# where an image may have several captions "captions" [N,T,L] and "n_captions" [N]; of
 # pairs of texts what `text/sets.py` says.
 Examples = Mapping[str, np.ndarray]
 
@@ -26,6 +27,8 @@ class ImageFiles(NamedTuple):
 
     path_N: np.ndarray  # bytes, below the folder: compact for the workers
     label_N: np.ndarray  # class numbers, -1 where a file has none
+    line_N: np.ndarray | None = None  # of the list that names them, where there is one
+    listed_in: str = ""
 
 
 class StoredSplit(NamedTuple):
@@ -47,6 +50,13 @@ class StoredSplit(NamedTuple):
         """Name a row for a person: a file, or an example of a prepared set."""
         if self.files is None:
             return f"example {row} of split {self.split!r} in {self.folder}"
+        if self.files.line_N is None:
+            return self.path(row)
+        return f"{self.path(row)} (line {self.files.line_N[row]} of {self.files.listed_in})"
+
+    def path(self, row: int) -> str:
+        """The image file of a row, where there is one."""
+        assert self.files is not None
         return os.path.join(self.folder, os.fsdecode(self.files.path_N[row]))
 
 
@@ -76,6 +86,8 @@ class Dataset(NamedTuple):
     stream: StoredSplit | None = None
     vocabulary: tuple[str, ...] = ()  # the words of captions, by token
     texts: Texts | None = None
+    tokenizer: Tokenizer | None = None  # of captions, where they are not words
+    captions: Examples | None = None  # of a streamed set, of all its training images
 
     @property
     def n_train(self) -> int:

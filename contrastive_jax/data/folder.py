@@ -80,7 +80,7 @@ def load_folder(request: Request, streaming: bool, workers: int, bank: int | Non
         assert request.image_size is not None  # checked by `load`
         sets = evaluated(train, test, request.image_size, bank)
         return Dataset(name, *sets, classes, stream=train._replace(workers=workers))
-    shape = _shape((train, test), request.image_size)
+    shape = shape_of((train, test), request.image_size)
     return Dataset(
         name,
         read_split(train, shape, request.image_size),
@@ -190,7 +190,7 @@ def _stored(request: Request, split: str, part: Part, limit: int | None) -> Stor
     )  # fmt: skip
 
 
-def _shape(splits: Sequence[StoredSplit], image_size: int | None) -> tuple[int, int, int]:
+def shape_of(splits: Sequence[StoredSplit], image_size: int | None) -> tuple[int, int, int]:
     """Find the one size of all images, or take that which they are brought to.
 
     Raises:

@@ -44,7 +44,7 @@ def read_rows(split: StoredSplit, rows: Sequence[int] | np.ndarray) -> list[Reco
 
 def _read_file(split: StoredSplit, row: int) -> Record:
     assert split.files is not None
-    with naming(split, row), open(split.place(row), "rb") as file:
+    with naming(split, row), open(split.path(row), "rb") as file:
         return {"image": file.read(), "label": split.files.label_N[row]}
 
 

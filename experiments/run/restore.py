@@ -32,6 +32,8 @@ FREE = (  # how a run is watched, scored and read
     "parallel.",
     "data.data_dir",
     "data.path",
+    "data.test_path",
+    "data.tokenizer",
     "data.negatives_path",
     "data.workers",
     "data.bank",
@@ -206,7 +208,9 @@ def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> Ope
         raise ConfigError(f"{path / 'config.json'}: {error}") from error
     if data_dir is not None:
         with config.unlocked():
-            config.data[next(key for key in PLACES if key in config.data)] = data_dir
+            places = [key for key in PLACES if key in config.data]
+            place = next((key for key in places if config.data[key]), places[0])
+            config.data[place] = data_dir
     return OpenedRun(path, found, experiment, config)
 
 

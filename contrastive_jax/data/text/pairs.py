@@ -8,8 +8,7 @@ The first form is FlagEmbedding's, the second that of sentence-transformers. Neg
 out, and their number may vary.
 """
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,31 +36,8 @@ def load(path: Path) -> list[Pair]:
     """
     if path.suffix not in ENDINGS:
         raise DataError(f"{path} is no file of pairs.\nGive one that ends in .jsonl, .tsv or .csv.")
-    return [pair for _, pair in rows.read(path, _parser(path.suffix)) if pair is not None]
-
-
-def _parser(ending: str) -> Callable[[str], Pair | None]:
-    if ending == ".jsonl":
-        return lambda line: pair_of(rows.json_object(line))
-    columns: list[str] = []
-
-    def parse(line: str) -> Pair | None:
-        [cells] = csv.reader([line], delimiter="\t" if ending == ".tsv" else ",", strict=True)
-        if not columns:
-            columns.extend(cells)
-            _names(dict.fromkeys(columns))
-            return None
-        if len(cells) != len(columns):
-            raise ValueError(f"{len(cells)} columns, not {len(columns)}")
-        return pair_of(dict(zip(columns, cells, strict=True)))
-
-    def checked(line: str) -> Pair | None:
-        try:
-            return parse(line)
-        except csv.Error as error:
-            raise ValueError(str(error)) from error
-
-    return checked
+    parse = rows.parser(path.suffix, pair_of, _names)
+    return [pair for _, pair in rows.read(path, parse) if pair is not None]
 
 
 def pair_of(row: dict[str, Any]) -> Pair:

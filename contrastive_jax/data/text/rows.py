@@ -1,5 +1,6 @@
 """Read files of rows, and name every broken one by its line."""
 
+import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,48 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield from file
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}\nCheck the path.") from error
+
+
+def parser(
+    ending: str,
+    row_of: Callable[[dict[str, Any]], Row],
+    check: Callable[[dict[str, Any]], Any],
+) -> Callable[[str], Row | None]:
+    """Make the parser of a line of JSON, or of a table whose first line has the headings.
+
+    Args:
+      ending: ".jsonl", ".tsv" or ".csv".
+      row_of: values by name to a row.
+      check: its ValueError says that names are missing among the headings.
+
+    Returns:
+      A line to a row, the line of headings to None.
+
+    >>> parse = parser(".tsv", lambda row: row["text"], lambda names: names["text"])
+    >>> parse("id\\ttext"), parse("1\\ta fox")
+    (None, 'a fox')
+    """
+    if ending == ".jsonl":
+        return lambda line: row_of(json_object(line))
+    columns: list[str] = []
+
+    def parse(line: str) -> Row | None:
+        [cells] = csv.reader([line], delimiter="\t" if ending == ".tsv" else ",", strict=True)
+        if not columns:
+            columns.extend(cells)
+            check(dict.fromkeys(columns))
+            return None
+        if len(cells) != len(columns):
+            raise ValueError(f"{len(cells)} columns, not {len(columns)}")
+        return row_of(dict(zip(columns, cells, strict=True)))
+
+    def checked(line: str) -> Row | None:
+        try:
+            return parse(line)
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+
+    return checked
 
 
 def json_object(line: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Captioned images on disk: a list of them as a data set, its captions as tokens."""
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -194,17 +195,18 @@ def _refuse_few_concepts(id_N: np.ndarray, batch_size: int, path: str) -> None:
     Raises:
       DataError: naming the numbers.
     """
-    largest, n = int(np.unique(id_N, return_counts=True)[1].max()), len(id_N)
-    if largest == n:
+    count_C, n = np.unique(id_N, return_counts=True)[1].tolist(), len(id_N)
+    if len(count_C) == 1:
         raise DataError(
             f"{path}: all {n} training images have a caption in common, so none has a negative.\n"
             "Give captions that tell images apart, and leave out those that all of them have."
         )
-    share = (largest / n) ** batch_size
-    if share > 0.01:
+    of_one = sum(math.comb(count, batch_size) for count in count_C if count >= batch_size)
+    if of_one > 0.01 * math.comb(n, batch_size):
+        share = of_one / math.comb(n, batch_size)
         raise DataError(
-            f"{path}: {largest} of {n} training images have captions in common, so {share:.0%} of "
-            f"the batches of {batch_size} hold one concept and teach nothing.\n"
+            f"{path}: {max(count_C)} of {n} training images have captions in common, so "
+            f"{share:.0%} of the batches of {batch_size} hold one concept and teach nothing.\n"
             "Give a larger data.batch_size, or leave out the captions that most images have."
         )
 

@@ -83,9 +83,8 @@ def _add_split(digest: Any, split: StoredSplit) -> None:
     digest.update(repr(chosen).encode())
     if split.files is not None:
         digest.update(repr((split.mode, split.upright)).encode())
-        for row, (path, label) in enumerate(
-            zip(*map(np.ndarray.tolist, split.files[:2]), strict=True)
-        ):
+        files = zip(split.files.path_N.tolist(), split.files.label_N.tolist(), strict=True)
+        for row, (path, label) in enumerate(files):
             digest.update(repr((path, label, _size(split.path(row)))).encode())
 
 

@@ -1,4 +1,4 @@
-"""Captioned images by a list: what is read, split and joined, which caption is shown, what breaks."""
+"""Captioned images by a list: what is read, split and joined, what is shown, what breaks."""
 
 import json
 
@@ -49,6 +49,10 @@ def shades(loaded, examples):
     return of_image, of_text
 
 
+def concepts(examples):
+    return dict(zip(examples["image"][:, 4, 4, 0] // 10, examples["id"], strict=True))
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".tsv", ".csv"])
 def test_images_keep_their_captions_in_both_splits(tmp_path, ending):
     rows = [(f"photos/{i}.png", [f"number {i % 10} of {i % 10}"]) for i in range(10)]
@@ -81,14 +85,13 @@ def test_the_split_is_that_of_its_seed_or_of_a_second_list(tmp_path):
 def test_images_that_share_a_caption_are_one_concept(tmp_path):
     texts = [["A cat", "one"], ["a  CAT"], ["a dog"], ["one"], ["a bird"], ["a dog", "wet"]]
     rows = [(f"photos/{i}.png", each) for i, each in enumerate(texts)]
-    loaded = load(write(tmp_path, rows=rows), batch_size=2, test_path=write(tmp_path, ".tsv", rows))
-    by_image = dict(zip((loaded.train["image"][:, 4, 4, 0] // 10).tolist(), loaded.train["id"]))
+    loaded = load(write(tmp_path, rows=rows), test_path=write(tmp_path, ".tsv", rows))
+    by_image = concepts(loaded.train)
     groups = [by_image[i] for i in range(6)]
     assert groups[0] == groups[1] == groups[3]
     assert groups[2] == groups[5]
     assert len(set(groups)) == 3
-    of_test = dict(zip((loaded.test["image"][:, 4, 4, 0] // 10).tolist(), loaded.test["id"]))
-    assert of_test == by_image
+    assert concepts(loaded.test) == by_image
 
 
 def test_one_of_the_captions_is_a_function_of_seed_epoch_and_example(tmp_path):
@@ -159,7 +162,7 @@ def test_empty_and_long_captions_are_counted(tmp_path, caplog):
     rows[2] = ("photos/2.png", ["", "one two three four five"])
     rows[5] = ("photos/5.png", [" "])
     loaded = load(write(tmp_path, rows=rows), context=3, test_fraction=0.2)
-    for note in ("2 empty captions", "1 images without a caption", "1 of 5 captions are cut off"):
+    for note in ("2 empty captions", "1 images without a caption", "captions are cut off behind 3"):
         assert note in caplog.text
     assert loaded.train["tokens"].shape[1] == 3
     assert len(loaded.train["id"]) + len(loaded.test["id"]) == 7

@@ -271,12 +271,13 @@ def _check_keys(source: str, **keys: Any) -> None:
     """Refuse a source that is none, and keys that another source reads."""
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}; choose one of {', '.join(SOURCES)}")
-    for owner, defaults in _OWN_KEYS.items():
+    for names, defaults in _OWN_KEYS.items():
+        owners = names.split(" or ")
         for key, default in defaults.items():
-            if source not in owner.split(" or ") and keys[key] != default:
+            if source not in owners and keys[key] != default:
                 raise ValueError(
                     f"{key} is {keys[key]!r}, but source {source!r} has no such key\n"
-                    f"Leave it unset, or use source {owner!r}"
+                    f"Leave it unset, or use source {' or '.join(map(repr, owners))}"
                 )
 
 

@@ -145,7 +145,7 @@ def _language(request: Request, texts: list[str]) -> Language:
     """Read the tokenizer of a config, or list the words of the training captions."""
     if not request.tokenizer:
         return Language(captions.vocabulary_of(map(captions.words_of, texts)), None)
-    tokenizer = tokens.read(Path(request.tokenizer).expanduser())
+    tokenizer = tokens.read(os.path.expanduser(request.tokenizer))
     if request.context <= tokenizer.n_special:
         raise ValueError(
             f"context is {request.context}, and each caption has {tokenizer.n_special} special "

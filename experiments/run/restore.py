@@ -38,7 +38,7 @@ FREE = (  # how a run is watched, scored and read
     "data.workers",
     "data.bank",
 )
-START = {"init", "folder", "folder_sha256"}  # keys of `encoder`: weights that training starts from
+START = {"init", "folder", "folder_sha256"}  # of an encoder: weights that training starts from
 SCHEMA = 2  # of config.json and of the files in results/
 # Keys of older versions by their present names; None: the value that is left out did nothing.
 RENAMED = {"loss.views_apart": "loss.views_separately", "encoder.whiten": None}
@@ -85,8 +85,9 @@ class LoadedRun(NamedTuple):
 
 def _without_start(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
-    for key in START.intersection(config.get("encoder", {})):
-        config.encoder[key] = ""
+    for section in ("encoder", "text"):
+        for key in START.intersection(config.get(section, {})):
+            config[section][key] = ""
     return config
 
 

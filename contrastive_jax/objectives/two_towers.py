@@ -44,7 +44,7 @@ def make(
       encoder: f, images [N,H,W,C] float32 to features [N,F], called with `train=`.
       head: g, features [N,F] to embeddings [N,D], called with `train=`.
       text: h, tokens [N,L] int32 and lengths [N] to features [N,F], called with `train=`.
-      text_head: k, features [N,F] to embeddings [N,D], called with `train=`; it keeps no statistics.
+      text_head: k, features [N,F] to embeddings [N,D], called with `train=`; without statistics.
       views: the first view of `train` is what the image tower is shown; see `augment.make_views`.
       pair_loss: (image_BD, text_BD, ids_B, scale) to [B], `scale` being [temperature] or
         [temperature, bias]; see `parallel.shard_loss`.

@@ -1,8 +1,8 @@
 """A run on texts that starts from a sentence folder: its config, its tokenizer, its first weights.
 
 The folder is the key `folder` of the config's section with the text encoder: `encoder` of
-experiments.text, `text` of experiments.clip. What the run trains is decided by the folder's files, so
-they fill the config in, which later commands read; the folder itself is no longer needed then.
+experiments.text, `text` of experiments.clip. What the run trains is decided by the folder's files,
+so they fill the config in, which later commands read; the folder itself is no longer needed then.
 """
 
 from collections.abc import Mapping

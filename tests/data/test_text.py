@@ -75,6 +75,17 @@ def test_files_are_in_one_split_and_tests_of_packages_in_none(packages):
         docstrings.load("test", "pakage")
 
 
+def test_some_packages_alone_are_splits_of_their_own(packages):
+    whole = docstrings.load("train")
+    few = docstrings.load("train", packages=("pkg1", "pkg2", "pkg3", "pkg4"))
+    assert 0 < len(few.queries) <= 8
+    assert set(few.queries.values()) < set(whole.queries.values())
+    assert few.notes[0] != whole.notes[0]  # another digest
+    for wrong in (("nump",), ()):
+        with pytest.raises(ValueError, match=r"data.packages is .*give some of stdlib"):
+            docstrings.load("train", packages=wrong)
+
+
 def test_what_was_parsed_is_kept_and_a_damaged_cache_is_parsed_again(packages, monkeypatch):
     before = docstrings.load()
     [path] = (packages / "cache" / "contrastive_jax").iterdir()

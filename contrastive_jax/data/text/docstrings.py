@@ -137,7 +137,9 @@ def split_of(group: str) -> str:
     return "test" if part < 2 else "validation" if part == 2 else "train"
 
 
-def load(split: str = "test", group: str = "file") -> Collection:
+def load(
+    split: str = "test", group: str = "file", packages: Sequence[str] | None = None
+) -> Collection:
     """Make the collection of a split: its queries, and the bodies of the same split to search.
 
     The first call parses all files, which takes about half a minute, and caches what it found.
@@ -145,22 +147,31 @@ def load(split: str = "test", group: str = "file") -> Collection:
     Args:
       split: "train", "validation" or "test".
       group: "file" or "package": whose members are in one split.
+      packages: those of them alone, of `PACKAGES` and "stdlib"; None for all.
 
     Raises:
-      ValueError: another split or group. DataError: nothing was found.
+      ValueError: another split, group or package. DataError: nothing was found.
     """
     if split not in SPLITS or group not in GROUPS:
         raise ValueError(f"split is of {SPLITS} and group of {GROUPS}, got {split!r}, {group!r}")
     folders = _folders()
-    rows = _cached(folders)
+    unknown = [name for name in packages or () if name not in (*PACKAGES, *folders)]
+    if unknown or packages == ():
+        known = ", ".join((STDLIB, *PACKAGES))
+        raise ValueError(f"data.packages is {packages}; give some of {known}, or None for all")
+    rows = [row for row in _cached(folders) if _is_of(row, packages)]
     chosen = [row for row in rows if split_of(getattr(row, group)) == split]
     if not chosen:
         raise DataError("No docstrings were found.\nInstall the packages of requirements.txt.")
-    missing = [name for name in PACKAGES if name not in folders]
+    missing = [name for name in packages or PACKAGES if name not in folders]
     notes = [f"{len(rows):,} docstrings by {group}, sha256 {digest(rows)[:16]}"]
     notes += [f"not installed, so left out: {', '.join(missing)}"] if missing else []
     pairs = [(row.query, (row.document,)) for row in chosen]
     return of_pairs(f"docstrings by {group}", split, pairs, tuple(notes))
+
+
+def _is_of(row: Docstring, packages: Sequence[str] | None) -> bool:
+    return packages is None or row.file.partition("/")[0] in packages
 
 
 def digest(rows: Sequence[Docstring]) -> str:

@@ -33,6 +33,7 @@ def read(
     *,
     path: PathLike | None = None,
     group: str = "file",
+    packages: tuple[str, ...] | None = None,
     train_split: str = "train",
     test_split: str = "test",
     validation_split: str | None = None,
@@ -47,6 +48,7 @@ def read(
       source: of `SOURCES`.
       path: a file of pairs (.jsonl, .tsv, .csv), or a folder in the layout of BEIR.
       group: of docstrings: whose members are in one split, "file" or "package".
+      packages: of docstrings: these alone, such as ("stdlib",); None for all.
       train_split, test_split: of docstrings and of a folder.
       validation_split: searched during training; None for none. Of a file of pairs any name takes
         as many queries out of the training part as the test has.
@@ -72,7 +74,7 @@ def read(
     elif source == "beir":
         whole = _of_splits(lambda split: collection.load(path or "", split), splits)
     else:
-        whole = _of_splits(lambda split: docstrings.load(split, group), splits)
+        whole = _of_splits(lambda split: docstrings.load(split, group, packages), splits)
     test = _first_queries(whole.test, limit_test)
     train = whole.train[:limit_train]
     if negatives_path is not None:
@@ -139,17 +141,18 @@ def to_mine(
     *,
     path: PathLike | None = None,
     group: str = "file",
+    packages: tuple[str, ...] | None = None,
     train_split: str = "train",
     **others: Any,
 ) -> Collection:
     """Read the training queries of a source with every document that may be a negative of theirs.
 
     Args:
-      source, path, group, train_split: as of `read`.
+      source, path, group, packages, train_split: as of `read`.
       others: further arguments of `read`, which decide how a file of pairs is split.
     """
     if source == "docstrings":
-        return docstrings.load(train_split, group)
+        return docstrings.load(train_split, group, packages)
     if source == "beir":
         return collection.load(path or "", train_split)
     corpus = read(source, path=path, group=group, train_split=train_split, **others)

@@ -1,18 +1,20 @@
 """Datasets in memory or streamed from disk, and batches as a function of (seed, step).
 
-Six sources: `digits` (real handwritten digits that ship with scikit-learn), `glyphs` (characters
+Seven sources: `digits` (real handwritten digits that ship with scikit-learn), `glyphs` (characters
 of fonts that ship with matplotlib, with their names as captions), `folder` (a tree of image files),
+`webdataset` (images in tar files),
 `captions` (image files with their texts, by a list), `tfds` (any image set prepared as ArrayRecord,
 read without TensorFlow) and `arrays` (an .npz file).
-Sets of `folder`, `captions` and `tfds` too large for memory are streamed. Nothing here downloads:
+Sets of `folder`, `webdataset`, `captions` and `tfds` too large for memory are streamed. Nothing here downloads:
 `python -m experiments.prepare` does, once.
 """
 
+import re
 from typing import Any
 
 import numpy as np
 
-from contrastive_jax.data import caption_feed, captioned, folder, tfds
+from contrastive_jax.data import caption_feed, captioned, folder, tars, tfds
 from contrastive_jax.data._errors import PREPARABLE, PathLike
 from contrastive_jax.data.captions import LONGEST
 from contrastive_jax.data.digits_and_npz import load_digits, load_npz
@@ -55,7 +57,7 @@ __all__ = [
 
 _OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only sources that read them: their defaults
     "tfds": {"image_key": None, "label_key": None},
-    "folder or captions": {
+    "folder, webdataset or captions": {
         "test_fraction": None,
         "split_seed": 0,
         "channels": 3,
@@ -64,8 +66,8 @@ _OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only sources that read them: 
     "folder": {"class_folders": True},
     "captions": {"path": None, "test_path": None, "context": LONGEST, "tokenizer": ""},
 }
-SOURCES = ("digits", "glyphs", "folder", "captions", "tfds", "arrays")
-STREAMED = ("tfds", "folder", "captions")
+SOURCES = ("digits", "glyphs", "folder", "webdataset", "captions", "tfds", "arrays")
+STREAMED = ("tfds", "folder", "webdataset", "captions")
 
 
 def load(
@@ -102,12 +104,13 @@ def load(
     `glyphs` is described in `glyphs.py`.
 
     Args:
-      source: "digits", "glyphs", "folder", "captions", "tfds" or "arrays".
+      source: of `SOURCES`.
       batch_size: global batch of training, 1 to the number of training images.
       name: of a tfds set: "cifar10", "imagenette/320px-v2" or, with a version, "cifar10:3.0.2".
         Arrays and folders are called by their file or folder, whatever this says.
       data_dir: for tfds the folder of prepared sets (default: TFDS_DATA_DIR of the environment,
-        then ~/tensorflow_datasets); for a folder that of the images; for arrays an .npz with image,
+        then ~/tensorflow_datasets); for a folder that of the images, for webdataset of their tars
+        (`tars.py`); for arrays an .npz with image,
         label, test_image and test_label, or a folder with train.npz and test.npz that hold image
         and label. Labels may be left out, and be any integers: the classes are those of the
         training split, in order. Texts (text, test_text) caption the images.
@@ -168,12 +171,13 @@ def load(
             name, data_dir, *splits, image_size, *limits, on_corrupt, image_key, label_key
         )
         loaded = load_streamed(request, workers, bank) if streaming else tfds.load_tfds(request)
-    elif source == "folder":
+    elif source in ("folder", "webdataset"):
         sampled = (test_fraction, split_seed, class_folders)
         request = folder.Request(
             data_dir, *splits, *sampled, image_size, channels, exif_orientation, *limits, on_corrupt
         )
-        loaded = folder.load_folder(request, streaming, workers, bank)
+        load_files = folder.load_folder if source == "folder" else tars.load_tars
+        loaded = load_files(request, streaming, workers, bank)
     elif source == "captions":
         request = captioned.Request(
             path, test_path, test_fraction, split_seed, image_size, channels, exif_orientation,
@@ -272,7 +276,7 @@ def _check_keys(source: str, **keys: Any) -> None:
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}; choose one of {', '.join(SOURCES)}")
     for names, defaults in _OWN_KEYS.items():
-        owners = names.split(" or ")
+        owners = re.split(", | or ", names)
         for key, default in defaults.items():
             if source not in owners and keys[key] != default:
                 raise ValueError(

@@ -22,6 +22,19 @@ UNLABELED = -1
 Examples = Mapping[str, np.ndarray]
 
 
+class Members(NamedTuple):
+    """Where images lie within tar files."""
+
+    shards: tuple[str, ...]  # the tars, below the folder
+    shard_N: np.ndarray  # int32, which of them
+    start_N: np.ndarray  # int64, the first byte
+    size_N: np.ndarray  # int64, bytes
+
+    def take(self, rows: np.ndarray) -> "Members":
+        """Select images by index."""
+        return Members(self.shards, self.shard_N[rows], self.start_N[rows], self.size_N[rows])
+
+
 class ImageFiles(NamedTuple):
     """The files of a split, in the order of its rows."""
 
@@ -29,6 +42,7 @@ class ImageFiles(NamedTuple):
     label_N: np.ndarray  # class numbers, -1 where a file has none
     line_N: np.ndarray | None = None  # of the list that names them, where there is one
     listed_in: str = ""
+    members: Members | None = None  # where `path_N` names what is within tar files
 
 
 class StoredSplit(NamedTuple):
@@ -50,13 +64,18 @@ class StoredSplit(NamedTuple):
         """Name a row for a person: a file, or an example of a prepared set."""
         if self.files is None:
             return f"example {row} of split {self.split!r} in {self.folder}"
+        if self.files.members is not None:
+            return f"{os.fsdecode(self.files.path_N[row])} of {self.path(row)}"
         if self.files.line_N is None:
             return self.path(row)
         return f"{self.path(row)} (line {self.files.line_N[row]} of {self.files.listed_in})"
 
     def path(self, row: int) -> str:
-        """The image file of a row, where there is one."""
+        """The file of a row, where there is one: the image, or the tar that it is in."""
         assert self.files is not None
+        members = self.files.members
+        if members is not None:
+            return os.path.join(self.folder, members.shards[members.shard_N[row]])
         return os.path.join(self.folder, os.fsdecode(self.files.path_N[row]))
 
 

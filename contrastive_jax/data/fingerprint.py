@@ -85,8 +85,12 @@ def _add_split(digest: Any, split: StoredSplit) -> None:
         digest.update(repr((split.mode, split.upright)).encode())
         files = zip(split.files.path_N.tolist(), split.files.label_N.tolist(), strict=True)
         for row, (path, label) in enumerate(files):
-            digest.update(repr((path, label, _size(split.path(row)))).encode())
+            digest.update(repr((path, label, _size(split, row))).encode())
 
 
-def _size(path: str) -> int | None:
+def _size(split: StoredSplit, row: int) -> int | None:
+    members = split.files and split.files.members
+    if members is not None:
+        return int(members.size_N[row])
+    path = split.path(row)
     return os.stat(path).st_size if os.path.exists(path) else None

@@ -6,7 +6,6 @@ so that batch statistics are global, and only the loss runs inside `jax.shard_ma
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,16 +19,6 @@ from contrastive_jax._numerics import as_array
 
 AXIS, FSDP = "data", "fsdp"
 _SMALL = 2**14  # elements of an array that costs less to hold whole than to gather in every step
-
-
-def cpus() -> int:
-    """Count the processors that this process may use, which a scheduler may have bound to a few.
-
-    >>> 1 <= cpus() <= os.cpu_count()
-    True
-    """
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone tells
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:

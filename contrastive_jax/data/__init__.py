@@ -2,10 +2,9 @@
 
 Seven sources: `digits` (real handwritten digits that ship with scikit-learn), `glyphs` (characters
 of fonts that ship with matplotlib, with their names as captions), `folder` (a tree of image files),
-`webdataset` (images in tar files),
-`captions` (image files with their texts, by a list), `tfds` (any image set prepared as ArrayRecord,
-read without TensorFlow) and `arrays` (an .npz file).
-Sets of `folder`, `webdataset`, `captions` and `tfds` too large for memory are streamed. Nothing here downloads:
+`webdataset` (images in tar files), `captions` (image files with their texts, by a list), `tfds`
+(any image set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an .npz file).
+Those of files and of `tfds` are streamed if they are too large for memory. Nothing here downloads:
 `python -m experiments.prepare` does, once.
 """
 

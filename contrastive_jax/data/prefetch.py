@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from contrastive_jax import parallel
+from contrastive_jax.data import cpus
 from contrastive_jax.data._errors import first_line
 from contrastive_jax.data.decode import cut_views
 from contrastive_jax.data.examples import StoredSplit, batch_rows, check_feed
@@ -205,7 +205,7 @@ def _chunks_from(plan: _Plan, first: int) -> Any:
     numbers = grain.MapDataset.range(first, first + _NO_END)
     chunks = numbers.map(functools.partial(_chunk_at, plan))
     if plan.stream.workers == 0:
-        threads = parallel.cpus()
+        threads = cpus.usable()
         ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         return chunks.to_iter_dataset(ahead)
     in_order = chunks.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from contrastive_jax import parallel
+from contrastive_jax.data import cpus
 from contrastive_jax.data._errors import WITHOUT_DOWNLOAD, first_line, how_to_prepare
 from contrastive_jax.data.examples import UNLABELED, StoredSplit
 from contrastive_jax.errors import DataError
@@ -139,7 +139,7 @@ def map_chunks(
     from PIL import Image
     from tqdm import tqdm
 
-    workers = parallel.cpus() if threaded else 1
+    workers = cpus.usable() if threaded else 1
     total = sum(map(len, chunks))
     bar = tqdm(desc=title, total=total, unit=" images", disable=None, leave=False, delay=1)
     with bar, warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:

@@ -7,8 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from contrastive_jax import parallel
-from contrastive_jax.data import decode
+from contrastive_jax.data import cpus, decode
 from contrastive_jax.data._errors import needs
 from contrastive_jax.data.examples import UNLABELED, Dataset, Examples, StoredSplit
 from contrastive_jax.data.records import chunks_of, map_chunks, naming, read_rows
@@ -125,7 +124,7 @@ class Photos:
 
     def __getitem__(self, chosen: Any) -> np.ndarray:
         row = np.asarray(self.row_N[chosen])
-        with ThreadPoolExecutor(parallel.cpus()) as pool:
+        with ThreadPoolExecutor(cpus.usable()) as pool:
             parts = list(pool.map(self._squares, chunks_of(row.ravel(), _ROWS_PER_READ)))
         empty = np.empty((0, *self.shape[1:]), np.uint8)
         return np.concatenate([empty, *parts]).reshape(*row.shape, *self.shape[1:])

@@ -4,12 +4,11 @@
     val-000.tar      ...
     classnames.txt   a class a line, or not there
 
-A tar that is not compressed is a file of files: an index of its members is made once and cached, and
-then images are read at random, in any order, like those of a folder.
+An index of the members of each tar is made once and cached; then images are read at random, like
+those of a folder.
 """
 
 import fnmatch
-import hashlib
 import logging
 import os
 import re
@@ -21,13 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contrastive_jax.data import folder, tree
+from contrastive_jax.data import _cache, folder, tree
 from contrastive_jax.data._errors import first_line
 from contrastive_jax.data.examples import UNLABELED, Dataset, Members
 from contrastive_jax.data.folder import Part, Request
 from contrastive_jax.data.records import map_chunks
 from contrastive_jax.errors import DataError
-from contrastive_jax.storage import workdir
 
 LABELS = ("cls", "cls.txt")
 NAMES = ("classnames.txt", "classes.txt")
@@ -42,7 +40,7 @@ class Index(NamedTuple):
     start_N: np.ndarray  # int64, of its first byte
     size_N: np.ndarray  # int64, in bytes
     label_N: np.ndarray  # int64, -1 where there is none
-    without_image: int  # samples
+    without_image: np.ndarray  # int64, how many samples
 
 
 def load_tars(request: Request, streaming: bool, workers: int, bank: int | None) -> Dataset:
@@ -160,7 +158,7 @@ def _part(root: Path, shards: Sequence[str], on_corrupt: str) -> Part:
         lambda names: read_index(root / names[0], on_corrupt), [[name] for name in shards], "tars"
     ):
         found.append(index)
-    without = sum(index.without_image for index in found)
+    without = sum(int(index.without_image) for index in found)
     if without:
         _log.warning("%s: %d samples have no image", root, without)
     name_N, start_N, size_N, label_N = (
@@ -201,28 +199,16 @@ def read_index(path: Path, on_corrupt: str = "error") -> Index:
       DataError: the tar is cut or is none, or a label is no integer.
     """
     status = path.stat()
-    key = repr((_FORMAT, str(path.resolve()), status.st_size, status.st_mtime_ns, on_corrupt))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contrastive_jax"
-    kept = cache / f"tar-{hashlib.sha256(key.encode()).hexdigest()}.npz"
+    key = _FORMAT, str(path.resolve()), status.st_size, status.st_mtime_ns, on_corrupt
+    kept = _cache.path_of("tar", key, ".npz")
     try:
-        with np.load(kept, allow_pickle=False) as arrays:
-            return Index(*(arrays[field] for field in Index._fields))._replace(
-                without_image=int(arrays["without_image"])
-            )
+        with open(kept, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return Index(*(arrays[field] for field in Index._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there yet, or damaged
     found = _scan(path, on_corrupt)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        workdir.replace_file(kept, lambda target: _save(target, found))
-    except OSError:
-        pass  # the next call scans again
+    _cache.keep(kept, lambda target: np.savez(target, **found._asdict()))
     return found
-
-
-def _save(target: Path, found: Index) -> None:
-    with open(target, "wb") as file:
-        np.savez(file, **found._asdict())
 
 
 def _scan(path: Path, on_corrupt: str) -> Index:
@@ -244,6 +230,8 @@ def _scan(path: Path, on_corrupt: str) -> Index:
                     images.setdefault(key, place)
                 elif ending in LABELS:
                     labels[key] = _label(path, member.name, tar.extractfile(member))
+            if tar.offset + tarfile.BLOCKSIZE > path.stat().st_size:
+                raise tarfile.ReadError("it lacks the mark of its end, as a tar that is cut")
     except (tarfile.TarError, OSError, EOFError) as error:
         if on_corrupt != "skip" or not images:
             raise DataError(
@@ -256,7 +244,7 @@ def _scan(path: Path, on_corrupt: str) -> Index:
         np.array([start for _, start, _ in images.values()], np.int64),
         np.array([size for _, _, size in images.values()], np.int64),
         np.array([labels.get(key, UNLABELED) for key in images], np.int64),
-        len(keys - images.keys()),
+        np.int64(len(keys - images.keys())),
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 
 import contrastive_jax
-from contrastive_jax import data, parallel
+from contrastive_jax import data
+from contrastive_jax.data import cpus
 from experiments.run.build import Run
 from experiments.run.command_line import plain
 from experiments.run.restore import SCHEMA
@@ -57,7 +58,7 @@ def of_scores(run: Run, description: Mapping[str, Any], step: int) -> dict[str, 
         "config": config,
         "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         "device": f"{len(devices)} x {devices[0].device_kind}",
-        "cpus": parallel.cpus(),
+        "cpus": cpus.usable(),
         "versions": versions(),
     }
 

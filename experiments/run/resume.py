@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from contrastive_jax import parallel
+from contrastive_jax.data import cpus
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
 from contrastive_jax.training.checkpoint import Checkpointer, Restored
@@ -156,7 +156,7 @@ def machine() -> dict[str, Any]:
     }
     if devices[0].platform != "cpu":
         return described
-    return {**described, "cpus": parallel.cpus()}  # XLA's threads
+    return {**described, "cpus": cpus.usable()}  # XLA's threads
 
 
 def _machine_notes(meta: Mapping[str, Any]) -> list[str]:

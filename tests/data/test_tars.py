@@ -124,7 +124,7 @@ def test_without_tars_for_the_test_a_part_of_each_class_is_sampled(shards):
     (shards / "val-00.tar").unlink()
     loaded = load(shards, test_fraction=0.25)
     assert sorted(values(loaded.train) + values(loaded.test)) == [*range(20)]
-    assert len(loaded.test["label"]) == 5
+    assert len(loaded.test["label"]) == 6  # two of each class
     assert set(loaded.test["label"].tolist()) == {0, 1, 2}
     again = load(shards, test_fraction=0.25, split_seed=1)
     assert set(values(again.test)) != set(values(loaded.test))
@@ -178,7 +178,7 @@ REFUSED = {
     "a word": ({"train.tar": {"a.png": png(0), "a.cls": "cat"}}, {}, "a.cls is b'cat'"),
     "missing": ({"train-0.tar": samples(range(6))}, {"train_split": "train-{0..1}.tar"},
                 r"has no train-1.tar, but train-0.tar"),
-    "no such name": ({"train-0.tar": samples(range(6))}, {"test_split": "held"}, "no .tar of data.test_split"),
+    "no name": ({"train-0.tar": samples(range(6))}, {"test_split": "held"}, "no .tar of data.test"),
     "both": ({"train-0.tar": samples(range(6))}, {"test_split": "train"}, "is of both splits"),
     "one image": ({"train.tar": samples([3])}, {}, "one image of a class"),
 }  # fmt: skip

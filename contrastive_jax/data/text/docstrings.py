@@ -11,16 +11,15 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import re
 import sysconfig
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from contrastive_jax.data import _cache
 from contrastive_jax.data.text.collection import Collection, of_pairs
 from contrastive_jax.errors import DataError
 
@@ -185,9 +184,8 @@ def digest(rows: Sequence[Docstring]) -> str:
 def _cached(folders: dict[str, tuple[Path, str]]) -> list[Docstring]:
     """Read what an earlier call found in the same versions, or find and keep it."""
     parsed = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # by this very code
-    key = repr((_FORMAT, parsed, [(name, str(f), v) for name, (f, v) in folders.items()]))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = cache / "contrastive_jax" / f"docstrings-{hashlib.sha256(key.encode()).hexdigest()}.json"
+    key = _FORMAT, parsed, [(name, str(f), v) for name, (f, v) in folders.items()]
+    path = _cache.path_of("docstrings", key, ".json")
     try:
         kept = json.loads(path.read_text())
         rows = [Docstring(*row) for row in kept["rows"]]
@@ -196,16 +194,6 @@ def _cached(folders: dict[str, tuple[Path, str]]) -> list[Docstring]:
     except (OSError, ValueError, TypeError, KeyError):
         pass  # not there yet, or damaged: found again
     rows = extract({name: folder for name, (folder, _) in folders.items()})
-    _keep(path, {"sha256": digest(rows), "rows": rows})
+    kept = json.dumps({"sha256": digest(rows), "rows": rows})
+    _cache.keep(path, lambda target: target.write_text(kept))
     return rows
-
-
-def _keep(path: Path, content: dict) -> None:
-    """Write the cache in one piece; where it cannot be written, the next call parses again."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(content, file)
-        os.replace(file.name, path)
-    except OSError:
-        return

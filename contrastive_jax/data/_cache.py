@@ -11,7 +11,7 @@ def path_of(name: str, key: object, ending: str) -> Path:
     """Give the file of a key, below XDG_CACHE_HOME or ~/.cache.
 
     >>> path_of("sums", (1, 2), ".json").name[:9]
-    'sums-66f9'
+    'sums-cf4d'
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(repr(key).encode()).hexdigest()

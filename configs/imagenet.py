@@ -14,6 +14,9 @@ Hardware  a host whose accelerators hold 8,192 views of 224 px, or a smaller dat
           are decoded by `data.workers` processes: one for each core that the host can spare;
           `python -m benchmarks.host_input` says what a core does. A worker takes 30 MB of shared
           memory (docker: --shm-size). Not yet measured here.
+tars      the same from tar files as WebDataset writes them, without TFDS: --config.data.data_dir is
+          the folder of train*.tar and val*.tar, or data.train_split and data.test_split are
+          patterns such as "imagenet-train-{0000..1023}.tar". Labels are the `.cls` members.
 smoke     seconds, on any prepared set: --config.data.name=NAME
 """
 
@@ -23,9 +26,11 @@ from configs import cifar
 
 
 def get_config(preset: str = "full") -> ConfigDict:
-    """`preset` is "full" or "smoke"."""
-    if preset not in ("full", "smoke"):
-        raise ValueError(f"preset {preset!r} is unknown; configs/imagenet.py has full and smoke")
+    """`preset` is "full", "tars" or "smoke"."""
+    if preset not in ("full", "tars", "smoke"):
+        raise ValueError(
+            f"preset {preset!r} is unknown; configs/imagenet.py has full, tars and smoke"
+        )
     config = cifar.get_config("full")
     with config.unlocked():
         config.data.update(
@@ -68,6 +73,8 @@ def get_config(preset: str = "full") -> ConfigDict:
     )
     config.checkpoint.every_steps = 312  # one epoch
     config.eval.update({"every_steps": 3120, "batch_size": 1024})
+    if preset == "tars":
+        config.data.update({"source": "webdataset", "name": None, "test_split": "test"})
     if preset == "smoke":
         cifar.shrink(config)
         config.data.update({"batch_size": 16, "image_size": 32, "workers": 1, "bank": 64})

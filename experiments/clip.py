@@ -2,20 +2,23 @@
 
 python -m experiments.clip --config configs/glyphs.py
 python -m experiments.clip --config configs/glyphs.py:siglip --workdir DIR
+python -m experiments.clip --config configs/glyphs.py:lit --config.encoder.init=FILE
 """
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from contrastive_jax import encoders, losses, parallel
-from contrastive_jax.encoders import heads, words
+from contrastive_jax.data import Dataset
+from contrastive_jax.encoders import heads
 from contrastive_jax.objectives import temperature, two_towers
 from contrastive_jax.types import Objective, RunInfo
-from experiments.run import image_method
-from experiments.run.build import Experiment
+from experiments.run import image_method, start_folder
+from experiments.run.build import Experiment, Run
 from experiments.run.encoder import ENCODER
 from experiments.run.sections import Choice, Key, as_kwargs, takes
 from experiments.scoring import kinds
@@ -59,17 +62,47 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
     def with_axis(*args, axis_name=None):
         return loss(*args, axis_name=axis_name, block_size=block_size)
 
-    text = words.make(info.n_tokens, output_dim=config.head.output_dim, **as_kwargs(config, "text"))
+    text_head = {"kind": "linear", "output_dim": config.head.output_dim, "bias": False}
     return two_towers.make(
         encoders.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
-        text,
+        start_folder.encoder_of(config, "text", info),
+        heads.make(**text_head, batch_norm=False),
         image_method.one_size_of_views(config, "clip"),
         parallel.shard_loss(with_axis, info.mesh, n_sharded=3),
         n_classes=info.n_classes,
         temperature=temperature.make(*scale),
         bias=options.get("bias"),
+        chunk_size=info.chunk_size,
+        frozen=config.optimizer.frozen,
     )
+
+
+def load(config: ConfigDict) -> Dataset:
+    """Load captioned images, their captions as tokens of the folder that the text tower is of.
+
+    Raises:
+      ValueError: a source without captions, or whose captions have no other tokens than words.
+    """
+    known = start_folder.vocabulary(config, "text")
+    if not known:
+        return kinds.CAPTIONED_IMAGES.load(config)
+    if config.data.source != "captions" or config.data.tokenizer:
+        raise ValueError(
+            f"text.folder has a tokenizer of its own; data.source {config.data.source!r} with "
+            f"data.tokenizer {config.data.tokenizer!r} has another: give 'captions' and none"
+        )
+    config = config.copy_and_resolve_references()
+    config.data.tokenizer = known["tokenizer"].json
+    dataset = kinds.CAPTIONED_IMAGES.load(config)
+    unused = known["n_tokens"] - len(dataset.vocabulary)
+    return dataset._replace(vocabulary=(*dataset.vocabulary, *[""] * unused))
+
+
+def keep(run: Run, folder: Path) -> None:
+    """Write the tokenizer of the captions into a run's folder."""
+    if run.dataset.tokenizer is not None:
+        (folder / "tokenizer.json").write_text(run.dataset.tokenizer.json, "utf-8")
 
 
 EXPERIMENT = Experiment(
@@ -78,11 +111,12 @@ EXPERIMENT = Experiment(
     sections={
         "encoder": ENCODER,
         "head": takes(heads.make),
-        "text": takes(words.make, without=("vocabulary", "output_dim")),
+        "text": start_folder.section("words"),
         "loss": Choice("kind", "symmetric_info_nce", COMMON, OPTIONS),
     },
     build=build,
-    kind=kinds.CAPTIONED_IMAGES,
+    kind=kinds.CAPTIONED_IMAGES._replace(load=load, keep=keep),
+    resolve=lambda config: start_folder.resolve(config, "text"),
 )
 
 if __name__ == "__main__":

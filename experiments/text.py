@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from contrastive_jax import losses, parallel
-from contrastive_jax.encoders import heads, text
+from contrastive_jax.encoders import heads
 from contrastive_jax.objectives import dual, temperature
 from contrastive_jax.types import Objective, RunInfo
 from experiments.run import image_method, start_folder
@@ -32,12 +32,6 @@ KINDS: dict[str, Callable[..., jax.Array]] = {
     "siglip": losses.siglip,
 }
 HEAD = {**takes(heads.make), "kind": Key("none", str), "batch_norm": Key(False, bool)}
-ENCODER = Choice(
-    key="name",
-    default="bag",
-    common={},
-    options=start_folder.KEYS,
-)
 LOSS = Choice(
     key="kind",
     default="info_nce",
@@ -102,18 +96,6 @@ def check_negatives(kind: str, n_negatives: int) -> None:
         raise ValueError(f"loss.kind {kind!r} contrasts with negatives alone; set data.n_negatives")
 
 
-def encoder_of(config: ConfigDict, info: RunInfo) -> Any:
-    """Make the encoder of a config, which starts from a folder where it names one.
-
-    Raises:
-      ValueError: a value out of range.
-    """
-    settings = as_kwargs(config, "encoder")
-    folder, sha256 = settings.pop("folder", ""), settings.pop("folder_sha256", "")
-    encoder = text.make(n_tokens=info.n_tokens, idf_T=info.idf_T, **settings)
-    return start_folder.StartedFrom(encoder, folder, sha256) if folder else encoder
-
-
 def build(config: ConfigDict, info: RunInfo) -> Objective:
     """Make the objective of a config."""
     options = as_kwargs(config, "loss")
@@ -122,7 +104,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
     bias = options.pop("bias", None)
     loss = parallel.shard_loss(pair_loss(**options), info.mesh, n_sharded=1)
     return dual.make(
-        encoder_of(config, info),
+        start_folder.encoder_of(config, "encoder", info),
         heads.make(**as_kwargs(config, "head")),
         loss,
         temperature=temperature.make(*scale),
@@ -136,7 +118,7 @@ EXPERIMENT = Experiment(
     name="text",
     usage=image_method.usage(__doc__),
     sections={
-        "encoder": ENCODER,
+        "encoder": start_folder.section("bag"),
         "head": HEAD,
         "dual": {"towers": Key("shared", str)},
         "loss": LOSS,

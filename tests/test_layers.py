@@ -13,10 +13,10 @@ ALLOWED = {  # module or package of the library -> what it may import; others ma
     "_numerics": set(),
     "export": BASE | {"encoders", "augment", "storage"},
     "objectives": BASE
-    | {"encoders", "losses", "augment", "parallel", "queue", "grad_cache"}
+    | {"encoders", "losses", "augment", "parallel", "queue", "grad_cache", "frozen"}
     | {"evaluation.diagnostics"},
     "sentence_folder": BASE | {"encoders", "data.text", "evaluation.texts", "storage"},
-    "training": BASE | {"parallel"},
+    "training": BASE | {"parallel", "frozen"},
 }
 ONLY_IN = {  # a library -> the only packages and modules that may import it
     "flax": ("encoders", "objectives"),

@@ -1,18 +1,21 @@
 """Datasets in memory or streamed from disk, and batches as a function of (seed, step).
 
-Five sources: `digits` (real handwritten digits that ship with scikit-learn), `glyphs` (characters
+Seven sources: `digits` (real handwritten digits that ship with scikit-learn), `glyphs` (characters
 of fonts that ship with matplotlib, with their names as captions), `folder` (a tree of image files),
-`tfds` (any image set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an .npz file).
-Sets of `folder` and `tfds` too large for memory are streamed. Nothing here downloads:
+`webdataset` (images in tar files), `captions` (image files with their texts, by a list), `tfds`
+(any image set prepared as ArrayRecord, read without TensorFlow) and `arrays` (an .npz file).
+Those of files and of `tfds` are streamed if they are too large for memory. Nothing here downloads:
 `python -m experiments.prepare` does, once.
 """
 
+import re
 from typing import Any
 
 import numpy as np
 
-from contrastive_jax.data import folder, tfds
+from contrastive_jax.data import caption_feed, captioned, folder, tars, tfds
 from contrastive_jax.data._errors import PREPARABLE, PathLike
+from contrastive_jax.data.captions import LONGEST
 from contrastive_jax.data.digits_and_npz import load_digits, load_npz
 from contrastive_jax.data.examples import (
     UNLABELED,
@@ -51,17 +54,19 @@ __all__ = [
     "train_feed",
 ]
 
-_OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only source that reads them: their defaults
+_OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only sources that read them: their defaults
     "tfds": {"image_key": None, "label_key": None},
-    "folder": {
+    "folder, webdataset or captions": {
         "test_fraction": None,
         "split_seed": 0,
-        "class_folders": True,
         "channels": 3,
         "exif_orientation": False,
     },
+    "folder": {"class_folders": True},
+    "captions": {"path": None, "test_path": None, "context": LONGEST, "tokenizer": ""},
 }
-SOURCES = ("digits", "glyphs", "folder", "tfds", "arrays")
+SOURCES = ("digits", "glyphs", "folder", "webdataset", "captions", "tfds", "arrays")
+STREAMED = ("tfds", "folder", "webdataset", "captions")
 
 
 def load(
@@ -86,6 +91,10 @@ def load(
     class_folders: bool = True,
     channels: int = 3,
     exif_orientation: bool = False,
+    path: PathLike | None = None,
+    test_path: PathLike | None = None,
+    context: int = LONGEST,
+    tokenizer: str = "",
 ) -> Dataset:
     """Load a dataset into memory, or open it for streaming, and check it; never uses the network.
 
@@ -94,12 +103,13 @@ def load(
     `glyphs` is described in `glyphs.py`.
 
     Args:
-      source: "digits", "glyphs", "folder", "tfds" or "arrays".
+      source: of `SOURCES`.
       batch_size: global batch of training, 1 to the number of training images.
       name: of a tfds set: "cifar10", "imagenette/320px-v2" or, with a version, "cifar10:3.0.2".
         Arrays and folders are called by their file or folder, whatever this says.
       data_dir: for tfds the folder of prepared sets (default: TFDS_DATA_DIR of the environment,
-        then ~/tensorflow_datasets); for a folder that of the images; for arrays an .npz with image,
+        then ~/tensorflow_datasets); for a folder that of the images, for webdataset of their tars
+        (`tars.py`); for arrays an .npz with image,
         label, test_image and test_label, or a folder with train.npz and test.npz that hold image
         and label. Labels may be left out, and be any integers: the classes are those of the
         training split, in order. Texts (text, test_text) caption the images.
@@ -127,6 +137,12 @@ def load(
         at least; False trains without labels.
       channels: that the images of a folder are brought to: 1 gray, 3 color, 2 and 4 with alpha.
       exif_orientation: turn the images of a folder by the orientation of their EXIF data.
+      path: of captions, a .jsonl, .tsv or .csv that lists images with their texts; see
+        `caption_files.py`.
+      test_path: a list of test images; without one `test_fraction` of the images are sampled.
+      context: tokens of a caption at most; what comes after is cut off.
+      tokenizer: a tokenizer.json of the `tokenizers` library; "" for the words of the training
+        captions.
 
     Raises:
       ValueError: for arguments that cannot be meant.
@@ -145,7 +161,8 @@ def load(
     _check_keys(
         source, image_key=image_key, label_key=label_key, test_fraction=test_fraction,
         split_seed=split_seed, class_folders=class_folders, channels=channels,
-        exif_orientation=exif_orientation,
+        exif_orientation=exif_orientation, path=path, test_path=test_path, context=context,
+        tokenizer=tokenizer,
     )  # fmt: skip
     splits, limits = (train_split, test_split), (limit_train, limit_test)
     if source == "tfds":
@@ -153,12 +170,19 @@ def load(
             name, data_dir, *splits, image_size, *limits, on_corrupt, image_key, label_key
         )
         loaded = load_streamed(request, workers, bank) if streaming else tfds.load_tfds(request)
-    elif source == "folder":
+    elif source in ("folder", "webdataset"):
         sampled = (test_fraction, split_seed, class_folders)
         request = folder.Request(
             data_dir, *splits, *sampled, image_size, channels, exif_orientation, *limits, on_corrupt
         )
-        loaded = folder.load_folder(request, streaming, workers, bank)
+        load_files = folder.load_folder if source == "folder" else tars.load_tars
+        loaded = load_files(request, streaming, workers, bank)
+    elif source == "captions":
+        request = captioned.Request(
+            path, test_path, test_fraction, split_seed, image_size, channels, exif_orientation,
+            *limits, on_corrupt, context, tokenizer,
+        )  # fmt: skip
+        loaded = captioned.load_captions(request, batch_size, streaming, workers, bank)
     else:
         _check_whole(source, splits, image_size)
         embedded = {"digits": load_digits, "glyphs": load_glyphs}
@@ -217,8 +241,12 @@ def train_feed(dataset: Dataset, seed: int, crops: Crops | None = None) -> Feed:
       (256,)
     """
     if dataset.stream is None:
-        return feed(dataset.train, dataset.batch_size, seed)
-    return stream_feed(dataset.stream, dataset.batch_size, seed, crops)
+        batches = feed(dataset.train, dataset.batch_size, seed)
+    else:
+        batches = stream_feed(dataset.stream, dataset.batch_size, seed, crops)
+        batches = caption_feed.beside(batches, dataset.captions or {})
+    several = "captions" in (dataset.captions or dataset.train)
+    return caption_feed.sampled(batches, dataset.n_train, seed) if several else batches
 
 
 def _check_sizes(**sizes: int | None) -> None:
@@ -234,10 +262,10 @@ def _check_streaming(
         raise ValueError(f"workers is {workers}; give 0 (threads) or the number of processes")
     if not streaming and (workers or bank is not None):
         raise ValueError(f"workers={workers} and bank={bank} are for streaming=True only")
-    if streaming and (source not in ("tfds", "folder") or image_size is None):
+    if streaming and (source not in STREAMED or image_size is None):
         raise ValueError(
-            f"streaming=True needs source 'tfds' or 'folder' and image_size, but got {source!r}, "
-            f"{image_size}\n"
+            f"streaming=True needs image_size and a source of {', '.join(STREAMED)}, but got "
+            f"{source!r}, {image_size}\n"
             "image_size is the side in pixels at which evaluation sees an image"
         )
 
@@ -246,12 +274,13 @@ def _check_keys(source: str, **keys: Any) -> None:
     """Refuse a source that is none, and keys that another source reads."""
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}; choose one of {', '.join(SOURCES)}")
-    for owner, defaults in _OWN_KEYS.items():
+    for names, defaults in _OWN_KEYS.items():
+        owners = re.split(", | or ", names)
         for key, default in defaults.items():
-            if source != owner and keys[key] != default:
+            if source not in owners and keys[key] != default:
                 raise ValueError(
                     f"{key} is {keys[key]!r}, but source {source!r} has no such key\n"
-                    f"Leave it unset, or use source {owner!r}"
+                    f"Leave it unset, or use source {' or '.join(map(repr, owners))}"
                 )
 
 

@@ -1,13 +1,24 @@
-"""Captions as rows of tokens: words and single digits, by their places in a vocabulary."""
+"""Captions as rows of tokens: words and single digits by their places in a vocabulary, or the
+pieces of a tokenizer."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from contrastive_jax.data.text.tokens import Tokenizer
+
 PAD, UNKNOWN = 0, 1  # tokens
 LONGEST = 64  # words of a caption at most; what comes after is cut off
+
+
+class Language(NamedTuple):
+    """How captions become tokens."""
+
+    vocabulary: tuple[str, ...]  # by token
+    tokenizer: Tokenizer | None = None  # None: words
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -29,14 +40,16 @@ def vocabulary_of(captions: Iterable[Sequence[str]]) -> tuple[str, ...]:
     return ("", "?", *sorted(counts, key=lambda word: (-counts[word], word)))
 
 
-def tokens_of(captions: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> np.ndarray:
+def tokens_of(
+    captions: Sequence[Sequence[str]], vocabulary: Sequence[str], longest: int = LONGEST
+) -> np.ndarray:
     """Look words up in a vocabulary: [N, L] int32, padded; what is not in it is `UNKNOWN`.
 
     >>> tokens_of([("letter", "x"), ("letter",)], ("", "?", "letter")).tolist()
     [[2, 1], [2, 0]]
     """
     place = {word: token for token, word in enumerate(vocabulary)}
-    length = min(max((len(caption) for caption in captions), default=1), LONGEST)
+    length = min(max((len(caption) for caption in captions), default=1), longest)
     rows = [[place.get(word, UNKNOWN) for word in caption[:length]] for caption in captions]
     return np.array([row + [PAD] * (length - len(row)) for row in rows], np.int32)
 
@@ -58,3 +71,25 @@ def ids_of(captions: Sequence[Sequence[str]]) -> np.ndarray:
     """
     number: dict[tuple[str, ...], int] = {}
     return np.array([number.setdefault(tuple(c), len(number)) for c in captions], np.int32)
+
+
+def encode(texts: Sequence[str], language: Language, longest: int = LONGEST) -> np.ndarray:
+    """Turn texts into tokens, [N, L] int32, padded; what comes after `longest` is cut off.
+
+    >>> encode(["Letter X", "letter"], Language(("", "?", "letter"))).tolist()
+    [[2, 1], [2, 0]]
+    """
+    if language.tokenizer is None:
+        return tokens_of([words_of(text) for text in texts], language.vocabulary, longest)
+    return language.tokenizer.encode(texts, longest).tokens_NL.astype(np.int32)
+
+
+def count_longer(texts: Sequence[str], language: Language, longest: int) -> int:
+    """Count the texts of more than so many tokens.
+
+    >>> count_longer(["a b c", "a"], Language(("", "?")), 2)
+    1
+    """
+    if language.tokenizer is None:
+        return sum(len(words_of(text)) > longest for text in texts)
+    return int((language.tokenizer.encode(texts, longest + 1).length_N > longest).sum())

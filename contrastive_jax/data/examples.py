@@ -16,9 +16,23 @@ from contrastive_jax.types import Batch, Feed
 UNLABELED = -1
 
 # Arrays of one length by name: "image" [N,H,W,C] uint8; "label" [N] int32 where there is one; of
-# captioned images "tokens" [N,L] int32 and "id" [N] int32, which two views of one thing share; of
+# captioned images "tokens" [N,L] int32 and "id" [N] int32, which two views of one thing share, and
+# where an image may have several captions "captions" [N,T,L] and "n_captions" [N]; of
 # pairs of texts what `text/sets.py` says.
 Examples = Mapping[str, np.ndarray]
+
+
+class Members(NamedTuple):
+    """Where images lie within tar files."""
+
+    shards: tuple[str, ...]  # the tars, below the folder
+    shard_N: np.ndarray  # int32, which of them
+    start_N: np.ndarray  # int64, the first byte
+    size_N: np.ndarray  # int64, bytes
+
+    def take(self, rows: np.ndarray) -> "Members":
+        """Select images by index."""
+        return Members(self.shards, self.shard_N[rows], self.start_N[rows], self.size_N[rows])
 
 
 class ImageFiles(NamedTuple):
@@ -26,6 +40,9 @@ class ImageFiles(NamedTuple):
 
     path_N: np.ndarray  # bytes, below the folder: compact for the workers
     label_N: np.ndarray  # class numbers, -1 where a file has none
+    line_N: np.ndarray | None = None  # of the list that names them, where there is one
+    listed_in: str = ""
+    members: Members | None = None  # where `path_N` names what is within tar files
 
 
 class StoredSplit(NamedTuple):
@@ -47,6 +64,18 @@ class StoredSplit(NamedTuple):
         """Name a row for a person: a file, or an example of a prepared set."""
         if self.files is None:
             return f"example {row} of split {self.split!r} in {self.folder}"
+        if self.files.members is not None:
+            return f"{os.fsdecode(self.files.path_N[row])} of {self.path(row)}"
+        if self.files.line_N is None:
+            return self.path(row)
+        return f"{self.path(row)} (line {self.files.line_N[row]} of {self.files.listed_in})"
+
+    def path(self, row: int) -> str:
+        """The file of a row, where there is one: the image, or the tar that it is in."""
+        assert self.files is not None
+        members = self.files.members
+        if members is not None:
+            return os.path.join(self.folder, members.shards[members.shard_N[row]])
         return os.path.join(self.folder, os.fsdecode(self.files.path_N[row]))
 
 
@@ -76,6 +105,8 @@ class Dataset(NamedTuple):
     stream: StoredSplit | None = None
     vocabulary: tuple[str, ...] = ()  # the words of captions, by token
     texts: Texts | None = None
+    tokenizer: Tokenizer | None = None  # of captions, where they are not words
+    captions: Examples | None = None  # of a streamed set, of all its training images
 
     @property
     def n_train(self) -> int:

@@ -36,6 +36,7 @@ def identity(dataset: Dataset) -> dict[str, Any]:
             _add_folder(digest, Path(dataset.stream.folder))
         for split in (dataset.stream, cast(Photos, dataset.test["image"]).split):
             _add_split(digest, split)
+        _add_arrays(digest, dataset.captions or {})
     words = {"vocabulary": list(dataset.vocabulary)} if dataset.vocabulary else {}
     if dataset.texts is not None:
         _add_texts(digest, dataset.texts)
@@ -82,9 +83,14 @@ def _add_split(digest: Any, split: StoredSplit) -> None:
     digest.update(repr(chosen).encode())
     if split.files is not None:
         digest.update(repr((split.mode, split.upright)).encode())
-        for row, (path, label) in enumerate(zip(*map(np.ndarray.tolist, split.files), strict=True)):
-            digest.update(repr((path, label, _size(split.place(row)))).encode())
+        files = zip(split.files.path_N.tolist(), split.files.label_N.tolist(), strict=True)
+        for row, (path, label) in enumerate(files):
+            digest.update(repr((path, label, _size(split, row))).encode())
 
 
-def _size(path: str) -> int | None:
+def _size(split: StoredSplit, row: int) -> int | None:
+    members = split.files and split.files.members
+    if members is not None:
+        return int(members.size_N[row])
+    path = split.path(row)
     return os.stat(path).st_size if os.path.exists(path) else None

@@ -5,13 +5,13 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from contrastive_jax.data import decode, tree
 from contrastive_jax.data._errors import PathLike, needs
-from contrastive_jax.data.examples import UNLABELED, Dataset, ImageFiles, StoredSplit
+from contrastive_jax.data.examples import UNLABELED, Dataset, ImageFiles, Members, StoredSplit
 from contrastive_jax.data.in_memory import read_split
 from contrastive_jax.data.records import chunks_of, map_chunks, naming, read_rows
 from contrastive_jax.data.streaming import evaluated
@@ -44,8 +44,9 @@ class Part(NamedTuple):
     """The files of a split."""
 
     folder: Path
-    paths: Sequence[str]  # below it
+    paths: Any  # below it: text, or bytes [N]
     label_N: np.ndarray
+    members: Members | None = None  # where they are within tar files
 
 
 def load_folder(request: Request, streaming: bool, workers: int, bank: int | None) -> Dataset:
@@ -60,8 +61,20 @@ def load_folder(request: Request, streaming: bool, workers: int, bank: int | Non
     Raises:
       ValueError: no folder given, or a fraction that is none. DataError: what the folder lacks.
     """
+    check(request, "folder", "a folder of images", streaming)
+    root = Path(request.data_dir or "").expanduser().absolute()
+    parts, classes = _parts(root, request)
+    return of_parts(root.resolve().name, parts, classes, request, streaming, workers, bank)
+
+
+def check(request: Request, source: str, what: str, streaming: bool) -> None:
+    """Ask a request for what cannot be meant, and for the packages that it takes.
+
+    Raises:
+      ValueError: names the key. DataError: names the package.
+    """
     if request.data_dir is None:
-        raise ValueError("source 'folder' needs data_dir: a folder of images")
+        raise ValueError(f"source {source!r} needs data_dir: {what}")
     if request.test_fraction is not None and not 0 < request.test_fraction < 1:
         raise ValueError(f"test_fraction is {request.test_fraction}; give one between 0 and 1")
     if request.channels not in decode.MODES:
@@ -71,21 +84,40 @@ def load_folder(request: Request, streaming: bool, workers: int, bank: int | Non
 
         if streaming:
             import grain  # noqa: F401
-    root = Path(request.data_dir).expanduser().absolute()
-    parts, classes = _parts(root, request)
+
+
+def of_parts(
+    name: str,
+    parts: tuple[Part, Part],
+    class_names: tuple[str, ...],
+    request: Request,
+    streaming: bool,
+    workers: int,
+    bank: int | None,
+) -> Dataset:
+    """Read both splits into memory, or open them for streaming; see `load_folder`.
+
+    Args:
+      name: of the set.
+      parts: training and test.
+      class_names: by number; () where labels are any integers, or none.
+      request, streaming, workers, bank: as of `load_folder`.
+    """
     train = _stored(request, "train", parts[0], request.limit_train)
     test = _stored(request, "test", parts[1], request.limit_test)
-    name = root.resolve().name
+    if train.label_key and not class_names:
+        found = np.unique(parts[0].label_N)
+        train = train._replace(classes=tuple(found[found >= 0].tolist()))
     if streaming:
         assert request.image_size is not None  # checked by `load`
         sets = evaluated(train, test, request.image_size, bank)
-        return Dataset(name, *sets, classes, stream=train._replace(workers=workers))
-    shape = _shape((train, test), request.image_size)
+        return Dataset(name, *sets, class_names, stream=train._replace(workers=workers))
+    shape = shape_of((train, test), request.image_size)
     return Dataset(
         name,
         read_split(train, shape, request.image_size),
         read_split(test, shape, request.image_size),
-        classes,
+        class_names,
     )
 
 
@@ -181,7 +213,8 @@ def _stored(request: Request, split: str, part: Part, limit: int | None) -> Stor
     """Describe a split by its files, in random order: the first ones are of all classes."""
     rows = np.random.default_rng(request.split_seed).permutation(len(part.paths))[:limit]
     paths = [os.fsencode(part.paths[int(row)]) for row in rows]
-    files = ImageFiles(np.array(paths), part.label_N[rows])
+    members = part.members and part.members.take(rows)
+    files = ImageFiles(np.array(paths), part.label_N[rows], members=members)
     has_labels = bool((part.label_N != UNLABELED).any())
     return StoredSplit(
         str(part.folder), split, len(rows), decode.MODES[request.channels], "image",
@@ -190,7 +223,7 @@ def _stored(request: Request, split: str, part: Part, limit: int | None) -> Stor
     )  # fmt: skip
 
 
-def _shape(splits: Sequence[StoredSplit], image_size: int | None) -> tuple[int, int, int]:
+def shape_of(splits: Sequence[StoredSplit], image_size: int | None) -> tuple[int, int, int]:
     """Find the one size of all images, or take that which they are brought to.
 
     Raises:

@@ -15,13 +15,19 @@ _ROWS_PER_READ = 128
 _log = logging.getLogger(__name__)
 
 
-def read_split(split: StoredSplit, shape: tuple[int, int, int], image_size: int | None) -> Examples:
+def read_split(
+    split: StoredSplit,
+    shape: tuple[int, int, int],
+    image_size: int | None,
+    others: Examples | None = None,
+) -> Examples:
     """Decode a split into one array; images that cannot be read are left out where they may be.
 
     Args:
       split: on disk.
       shape: of its images, or of what is cut of them.
       image_size: side of the central square, or None for images of one size as they are.
+      others: further arrays of all rows, such as captions.
 
     Raises:
       DataError: names the first image that cannot be read.
@@ -36,6 +42,7 @@ def read_split(split: StoredSplit, shape: tuple[int, int, int], image_size: int 
             image[row], label[row] = decoded
             whole[row] = True
     examples = {"image": image, "label": label} if split.label_key else {"image": image}
+    examples |= others or {}
     return examples if whole.all() else _without(examples, ~whole, split)
 
 

@@ -44,8 +44,12 @@ def read_rows(split: StoredSplit, rows: Sequence[int] | np.ndarray) -> list[Reco
 
 def _read_file(split: StoredSplit, row: int) -> Record:
     assert split.files is not None
-    with naming(split, row), open(split.place(row), "rb") as file:
-        return {"image": file.read(), "label": split.files.label_N[row]}
+    members, label = split.files.members, split.files.label_N[row]
+    with naming(split, row), open(split.path(row), "rb") as file:
+        if members is None:
+            return {"image": file.read(), "label": label}
+        file.seek(members.start_N[row])
+        return {"image": file.read(members.size_N[row]), "label": label}
 
 
 @contextlib.contextmanager

@@ -116,14 +116,14 @@ class Photos:
     dtype, ndim = np.dtype(np.uint8), 4
 
     def __init__(self, split: StoredSplit, row_N: np.ndarray, size: int):
-        self.split, self._row_N = split, row_N
+        self.split, self.row_N = split, row_N
         self.shape = (len(row_N), size, size, len(split.mode))
 
     def __len__(self) -> int:
-        return len(self._row_N)
+        return len(self.row_N)
 
     def __getitem__(self, chosen: Any) -> np.ndarray:
-        row = np.asarray(self._row_N[chosen])
+        row = np.asarray(self.row_N[chosen])
         with ThreadPoolExecutor(cpus.usable()) as pool:
             parts = list(pool.map(self._squares, chunks_of(row.ravel(), _ROWS_PER_READ)))
         empty = np.empty((0, *self.shape[1:]), np.uint8)

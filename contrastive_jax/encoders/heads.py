@@ -19,6 +19,7 @@ def make(
     output_batch_norm: bool = False,
     dtype: str = "float32",
     norm_groups: int = 1,
+    bias: bool = True,
 ) -> "ProjectionHead":
     """Make a projection head by the keys of the config's `head`.
 
@@ -33,6 +34,7 @@ def make(
       output_batch_norm: normalize the embedding as well.
       dtype: "float32" or "bfloat16" for the computation; the embedding comes back as float32.
       norm_groups: parts of the batch with separate statistics; 1 is the global batch.
+      bias: of matrices without a norm behind them; CLIP's projections have none.
 
     Raises:
       ValueError: an unknown kind or dtype, or a size below 1.
@@ -53,7 +55,7 @@ def make(
     hidden = {"none": (), "linear": (), "mlp": (hidden_dim,) * (layers - 1)}[kind]
     output = None if kind == "none" else output_dim
     return ProjectionHead(
-        hidden, output, batch_norm, output_batch_norm, jnp.dtype(dtype), norm_groups
+        hidden, output, batch_norm, output_batch_norm, jnp.dtype(dtype), norm_groups, bias
     )
 
 
@@ -64,6 +66,7 @@ class ProjectionHead(nn.Module):
     output_batch_norm: bool
     dtype: jnp.dtype
     norm_groups: int
+    bias: bool
 
     @nn.compact
     def __call__(self, h_BF: jax.Array, *, train: bool) -> jax.Array:
@@ -76,7 +79,7 @@ class ProjectionHead(nn.Module):
 
     def _layer(self, x: jax.Array, width: int, batch_norm: bool, train: bool) -> jax.Array:
         """A matrix with a norm, or with a bias where no norm has one."""
-        x = nn.Dense(width, use_bias=not batch_norm, dtype=self.dtype)(x)
+        x = nn.Dense(width, use_bias=self.bias and not batch_norm, dtype=self.dtype)(x)
         if batch_norm:
             x = norm.batch_norm(self.norm_groups, train, self.dtype)()(x)
         return x

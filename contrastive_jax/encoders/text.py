@@ -10,9 +10,14 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from contrastive_jax.encoders import bag, bert
+from contrastive_jax.encoders import bag, bert, clip_text, words
 
-TEXT_ENCODERS: Mapping[str, Callable[..., nn.Module]] = {"bag": bag.make, "bert": bert.make}
+TEXT_ENCODERS: Mapping[str, Callable[..., nn.Module]] = {
+    "bag": bag.make,
+    "bert": bert.make,
+    "transformer": clip_text.make,
+    "words": words.make,
+}
 
 
 def make(name: str, n_tokens: int, idf_T: np.ndarray | None = None, **settings: Any) -> nn.Module:

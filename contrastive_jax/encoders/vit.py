@@ -6,6 +6,7 @@ torchvision, so that their weights give their features.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -22,6 +23,20 @@ class Size(NamedTuple):
     heads: int
 
 
+class Style(NamedTuple):
+    """How a block computes."""
+
+    epsilon: float  # of the norms
+    activation: str  # of the MLP
+    causal: bool = False  # a token attends to those before it
+    clip_layers: int = 0  # of a tower whose matrices begin as those of CLIP do; 0 for Glorot's
+
+
+TIMM = Style(1e-6, "gelu")
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+}
 SIZES = {"Ti": Size(192, 12, 3), "S": Size(384, 12, 6), "B": Size(768, 12, 12)}
 POOLS = ("token", "mean")
 POSITIONS = ("learned", "sincos")
@@ -161,22 +176,27 @@ class PatchProjection(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and MLP, each behind a norm and added to its input."""
+
     heads: int
     drop: float  # probability of leaving out each branch of an example
     dtype: jnp.dtype
+    style: Style = TIMM
 
     @nn.compact
     def __call__(self, x_BLF: jax.Array) -> jax.Array:
-        dim = x_BLF.shape[-1]
-        dense = functools.partial(
-            nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
-        )
-        y = dense(3 * dim, name="qkv")(_norm(self.dtype, "norm1")(x_BLF))
+        dim, style = x_BLF.shape[-1], self.style
+        inner, output, hidden = _kernel_inits(dim, style.clip_layers)
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        y = _norm(self.dtype, "norm1", style.epsilon)(x_BLF)
+        y = dense(3 * dim, kernel_init=inner, name="qkv")(y)
         y = y.reshape(*y.shape[:2], 3, self.heads, dim // self.heads)
-        y = jax.nn.dot_product_attention(y[:, :, 0], y[:, :, 1], y[:, :, 2])
-        x_BLF += self._kept(dense(dim, name="proj")(y.reshape(x_BLF.shape)))
-        y = dense(4 * dim, name="fc1")(_norm(self.dtype, "norm2")(x_BLF))
-        y = dense(dim, name="fc2")(nn.gelu(y, approximate=False))
+        query, key, value = y[:, :, 0], y[:, :, 1], y[:, :, 2]
+        y = jax.nn.dot_product_attention(query, key, value, is_causal=style.causal)
+        x_BLF += self._kept(dense(dim, kernel_init=output, name="proj")(y.reshape(x_BLF.shape)))
+        y = _norm(self.dtype, "norm2", style.epsilon)(x_BLF)
+        y = dense(4 * dim, kernel_init=hidden, name="fc1")(y)
+        y = dense(dim, kernel_init=output, name="fc2")(ACTIVATIONS[style.activation](y))
         return x_BLF + self._kept(y)
 
     def _kept(self, y_BLF: jax.Array) -> jax.Array:
@@ -224,5 +244,13 @@ def _grid(shape: tuple[int, ...], patch_size: int) -> tuple[int, int]:
     return height // patch_size, width // patch_size
 
 
-def _norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+def _kernel_inits(dim: int, clip_layers: int) -> tuple[nn.initializers.Initializer, ...]:
+    """How the matrices into a branch, out of one, and into an MLP begin."""
+    if not clip_layers:
+        return (nn.initializers.xavier_uniform(),) * 3
+    deviations = dim**-0.5, dim**-0.5 * (2 * clip_layers) ** -0.5, (2 * dim) ** -0.5
+    return tuple(map(nn.initializers.normal, deviations))
+
+
+def _norm(dtype: jnp.dtype, name: str, epsilon: float = 1e-6) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)

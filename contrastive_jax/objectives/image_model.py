@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from contrastive_jax.frozen import covers
 from contrastive_jax.grad_cache import encode_in_chunks
 from contrastive_jax.types import Batch, EmbedFn, Metrics, ModelState, Params
 
@@ -37,10 +38,16 @@ class ImageModel(NamedTuple):
     head: nn.Module
     probe: nn.Module | None
     chunk_size: int | None = None  # examples encoded at a time in training
+    frozen: str = ""  # a module whose parameters all match stays in evaluation mode
 
 
 def make(
-    encoder: nn.Module, head: nn.Module, n_classes: int, *, chunk_size: int | None = None
+    encoder: nn.Module,
+    head: nn.Module,
+    n_classes: int,
+    *,
+    chunk_size: int | None = None,
+    frozen: str = "",
 ) -> ImageModel:
     """Join an encoder and a head, with an online probe where there are classes.
 
@@ -50,7 +57,7 @@ def make(
     its own, and the running ones move once a step, by the mean of those of the chunks.
     """
     probe = nn.Dense(n_classes, kernel_init=nn.initializers.zeros) if n_classes else None
-    return ImageModel(encoder, head, probe, chunk_size)
+    return ImageModel(encoder, head, probe, chunk_size, frozen)
 
 
 def init(model: ImageModel, key: jax.Array, x_BHWC: jax.Array) -> tuple[Params, ModelState]:
@@ -84,8 +91,8 @@ def train_mode(
 def _train_mode(
     model: ImageModel, params: Params, statistics: ModelState, x_NHWC: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, ModelState]:
-    h, of_encoder = _apply(model.encoder, "encoder", params, statistics, x_NHWC, key)
-    z, of_head = _apply(model.head, "head", params, statistics, h, key)
+    h, of_encoder = _apply(model, "encoder", params, statistics, x_NHWC, key)
+    z, of_head = _apply(model, "head", params, statistics, h, key)
     return h, z, {"encoder": of_encoder, "head": of_head}
 
 
@@ -108,18 +115,18 @@ def features_jointly(
     model: ImageModel, params: Params, statistics: ModelState, x_BVHWC: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, ModelState]:
     """Compute the features h_BVF of views of one size, and the encoder's batch statistics."""
-    return _folded(model.encoder, "encoder", params, statistics, x_BVHWC, key)
+    return _folded(model, "encoder", params, statistics, x_BVHWC, key)
 
 
 def project_jointly(
     model: ImageModel, params: Params, statistics: ModelState, h_BVF: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, ModelState]:
     """Compute the embeddings z_BVD of the features of all views, and the head's statistics."""
-    return _folded(model.head, "head", params, statistics, h_BVF, key)
+    return _folded(model, "head", params, statistics, h_BVF, key)
 
 
 def _folded(
-    module: nn.Module,
+    model: ImageModel,
     name: str,
     params: Params,
     statistics: ModelState,
@@ -127,7 +134,7 @@ def _folded(
     key: jax.Array,
 ) -> tuple[jax.Array, ModelState]:
     """Apply a module to all views in one call, with batch statistics over all of them."""
-    y, of_module = _apply(module, name, params, statistics, x_BV.reshape(-1, *x_BV.shape[2:]), key)
+    y, of_module = _apply(model, name, params, statistics, x_BV.reshape(-1, *x_BV.shape[2:]), key)
     return y.reshape(*x_BV.shape[:2], -1), {name: of_module}
 
 
@@ -167,7 +174,7 @@ def _in_chunks(
 
 
 def _apply(
-    module: nn.Module,
+    model: ImageModel,
     name: str,
     params: Params,
     statistics: ModelState,
@@ -176,7 +183,9 @@ def _apply(
 ) -> tuple[Any, Any]:
     variables = {"params": params.get(name, {}), "batch_stats": statistics[name]}
     rngs = {"dropout": jax.random.fold_in(key, _DROPOUT)}
-    y, updated = module.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
+    module = model.encoder if name == "encoder" else model.head
+    train = not covers(variables["params"], name, model.frozen)
+    y, updated = module.apply(variables, x, train=train, mutable=["batch_stats"], rngs=rngs)
     return y, updated.get("batch_stats", {})
 
 

@@ -1,11 +1,14 @@
 """Optimizers as the papers define them: what decays, what adapts, and how the rate scales."""
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import optax
 import optax.contrib
+
+from contrastive_jax.frozen import mask
 
 Mask = Callable[[Any], Any]  # params -> what is true of each
 NAMES = ("sgd", "lars", "adamw", "muon")
@@ -30,6 +33,7 @@ def make(
     skip_nonfinite: int = 0,
     adam_learning_rate: float | None = None,
     loss_rate: float = 1.0,
+    frozen: str = "",
     *,
     batch_size: int,
     steps: int,
@@ -64,6 +68,8 @@ def make(
         same rate.
       loss_rate: factor on the learning rate of the loss's own parameters, top-level "loss": a
         learned temperature, class proxies.
+      frozen: a regex; parameters whose path it matches from the start ("encoder/") have no update,
+        no decay and no moments.
       batch_size: the global batch, in examples.
       steps: the length of training.
       steps_per_epoch: steps in one epoch.
@@ -108,6 +114,9 @@ def make(
         optimizer = optax.partition({"falls": optimizer, "stays": stays}, _labels(constant_rate))
     if loss_rate != 1.0:
         optimizer = optax.chain(optimizer, optax.stateless(_faster(loss_rate)))
+    if frozen:
+        parts = {True: optax.set_to_zero(), False: optimizer}
+        optimizer = optax.partition(parts, functools.partial(mask, pattern=frozen))
     if skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)
     return optimizer, schedule

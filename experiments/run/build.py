@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from contrastive_jax import parallel, training
+from contrastive_jax import frozen, parallel, training
 from contrastive_jax.data import Dataset
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.parallel import Mesh
@@ -118,7 +118,7 @@ def build(
         idf_T = None if dataset.texts is None else dataset.texts.idf_T
         sizes = {"n_tokens": dataset.n_tokens, "chunk_size": plan.chunk_size, "idf_T": idf_T}
         info = RunInfo(mesh, plan.steps, len(dataset.class_names), **sizes)
-        objective = experiment.build(config, info)
+        objective = frozen.freeze(experiment.build(config, info), config.optimizer.frozen)
         if objective.chunk_size != plan.chunk_size:
             raise ValueError(f"{experiment.name} does not encode in chunks; leave train.chunk_size")
         optimizer, schedule = optim.make(

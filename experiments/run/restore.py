@@ -32,11 +32,13 @@ FREE = (  # how a run is watched, scored and read
     "parallel.",
     "data.data_dir",
     "data.path",
+    "data.test_path",
+    "data.tokenizer",
     "data.negatives_path",
     "data.workers",
     "data.bank",
 )
-START = {"init", "folder", "folder_sha256"}  # keys of `encoder`: weights that training starts from
+START = {"init", "folder", "folder_sha256"}  # of an encoder: weights that training starts from
 SCHEMA = 2  # of config.json and of the files in results/
 # Keys of older versions by their present names; None: the value that is left out did nothing.
 RENAMED = {"loss.views_apart": "loss.views_separately", "encoder.whiten": None}
@@ -83,8 +85,9 @@ class LoadedRun(NamedTuple):
 
 def _without_start(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
-    for key in START.intersection(config.get("encoder", {})):
-        config.encoder[key] = ""
+    for section in ("encoder", "text"):
+        for key in START.intersection(config.get(section, {})):
+            config[section][key] = ""
     return config
 
 
@@ -206,7 +209,9 @@ def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> Ope
         raise ConfigError(f"{path / 'config.json'}: {error}") from error
     if data_dir is not None:
         with config.unlocked():
-            config.data[next(key for key in PLACES if key in config.data)] = data_dir
+            places = [key for key in PLACES if key in config.data]
+            place = next((key for key in places if config.data[key]), places[0])
+            config.data[place] = data_dir
     return OpenedRun(path, found, experiment, config)
 
 

@@ -17,6 +17,8 @@ REQUIRED = inspect.Parameter.empty
 PLACES = (
     "data_dir",
     "path",
+    "test_path",
+    "tokenizer",
     "negatives_path",
 )  # keys of `data` that say where it lies, not what it is
 _SCALARS = (bool, int, float, str)

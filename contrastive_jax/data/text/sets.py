@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from contrastive_jax.data.examples import Dataset, Examples, Texts, check_batch_size
+from contrastive_jax.data.groups import joined_groups
 from contrastive_jax.data.text import tokens
 from contrastive_jax.data.text.pairs import Pair
 from contrastive_jax.data.text.sources import Corpus
@@ -139,7 +140,7 @@ def _examples(
     document_N = np.array([place_d[row[1]] for row in rows])
     query = tokenizer.encode(queries, chosen.query_length, chosen.query_prompt)
     document = tokenizer.encode(documents, chosen.document_length, chosen.document_prompt)
-    id_of_document = _groups(query_N, document_N, len(queries), len(documents))
+    id_of_document = joined_groups(query_N, document_N, len(queries), len(documents))
     examples = {
         "query": query.tokens_NL[query_N],
         "query_length": query.length_N[query_N],
@@ -160,17 +161,6 @@ def _examples(
             "negatives_mask": mask_NK,
         }
     return examples
-
-
-def _groups(query_N: np.ndarray, document_N: np.ndarray, n_queries: int, n: int) -> np.ndarray:
-    """Number documents so that those joined by a chain of shared queries are equal, int32 [n]."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    size = n_queries + n
-    edges = (np.ones(len(query_N), bool), (query_N, n_queries + document_N))
-    _, group = connected_components(coo_array(edges, shape=(size, size)), directed=False)
-    return group[n_queries:].astype(np.int32)
 
 
 def inverse_frequency(tokens_NL: np.ndarray, n_tokens: int) -> np.ndarray:

@@ -45,6 +45,12 @@ class Tokenizer:
         self.size = max(ids, default=-1) + 1  # more than there are tokens, where ids have gaps
         self.n_special = self._inner.num_special_tokens_to_add(False)  # around each text
 
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """The pieces of texts, by token; "" for numbers that are none."""
+        by_token = {token: piece for piece, token in self._inner.get_vocab(True).items()}
+        return tuple(by_token.get(token, "") for token in range(max(by_token, default=-1) + 1))
+
     def encode(
         self, texts: Sequence[str], max_length: int, prompt: str = "", shortest: int = 1
     ) -> Tokens:

@@ -1,0 +1,226 @@
+"""Captioned images on disk: a list of them as a data set, its captions as tokens."""
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from contrastive_jax.data import captions, decode, folder
+from contrastive_jax.data._errors import PathLike, needs
+from contrastive_jax.data.caption_files import Captioned, Listed, read
+from contrastive_jax.data.captions import Language
+from contrastive_jax.data.examples import (
+    UNLABELED,
+    Dataset,
+    Examples,
+    ImageFiles,
+    StoredSplit,
+    take,
+)
+from contrastive_jax.data.groups import joined_groups
+from contrastive_jax.data.in_memory import read_split
+from contrastive_jax.data.streaming import evaluated
+from contrastive_jax.data.text import tokens
+from contrastive_jax.errors import DataError
+
+TEST_FRACTION = 0.1
+_log = logging.getLogger(__name__)
+
+
+class Request(NamedTuple):
+    """The keys of `data.load` that say which captioned images are wanted, and how."""
+
+    path: PathLike | None
+    test_path: PathLike | None
+    test_fraction: float | None
+    split_seed: int
+    image_size: int | None
+    channels: int
+    exif_orientation: bool
+    limit_train: int | None
+    limit_test: int | None
+    on_corrupt: str
+    context: int
+    tokenizer: str
+
+
+def load_captions(
+    request: Request, batch_size: int, streaming: bool, workers: int, bank: int | None
+) -> Dataset:
+    """Read a list of captioned images into memory, or open it for streaming.
+
+    Args:
+      request: which images.
+      batch_size: of training, which has to hold two concepts.
+      streaming, workers, bank: as `folder.load_folder`.
+
+    Returns:
+      A set whose examples hold "image", "id" [N] int32, equal for images that share a caption,
+      "tokens" [N,L] int32 of the first caption, and of all "captions" [N,T,L] with "n_captions".
+
+    Raises:
+      ValueError: no list given, or a number out of range. DataError: what the list lacks.
+    """
+    _check(request)
+    with needs("pillow grain" if streaming else "pillow"):
+        import PIL  # noqa: F401
+
+        if streaming:
+            import grain  # noqa: F401
+    train, test = _splits(request)
+    for note in dict.fromkeys((*train.notes, *test.notes)):
+        _log.warning("%s", note)
+    language = _language(request, [text for each in train.images for text in each.texts])
+    id_N = _concepts([*train.images, *test.images])
+    ids = id_N[: len(train.images)], id_N[len(train.images) :]
+    _refuse_few_concepts(ids[0], batch_size, str(request.path))
+    paths = request.path, request.test_path or request.path
+    stored = [
+        _stored(request, *of) for of in zip(("train", "test"), (train, test), paths, strict=True)
+    ]
+    texts = [
+        {**captions_of(part, language, request.context), "id": ids}
+        for part, ids in zip((train, test), ids, strict=True)
+    ]
+    name, known = Path(request.path or "").stem, {"tokenizer": language.tokenizer}
+    if streaming:
+        assert request.image_size is not None  # checked by `load`
+        sets = evaluated(*stored, request.image_size, bank)
+        seen = [{**e, **take(t, e["image"].row_N)} for e, t in zip(sets, texts, strict=True)]
+        stream = stored[0]._replace(workers=workers)
+        known |= {"stream": stream, "captions": texts[0]}
+        return Dataset(name, *seen, (), vocabulary=language.vocabulary, **known)
+    shape = folder.shape_of(stored, request.image_size)
+    whole = [
+        read_split(split, shape, request.image_size, of)
+        for split, of in zip(stored, texts, strict=True)
+    ]
+    return Dataset(name, *whole, (), vocabulary=language.vocabulary, **known)
+
+
+def _check(request: Request) -> None:
+    if request.path is None:
+        raise ValueError("source 'captions' needs data.path: a .jsonl, .tsv or .csv of images")
+    if request.test_fraction is not None and request.test_path is not None:
+        raise ValueError("test_fraction and test_path are both given; leave one out")
+    if request.test_fraction is not None and not 0 < request.test_fraction < 1:
+        raise ValueError(f"test_fraction is {request.test_fraction}; give one between 0 and 1")
+    if request.channels not in decode.MODES:
+        raise ValueError(f"channels is {request.channels}; give 1, 2, 3 or 4")
+    if request.context < 1:
+        raise ValueError(f"context is {request.context}; give at least 1 token")
+
+
+def _splits(request: Request) -> tuple[Listed, Listed]:
+    """Divide the images of one list at random, or read two lists."""
+    path = Path(request.path or "").expanduser()
+    whole = read(path)
+    n, seed = len(whole.images), request.split_seed
+    order = np.random.default_rng(seed).permutation(n)
+    if request.test_path is not None:
+        other = read(Path(request.test_path).expanduser())
+        order_of_test = np.random.default_rng(seed).permutation(len(other.images))
+        parts = (whole, order), (other, order_of_test)
+    elif n < 2:
+        raise DataError(f"{path} lists one image.\nTraining and test need one each at least.")
+    else:
+        n_test = min(max(round((request.test_fraction or TEST_FRACTION) * n), 1), n - 1)
+        parts = (whole, order[n_test:]), (whole, order[:n_test])
+    limits = request.limit_train, request.limit_test
+    train, test = (_rows(*of, limit) for of, limit in zip(parts, limits, strict=True))
+    return train, test
+
+
+def _rows(listed: Listed, rows: np.ndarray, limit: int | None) -> Listed:
+    chosen = rows[:limit].tolist()
+    images, line_N = listed.images, listed.line_N
+    return Listed(tuple(images[i] for i in chosen), tuple(line_N[i] for i in chosen), listed.notes)
+
+
+def _language(request: Request, texts: list[str]) -> Language:
+    """Read the tokenizer of a config, or list the words of the training captions."""
+    if not request.tokenizer:
+        return Language(captions.vocabulary_of(map(captions.words_of, texts)), None)
+    tokenizer = tokens.read(os.path.expanduser(request.tokenizer))
+    if request.context <= tokenizer.n_special:
+        raise ValueError(
+            f"context is {request.context}, and each caption has {tokenizer.n_special} special "
+            f"tokens; give at least {tokenizer.n_special + 1}"
+        )
+    return Language(tokenizer.pieces, tokenizer)
+
+
+def captions_of(listed: Listed, language: Language, context: int) -> Examples:
+    """Turn the captions of images into tokens: the first one of each, and all of them.
+
+    A warning counts the captions that are cut off.
+
+    Returns:
+      {"tokens" [N,L] int32, "captions" [N,T,L] int32, "n_captions" [N] int32}; what comes after the
+      captions of an image is padding.
+    """
+    texts = list(dict.fromkeys(text for each in listed.images for text in each.texts))
+    cut = captions.count_longer(texts, language, context)
+    if cut:
+        _log.warning("%d of %d captions are cut off behind %d tokens", cut, len(texts), context)
+    tokens_ML = captions.encode(texts, language, context)
+    place = {text: row for row, text in enumerate(texts)}
+    most = max(len(each.texts) for each in listed.images)
+    captions_NTL = np.zeros((len(listed.images), most, tokens_ML.shape[1]), np.int32)
+    for row, each in enumerate(listed.images):
+        captions_NTL[row, : len(each.texts)] = tokens_ML[[place[text] for text in each.texts]]
+    n_captions = np.array([len(each.texts) for each in listed.images], np.int32)
+    return {"tokens": captions_NTL[:, 0], "captions": captions_NTL, "n_captions": n_captions}
+
+
+def _concepts(images: Sequence[Captioned]) -> np.ndarray:
+    """Number images so that those with a caption in common have the same number, [N] int32."""
+    place: dict[str, int] = {}
+    links = [
+        (place.setdefault(" ".join(text.lower().split()), len(place)), row)
+        for row, each in enumerate(images)
+        for text in each.texts
+    ]
+    caption_E, image_E = np.array(links).T
+    return joined_groups(caption_E, image_E, len(place), len(images))
+
+
+def _refuse_few_concepts(id_N: np.ndarray, batch_size: int, path: str) -> None:
+    """Refuse images of one concept, and batches many of which would have only one.
+
+    Raises:
+      DataError: naming the numbers.
+    """
+    count_C, n = np.unique(id_N, return_counts=True)[1].tolist(), len(id_N)
+    if len(count_C) == 1:
+        raise DataError(
+            f"{path}: all {n} training images have a caption in common, so none has a negative.\n"
+            "Give captions that tell images apart, and leave out those that all of them have."
+        )
+    of_one = sum(math.comb(count, batch_size) for count in count_C if count >= batch_size)
+    if of_one > 0.01 * math.comb(n, batch_size):
+        share = of_one / math.comb(n, batch_size)
+        raise DataError(
+            f"{path}: {max(count_C)} of {n} training images have captions in common, so "
+            f"{share:.0%} of the batches of {batch_size} hold one concept and teach nothing.\n"
+            "Give a larger data.batch_size, or leave out the captions that most images have."
+        )
+
+
+def _stored(request: Request, split: str, listed: Listed, path: PathLike) -> StoredSplit:
+    where = Path(path).expanduser().absolute()
+    images: Iterable[str] = (each.image for each in listed.images)
+    files = ImageFiles(
+        np.array([os.fsencode(image) for image in images]),
+        np.full(len(listed.images), UNLABELED),
+        np.array(listed.line_N),
+        where.name,
+    )
+    return StoredSplit(
+        str(where.parent), split, len(listed.images), decode.MODES[request.channels], "image", None,
+        on_corrupt=request.on_corrupt, files=files, upright=request.exif_orientation,
+    )  # fmt: skip

@@ -5,7 +5,8 @@ python -m experiments.export runs/digits --to exported/digits
 Of a run on texts with encoder.name=bert it is a folder that sentence-transformers loads.
 
 RUN                            the folder of a run, of any method; its data is not needed
---to DIR                       where to write
+--to DIR                       where to write: a new folder; of a run on images, a newer export
+                               replaces an older one
 --step STEP|latest|best        which of its checkpoints (default: latest)
 """
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     target = Path(command.strings["to"]).expanduser()
     _check_target(target, opened)
     lifecycle.set_up_jax()
-    if opened.experiment.kind.unit == TEXT.unit:
+    if _is_of_texts(opened):
         return _export_texts(opened, command.strings["step"] or "latest", target)
     config = command_line.plain(opened.config)
     if "encoder" in opened.config:  # the file that training began with may be gone
@@ -64,16 +65,29 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_target(target: Path, opened: OpenedRun) -> None:
-    """Refuse to write over what is no export.
+    """Refuse to write over what is no export of such a run.
 
     Raises:
-      ConfigError: the target is a file, a run, or the folder that training started from.
+      ConfigError: the target is a file, a run, the folder that training started from, or has files
+        of something else.
     """
     start = opened.config.get("encoder", {}).get("folder", "")
     is_start = bool(start) and Path(start).expanduser().resolve() == target.resolve()
     if target.is_file() or (target / "checkpoints").exists() or is_start:
         what = "the folder that training started from" if is_start else "a file, or a run"
         raise ConfigError(f"--to is {target}, which is {what}; give another folder.")
+    replaced = () if _is_of_texts(opened) else (export.TENSORS, export.CARD, export.SUMS)
+    there = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+    others = [name for name in there if name not in replaced]
+    if others:
+        raise ConfigError(
+            f"--to is {target}, which has files already: {', '.join(others[:3])}.\n"
+            "Give a new folder, so that those of two models are not mixed."
+        )
+
+
+def _is_of_texts(opened: OpenedRun) -> bool:
+    return opened.experiment.kind.unit == TEXT.unit
 
 
 def _export_texts(opened: OpenedRun, wanted: str, target: Path) -> int:
@@ -83,7 +97,8 @@ def _export_texts(opened: OpenedRun, wanted: str, target: Path) -> int:
     model = sentence_run.as_folder(opened, loaded)
     scores = _scores(opened.folder, loaded.step)
     card = sentence_card.text(target.name, opened.description, loaded.step, model, scores)
-    sentence_folder.write(target, model, card)
+    with workdir.new_folder(target) as folder:
+        sentence_folder.write(folder, model, card)
     print(f"step {loaded.step} in {target}, with its tokenizer and prompts")
     return 0
 

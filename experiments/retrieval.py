@@ -169,9 +169,11 @@ def _systems(words: Sequence[str]) -> dict[str, Callable[[Collection, int], Resu
 
 def is_sentence_folder(folder: Path) -> bool:
     """Whether a folder holds a model of sentence-transformers or Hugging Face, not a run."""
+    if any((folder / name).is_file() for name in ("modules.json", "model.safetensors")):
+        return True
     config = folder / "config.json"
     named = workdir.read_json(config) if config.is_file() else {}
-    return (folder / "modules.json").is_file() or "model_type" in named
+    return isinstance(named, dict) and "model_type" in named
 
 
 def open_texts(folder: Path) -> restore.OpenedRun:

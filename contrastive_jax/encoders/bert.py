@@ -109,6 +109,7 @@ def make(
     require(token_types >= 0, "token_types", token_types, "0 or more")
     for key, name in {"activation": activation, "dense_activation": dense_activation}.items():
         require(name in ACTIVATIONS, key, name, f"one of {tuple(ACTIVATIONS)}")
+    require(0 < epsilon < 1, "epsilon", epsilon, "a small number above 0")
     for key, rate in {"dropout": dropout, "attention_dropout": attention_dropout}.items():
         require(0 <= rate < 1, key, rate, "a probability below 1")
     require(pooling in POOLS, "pooling", pooling, f"one of {POOLS}")
@@ -182,7 +183,7 @@ class Transformer(nn.Module):
         if end > shape.positions:
             raise ValueError(
                 f"texts have {places} tokens and the encoder has {shape.positions - first} "
-                "places; cut them"
+                "places; lower the lengths in tokens, or raise encoder.positions"
             )
         places_L = jnp.arange(first, end)
         x_BLF = _table(shape.n_tokens, shape.dim, "word_embedding")(tokens_BL)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contrastive_jax.sentence_folder import _files
 from contrastive_jax.sentence_folder._files import refuse
 
 _OFFSET = {"bert": False, "distilbert": False, "roberta": True, "xlm-roberta": True}
@@ -33,6 +34,9 @@ _DISTILBERT = {
     "dropout": "dropout",
     "attention_dropout": "attention_dropout",
 }
+_KINDS: Mapping[str, type] = {  # of settings; all others are integers
+    **{"epsilon": float, "activation": str, "dropout": float, "attention_dropout": float},
+}
 _DEFAULTS = {  # of both classes of Hugging Face, where a file leaves a key out
     **{"positions": 512, "token_types": 2, "epsilon": 1e-12, "activation": "gelu"},
     **{"dropout": 0.1, "attention_dropout": 0.1},
@@ -49,24 +53,27 @@ def read(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       DataError: another architecture, or a key that is missing or not supported.
     """
-    kind = config.get("model_type")
+    kind = _files.value(path, config, "model_type", str)
     if kind not in MODEL_TYPES:
         known = f"Give a folder of one of {', '.join(MODEL_TYPES)}."
         refuse(path, f"its model_type is {kind!r}, another architecture", known)
     keys = _DISTILBERT if kind == "distilbert" else _BERT
-    known = {key: config[key] for key in keys.values() if key in config}
-    missing = [key for name, key in keys.items() if key not in known and name not in _DEFAULTS]
+    settings = {
+        name: _files.value(path, config, key, _KINDS.get(name, int), _DEFAULTS.get(name))
+        for name, key in keys.items()
+    }
+    missing = [keys[name] for name, value in settings.items() if value is None]
     if missing:
         refuse(path, f"it lacks {', '.join(missing)}")
-    settings = {name: known.get(key, _DEFAULTS.get(name)) for name, key in keys.items()}
     if settings["activation"] not in _ACTIVATIONS:
         supported = f"Supported are {', '.join(_ACTIVATIONS)}."
         refuse(path, f"{keys['activation']} is {settings['activation']!r}", supported)
     for key, value in _ONLY.items():
-        if config.get(key, value) != value:
+        if config.get(key) not in (None, value):
             refuse(path, f"{key} is {config[key]!r}", f"Only {value!r} is supported.")
     settings["activation"] = _ACTIVATIONS[settings["activation"]]
-    settings["position_offset"] = config.get("pad_token_id", 1) + 1 if _OFFSET[kind] else 0
+    padding = _files.value(path, config, "pad_token_id", int, 1)
+    settings["position_offset"] = padding + 1 if _OFFSET[kind] else 0
     return {"epsilon": 1e-12, "token_types": 0, **settings}
 
 

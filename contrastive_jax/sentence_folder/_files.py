@@ -1,13 +1,20 @@
 """Read the files of a folder; what is missing or broken is named, with what to do."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from contrastive_jax.errors import DataError
 
+Kind = TypeVar("Kind", str, int, float, bool, dict)
+
+_KINDS: Mapping[type, str] = {
+    **{str: "a text", int: "an integer", float: "a number"},
+    **{bool: "true or false", dict: "an object"},
+}
 WHOLE = "Copy the folder again, whole, from where the model was published."
 AS_SAFETENSORS = (
     "Only .safetensors is read, because a .bin can run code. Convert it with "
@@ -36,6 +43,31 @@ def json_object(path: Path, default: dict[str, Any] | None = None) -> dict[str, 
     return value if isinstance(value, dict) else refuse(path, "it is not a JSON object")
 
 
+def value(
+    path: Path, config: Mapping[str, Any], key: str, kind: type[Kind], default: Any = None
+) -> Any:
+    """Read a key of a JSON object; null is the same as a key that is not there.
+
+    >>> value(Path("config.json"), {"hidden_size": 8}, "hidden_size", int)
+    8
+
+    Raises:
+      DataError: it holds another type. An integer will do for a float, a bool for neither.
+    """
+    found = config.get(key)
+    if found is None:
+        return default
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(found, kinds) or isinstance(found, bool) and kind is not bool:
+        refuse(path, f"{key} is {_shown(found)}", f"Give {_KINDS[kind]}.")
+    return found
+
+
+def _shown(found: Any) -> str:
+    text = repr(found)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def parsed_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -44,7 +76,7 @@ def parsed_json(path: Path) -> Any:
     """
     try:
         return json.loads(text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the second of a thousand brackets
         refuse(path, f"it is not JSON ({error})")
 
 
@@ -58,8 +90,8 @@ def text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         refuse(path, "it is not UTF-8")
-    except OSError as error:
-        refuse(path, error.strerror or error)
+    except (OSError, ValueError) as error:  # the second of a path with a null byte
+        refuse(path, getattr(error, "strerror", None) or error)
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:

@@ -71,27 +71,30 @@ def _folders(root: Path, path: Path, modules: Any) -> dict[str, Path]:
 
 def _pooling(path: Path) -> str:
     config = _files.json_object(path)
-    legacy = [mode for mode, key in _LEGACY_POOLS.items() if config.get(key)]
-    given = config.get("pooling_mode", legacy or "mean")
-    modes = [given] if isinstance(given, str) else list(given)
-    if len(modes) != 1 or modes[0] not in _POOLS:
-        refuse(path, f"it pools by {', '.join(modes)}", f"Supported is one of {', '.join(_POOLS)}.")
-    if not config.get("include_prompt", True):
+    legacy = [m for m, key in _LEGACY_POOLS.items() if _files.value(path, config, key, bool)]
+    given = config.get("pooling_mode") or legacy or "mean"
+    modes = given if isinstance(given, list) else [given]
+    if len(modes) != 1 or modes[0] not in tuple(_POOLS):
+        named = ", ".join(map(str, modes))
+        refuse(path, f"it pools by {named}", f"Supported is one of {', '.join(_POOLS)}.")
+    if not _files.value(path, config, "include_prompt", bool, True):
         refuse(path, "include_prompt is false", "Supported is pooling over all tokens.")
     return _POOLS[modes[0]]
 
 
 def _dense(path: Path) -> dict[str, Any]:
     config = _files.json_object(path)
-    named = str(config.get("activation_function", _ACTIVATIONS["tanh"])).rpartition(".")[2]
+    named = _files.value(path, config, "activation_function", str, _ACTIVATIONS["tanh"])
+    named = named.rpartition(".")[2]
     short = {full.rpartition(".")[2]: name for name, full in _ACTIVATIONS.items()}
-    if named not in short or config.get("use_residual"):
+    if named not in short or _files.value(path, config, "use_residual", bool):
         supported = f"Supported are {', '.join(short)}, without a residual."
         refuse(path, f"it is {named}{' with a residual' * bool(named in short)}", supported)
-    if not isinstance(config.get("out_features"), int):
-        refuse(path, "it lacks out_features")
-    settings = {"dense_dim": config["out_features"], "dense_activation": short[named]}
-    return {**settings, "dense_bias": bool(config.get("bias", True))}
+    size = _files.value(path, config, "out_features", int)
+    if size is None or size < 1:
+        refuse(path, "it lacks out_features" if size is None else f"out_features is {size}")
+    bias = _files.value(path, config, "bias", bool, True)
+    return {"dense_dim": size, "dense_activation": short[named], "dense_bias": bias}
 
 
 def written(settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:

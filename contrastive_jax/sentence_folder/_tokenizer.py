@@ -21,13 +21,21 @@ _ROLES = {
 }
 
 
+_KINDS: Mapping[str, type] = {"max_seq_length": float, "do_lower_case": bool}
+
+
 def settings(folder: Path) -> dict[str, Any]:
-    """Read sentence_bert_config.json, under whatever name it has; {} without one."""
+    """Read sentence_bert_config.json, under whatever name it has; what it lacks is None.
+
+    Raises:
+      DataError: a key of another type.
+    """
     for name in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta"):
         path = folder / _OLD_SETTINGS.format(name)
         if path.is_file():
-            return _files.json_object(path)
-    return {}
+            found = _files.json_object(path)
+            return {key: _files.value(path, found, key, kind) for key, kind in _KINDS.items()}
+    return dict.fromkeys(_KINDS)
 
 
 def max_length(folder: Path, said: Mapping[str, Any], most: int) -> int:
@@ -37,10 +45,10 @@ def max_length(folder: Path, said: Mapping[str, Any], most: int) -> int:
       DataError: it is not a positive number.
     """
     path = folder / "tokenizer_config.json"
-    length = said.get("max_seq_length")
+    length, of_tokenizer = said.get("max_seq_length"), _files.json_object(path, {})
     if length is None:
-        length = _files.json_object(path, {}).get("model_max_length", most)
-    if not isinstance(length, int | float) or not length >= 1:
+        length = _files.value(path, of_tokenizer, "model_max_length", float, most)
+    if not length >= 1:
         _files.refuse(folder, f"its longest text has {length!r} tokens", "Give a number above 0.")
     return int(min(length, most))
 

@@ -46,10 +46,9 @@ def describe(folder: str | os.PathLike[str]) -> SentenceFolder:
         _files.refuse(root, "there is no such folder", "Check the path; nothing is downloaded.")
     modules = _modules.read(root)
     inner = modules.transformer
-    config, use = _files.json_object(inner / CONFIG), _files.json_object(root / USE, {})
-    settings = {**_config.read(inner / CONFIG, config), **modules.settings}
-    if use.get("truncate_dim"):
-        _files.refuse(root / USE, "it has a truncate_dim", "Only whole vectors are supported.")
+    config = _files.json_object(path := inner / CONFIG)
+    settings = _checked(path, {**_config.read(path, config), **modules.settings})
+    prompts, default_prompt = _prompts(root / USE)
     said = _tokenizer.settings(inner)
     files = {name: inner / name for name in _tokenizer.COMPANIONS}
     return SentenceFolder(
@@ -57,8 +56,8 @@ def describe(folder: str | os.PathLike[str]) -> SentenceFolder:
         None,
         _tokenizer_json(inner, settings["n_tokens"], bool(said.get("do_lower_case"))),
         _tokenizer.max_length(inner, said, settings["positions"] - settings["position_offset"]),
-        use.get("prompts") or {},
-        use.get("default_prompt_name"),
+        prompts,
+        default_prompt,
         config,
         {},
         {name: path.read_bytes() for name, path in files.items() if path.is_file()},
@@ -77,10 +76,7 @@ def read(folder: str | os.PathLike[str]) -> SentenceFolder:
     described, modules = describe(folder), _modules.read(Path(folder).expanduser())
     path = modules.transformer / TENSORS
     given = _files.tensors(path)
-    try:
-        like = _shapes(described.settings)
-    except ValueError as error:
-        _files.refuse(path.with_name(CONFIG), error)
+    like = _shapes(described.settings)
     try:
         transformer, pooler = bert_names.from_tensors(given, like["transformer"])
     except ValueError as error:
@@ -89,6 +85,30 @@ def read(folder: str | os.PathLike[str]) -> SentenceFolder:
     if modules.dense is not None:
         params["dense"] = _dense(modules.dense / TENSORS, like["dense"])
     return described._replace(params=params, pooler=pooler)
+
+
+def _checked(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings, of which an encoder can be made."""
+    try:
+        bert.make(**settings)
+    except ValueError as error:
+        _files.refuse(path, error)
+    return settings
+
+
+def _prompts(path: Path) -> tuple[dict[str, str], str | None]:
+    """The prompts by name, and the name of that which is always used."""
+    use = _files.json_object(path, {})
+    if _files.value(path, use, "truncate_dim", int):
+        _files.refuse(path, "it has a truncate_dim", "Only whole vectors are supported.")
+    prompts = _files.value(path, use, "prompts", dict, {})
+    texts = {name: _files.value(path, prompts, name, str, "") for name in prompts}
+    name = _files.value(path, use, "default_prompt_name", str)
+    if name is not None and name not in texts:
+        known = ", ".join(texts) or "nothing"
+        why = f"default_prompt_name is {name!r}, and prompts has {known}"
+        _files.refuse(path, why, "Name one of prompts, or null.")
+    return texts, name
 
 
 def digest(folder: str | os.PathLike[str]) -> str:

@@ -1,9 +1,10 @@
-"""The folder of one run: lock it, replace its files in one step."""
+"""The folder of one run: lock it, replace its files in one step, make new folders in one."""
 
 import fcntl
 import json
 import math
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -141,6 +142,39 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[Path], object]) 
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a folder whole or not at all.
+
+    Args:
+      path: of no folder yet, or of an empty one.
+
+    Yields:
+      A temporary folder beside it, which takes its name in one step when the block ends.
+
+    Raises:
+      OSError: there are files in it, or it cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with new_folder(folder + "/model") as made:
+    ...         size = (made / "weights.bin").write_bytes(b"123")
+    ...     [path.name for path in Path(folder).rglob("*")]
+    ['model', 'weights.bin']
+    """
+    target = Path(path).expanduser().resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process of this number
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

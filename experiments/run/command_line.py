@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from ml_collections import ConfigDict
 
 from contrastive_jax.errors import ConfigError, RunError
-from experiments.run import multihost
+from experiments.run import multihost, signals
 from experiments.run.sections import Sections, check_names, from_text, set_values
 
 _TRACEBACK = "CONTRASTIVE_JAX_TRACEBACK"  # set it to see where a refused value was found
@@ -35,6 +35,7 @@ class Command(NamedTuple):
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Turn what a person can mend into a short message and a stable exit code."""
+    signals.raise_again(KeyboardInterrupt)
     try:
         yield
         return

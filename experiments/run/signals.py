@@ -37,8 +37,7 @@ class StopSignal:
             return
         for number in SIGNALS:
             signal.signal(number, self._receive)
-        signal.signal(signal.SIGALRM, self._raise_again)
-        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
+        raise_again(StopRequested)
         arrivals, arrived = os.pipe()
         os.set_blocking(arrived, False)
         signal.set_wakeup_fd(arrived, warn_on_full_buffer=False)
@@ -53,18 +52,6 @@ class StopSignal:
         if not self._defer:
             raise StopRequested(name)
         print(f"\n{name}: finishing this step and saving; again to quit now.", file=sys.stderr)
-
-    def _on_unraisable(self, unraisable: Any) -> None:
-        """Raise again a stop that Python dropped: it came in a finalizer or a callback."""
-        if isinstance(unraisable.exc_value, StopRequested):
-            self._dropped = str(unraisable.exc_value)
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-        else:
-            self._unraisable(unraisable)
-
-    def _raise_again(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise StopRequested(self._dropped)
 
     def _watch(self, arrivals: int) -> None:
         _next_of(arrivals)
@@ -87,6 +74,29 @@ class StopSignal:
             yield defer
         finally:
             self._defer = False
+
+
+def raise_again(stop: type[BaseException]) -> None:
+    """Have what a signal raises raised again where Python drops it: in a finalizer or a callback.
+
+    XLA's callback of the garbage collector is such a place, and a busy one.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, stop):
+            dropped.append(unraisable.exc_value)
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            before(unraisable)
+
+    def again(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise stop(*dropped[-1].args)
+
+    dropped: list[BaseException] = []
+    sys.unraisablehook = hook
 
 
 def _next_of(arrivals: int) -> None:

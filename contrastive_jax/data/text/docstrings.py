@@ -152,7 +152,9 @@ def load(
       ValueError: another split, group or package. DataError: nothing was found.
     """
     if split not in SPLITS or group not in GROUPS:
-        raise ValueError(f"split is of {SPLITS} and group of {GROUPS}, got {split!r}, {group!r}")
+        key, value = ("group", group) if split in SPLITS else ("split", split)
+        known = GROUPS if key == "group" else SPLITS
+        raise ValueError(f"the {key} of docstrings is {value!r}; give one of {known}")
     folders = _folders()
     unknown = [name for name in packages or () if name not in (*PACKAGES, *folders)]
     if unknown or packages == ():

@@ -2,18 +2,17 @@
 
     .jsonl      {"query": "...", "pos": ["..."], "neg": ["..."]}
                 {"anchor": "...", "positive": "...", "negative": "..."}
-    .tsv .csv   a line of headings with those names, then a pair a line
+    .tsv .csv   a line of headings with those names, then a pair a row
 
 The first form is FlagEmbedding's, the second that of sentence-transformers. Negatives may be left
 out, and their number may vary.
 """
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from contrastive_jax.data.text import rows
+from contrastive_jax.data.text import rows, tables
 from contrastive_jax.data.text.collection import Collection, of_pairs
 from contrastive_jax.errors import DataError
 
@@ -37,31 +36,11 @@ def load(path: Path) -> list[Pair]:
     """
     if path.suffix not in ENDINGS:
         raise DataError(f"{path} is no file of pairs.\nGive one that ends in .jsonl, .tsv or .csv.")
-    return [pair for _, pair in rows.read(path, _parser(path.suffix)) if pair is not None]
-
-
-def _parser(ending: str) -> Callable[[str], Pair | None]:
-    if ending == ".jsonl":
-        return lambda line: pair_of(rows.json_object(line))
-    columns: list[str] = []
-
-    def parse(line: str) -> Pair | None:
-        [cells] = csv.reader([line], delimiter="\t" if ending == ".tsv" else ",", strict=True)
-        if not columns:
-            columns.extend(cells)
-            _names(dict.fromkeys(columns))
-            return None
-        if len(cells) != len(columns):
-            raise ValueError(f"{len(cells)} columns, not {len(columns)}")
-        return pair_of(dict(zip(columns, cells, strict=True)))
-
-    def checked(line: str) -> Pair | None:
-        try:
-            return parse(line)
-        except csv.Error as error:
-            raise ValueError(str(error)) from error
-
-    return checked
+    if path.suffix == ".jsonl":
+        found = rows.read(path, lambda line: pair_of(rows.json_object(line)))
+    else:
+        found = tables.read(path, [names[:2] for names in NAMES], pair_of)
+    return [pair for _, pair in found]
 
 
 def pair_of(row: dict[str, Any]) -> Pair:

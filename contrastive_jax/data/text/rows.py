@@ -1,14 +1,15 @@
 """Read files of rows, and name every broken one by its line."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from contrastive_jax.errors import DataError
 
+BLANK = b" \t\r\n\v\f\xef\xbb\xbf"  # spaces, and the byte order mark
 _NAMED = 10  # broken lines that a message holds
-Row = TypeVar("Row")
+Given, Row = TypeVar("Given"), TypeVar("Row")
 
 
 def read(path: Path, parse: Callable[[str], Row]) -> list[tuple[int, Row]]:
@@ -24,12 +25,31 @@ def read(path: Path, parse: Callable[[str], Row]) -> list[tuple[int, Row]]:
     Raises:
       DataError: no such file, one without rows, or broken lines, all of them named.
     """
+    given = ((n, raw) for n, raw in enumerate(raw_lines(path), 1) if raw.strip(BLANK))
+    return parsed(path, given, lambda raw: parse(_text(raw)))
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8").lstrip("\ufeff").rstrip("\r\n")
+
+
+def parsed(
+    path: Path, given: Iterable[tuple[int, Given]], parse: Callable[[Given], Row]
+) -> list[tuple[int, Row]]:
+    """Parse what a file holds.
+
+    Args:
+      path: the file.
+      given: (number of the line, what is there).
+      parse: that to a row; its ValueError says what is wrong with it.
+
+    Raises:
+      DataError: no rows, or broken ones, all of them named by line.
+    """
     rows, broken = [], []
-    for number, raw in enumerate(_lines(path), 1):
+    for number, held in given:
         try:
-            line = raw.decode("utf-8").lstrip("\ufeff").rstrip("\r\n")
-            if line.strip():
-                rows.append((number, parse(line)))
+            rows.append((number, parse(held)))
         except ValueError as error:
             why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
             broken.append(f"line {number} ({why})")
@@ -42,7 +62,12 @@ def read(path: Path, parse: Callable[[str], Row]) -> list[tuple[int, Row]]:
     return rows
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """Read the lines of a file, with their ends.
+
+    Raises:
+      DataError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             yield from file
@@ -63,6 +88,8 @@ def json_object(line: str) -> dict[str, Any]:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError:
+        raise ValueError("not JSON: too many brackets") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     if "\\ud" in line.lower():

@@ -45,9 +45,10 @@ def settings(
     """
     numbers = {"query_length": query_length, "document_length": document_length}
     numbers |= {} if train_length is None else {"train_length": train_length}
-    for key, value in {**numbers, "vocabulary_size": vocabulary_size - 2}.items():
-        if value < 1:
-            raise ValueError(f"tokens.{key} is too small; give at least 1, of a vocabulary 3")
+    for key, value in {**numbers, "vocabulary_size": vocabulary_size}.items():
+        least = 3 if key == "vocabulary_size" else 1
+        if value < least:
+            raise ValueError(f"tokens.{key} is {value}; give at least {least}")
     lengths = query_length, document_length, train_length
     return Settings(vocabulary_size, *lengths, query_prompt, document_prompt)
 

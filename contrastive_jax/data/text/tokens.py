@@ -41,7 +41,8 @@ class Tokenizer:
         self.json = json
         self._inner: Any = Inner.from_str(json)
         self._inner.no_padding()
-        self.size = self._inner.get_vocab_size(with_added_tokens=True)
+        ids = self._inner.get_vocab(with_added_tokens=True).values()
+        self.size = max(ids, default=-1) + 1  # more than there are tokens, where ids have gaps
         self.n_special = self._inner.num_special_tokens_to_add(False)  # around each text
 
     def encode(self, texts: Sequence[str], max_length: int, prompt: str = "") -> Tokens:

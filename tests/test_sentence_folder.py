@@ -206,6 +206,18 @@ def modules_of(*kinds):
     return bytes_of("modules.json", json.dumps(rows).encode())
 
 
+def token_with_id(number):
+    """A breakage: a tokenizer of few tokens, of which one has a large number."""
+
+    def change(folder):
+        found = json.loads((folder / "tokenizer.json").read_text())
+        found["model"]["vocab"]["fox"] = number
+        (folder / "tokenizer.json").write_text(json.dumps(found))
+
+    return change
+
+
+USE = "config_sentence_transformers.json"
 LAYER = "encoder.layer.1.attention.self.query"
 POOLING = "1_Pooling/config.json"
 BROKEN = [
@@ -243,16 +255,55 @@ BROKEN = [
     (tensors(**{"adapter.weight": np.ones(2)}), "1 too many: adapter.weight"),
     (tensors(**{f"{LAYER}.bias": np.ones(3)}), rf"1 of another shape: {LAYER}.bias \(\(3,\)"),
     (changed("config.json", num_hidden_layers=1), "16 too many: .*layer.1.output.dense.weight"),
+    (bytes_of("config.json", b"[" * 100_000), "it is not JSON"),
+    (changed("config.json", hidden_size="16"), "hidden_size is '16'.*Give an integer"),
+    (changed("config.json", vocab_size=True), "vocab_size is True"),
+    (changed("config.json", layer_norm_eps=[1]), r"layer_norm_eps is \[1\].*Give a number"),
+    (changed("config.json", layer_norm_eps=float("nan")), "epsilon is nan"),
+    (changed("config.json", hidden_act={"gelu": 1}), "hidden_act is {'gelu': 1}.*Give a text"),
+    (changed("config.json", model_type=["bert"]), r"model_type is \['bert'\]"),
+    (changed("config.json", num_attention_heads=0), "heads is 0; give at least 1"),
+    (bytes_of("modules.json", b'[{"type": "Transf'), "modules.json cannot be used: it is not JSON"),
+    (bytes_of(POOLING, b"null"), f"{POOLING} cannot be used: it is not a JSON object"),
+    (changed(POOLING, pooling_mode=3), "it pools by 3"),
+    (changed(POOLING, pooling_mode={"mean": 1}), "it pools by {'mean': 1}"),
+    (changed(POOLING, pooling_mode_mean_tokens="yes"), "mean_tokens is 'yes'.*Give true or false"),
+    (changed(POOLING, include_prompt="no"), "include_prompt is 'no'"),
+    (changed("2_Dense/config.json", out_features="5"), "out_features is '5'.*Give an integer"),
+    (changed("2_Dense/config.json", out_features=0), "out_features is 0"),
+    (changed("2_Dense/config.json", bias="true"), "bias is 'true'.*Give true or false"),
+    (changed("2_Dense/config.json", activation_function=3), "activation_function is 3"),
+    (changed("sentence_bert_config.json", max_seq_length="long"), "max_seq_length is 'long'"),
+    (changed("sentence_bert_config.json", do_lower_case="no"), "do_lower_case is 'no'"),
+    (bytes_of("tokenizer_config.json", b"[]"), "tokenizer_config.json cannot be used: it is not"),
+    (bytes_of(USE, b"3"), f"{USE} cannot be used: it is not a JSON object"),
+    (changed(USE, prompts=["query: "]), r"prompts is \['query: '\].*Give an object"),
+    (changed(USE, prompts={"query": 3}), "query is 3.*Give a text"),
+    (changed(USE, default_prompt_name="other"), "is 'other', and prompts has query, document"),
+    (changed(USE, truncate_dim="3"), "truncate_dim is '3'"),
+    (token_with_id(1000), "tokenizer.json cannot be used: it has 1001 tokens"),
 ]
 
 
 @pytest.mark.parametrize(("breakage", "message"), BROKEN, ids=[m[-40:] for _, m in BROKEN])
 def test_a_broken_folder_is_refused_by_name(folder, breakage, message):
     breakage(folder)
-    with pytest.raises(DataError, match=message) as refused:
+    with pytest.raises(DataError, match=f"(?s){message}") as refused:
         sentence_folder.read(folder)
     assert str(folder) in str(refused.value)
     assert str(refused.value).count("\n") < 3
+
+
+def test_null_is_what_is_not_there(folder):
+    before = sentence_folder.read(folder)
+    for name, key in (
+        *(("config.json", "hidden_dropout_prob"), ("config.json", "layer_norm_eps")),
+        *(("config.json", "pad_token_id"), ("tokenizer_config.json", "model_max_length")),
+        *((POOLING, "include_prompt"), (POOLING, "pooling_mode"), (USE, "default_prompt_name")),
+    ):
+        found = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**found, key: None}))
+    assert sentence_folder.read(folder).settings == before.settings
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

@@ -162,15 +162,38 @@ def test_every_broken_line_is_named(tmp_path):
     ("name", "text", "message"),
     [
         ("a.txt", "x", "ends in .jsonl"),
-        ("a.tsv", "one\ttwo\n", "line 1 .neither"),
+        ("a.tsv", "one\ttwo\nx\ty\n", "line 1: its headings are 'one', 'two'"),
+        ("a.csv", "", "line 1: its headings are not there"),
+        ("a.csv", "query;pos\nx;y\n", "divided by semicolons, and .csv is divided by commas"),
+        ("a.tsv", "query,pos\nx,y\n", "divided by commas, and .tsv is divided by tabs"),
+        ("a.csv", "query\tpos\nx\ty\n", "divided by tabs, and .csv is divided by commas"),
+        ("a.csv", "query,pos,pos\nx,y,z\n", "line 1: two headings are 'pos'"),
         ("a.csv", "query,pos\nx\n", "line 2 .1 columns, not 2"),
-        ("a.csv", 'query,pos\n"x,y\n', "line 2"),
+        ("a.csv", 'query,pos\n"x,y\nz,u\n', "1 broken lines: line 2 .a quote is not closed"),
+        ("a.csv", 'query,pos\n"x"y,z\n', "line 2 .text behind a closing quote"),
+        ("a.csv", "query,pos\rx,y\r", "a carriage return alone"),
+        ("a.csv", "query,pos\n", "has no rows"),
+        ("a.jsonl", "[" * 100_000, "too many brackets"),
     ],
 )
 def test_files_that_hold_no_pairs_are_refused(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as refused:
         pairs.load(tmp_path / name)
+    assert str(refused.value).count("\n") < 3
+
+
+def test_a_cell_in_quotes_may_have_several_lines_and_blank_rows_are_none(tmp_path):
+    path = tmp_path / "mine.csv"
+    rows = 'query,pos\r\n"two\r\n\r\nlines","a ""fox"""\r\n\r\n , \r\nlast,one\r\n'
+    path.write_text(rows, "utf-8-sig", newline="")
+    assert pairs.load(path) == [
+        pairs.Pair("two\r\n\r\nlines", ('a "fox"',)),
+        pairs.Pair("last", ("one",)),
+    ]
+    path.write_bytes(rows.encode() + b'"b\n",\n\xff,x\n')
+    with pytest.raises(DataError, match=r"line 8 \(no text in 'pos'\), line 10 \(not UTF-8\)"):
+        pairs.load(path)
 
 
 def test_odd_pairs_are_counted(tmp_path):

@@ -125,6 +125,37 @@ def test_what_contradicts_the_folder_is_refused(path, start, tmp_path):
         train(tmp_path / "run", from_folder(path, tmp_path / "no"))
 
 
+def test_an_export_is_not_written_over_another_model(run, start, tmp_path, monkeypatch):
+    folder = shutil.copytree(start, tmp_path / "other")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="which has files already: 1_Pooling") as refused:
+        tiny.main_of(export.main, run, "--to", folder)
+    assert refused.value.exit_code == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+    def full(*args, **settings):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sentence_folder.folder, "_in_safetensors", full)
+        with pytest.raises(OSError, match="No space"):
+            tiny.main_of(export.main, run, "--to", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    (tmp_path / "new").mkdir()  # an empty folder will do
+    assert tiny.main_of(export.main, run, "--to", tmp_path / "new") == 0
+
+
+@pytest.mark.parametrize("content", ["3", "null", "[]", "{", '{"model_type": 3}'])
+def test_a_folder_of_hugging_face_with_a_broken_config_is_refused(start, tmp_path, content):
+    folder = shutil.copytree(start, tmp_path / "broken")
+    (folder / "modules.json").unlink()
+    (folder / "config.json").write_text(content)
+    (tmp_path / "texts.txt").write_text("a fox")
+    where = ["--input", tmp_path / "texts.txt", "--to", tmp_path / "o.npz"]
+    with pytest.raises(DataError, match=r"config.json cannot be used"):
+        tiny.main_of(encode.main, folder, *where)
+
+
 @pytest.mark.parametrize(("section", "key"), [("head", "kind"), ("dual", "towers")])
 def test_what_no_folder_holds_is_refused_by_export(run, tmp_path, section, key):
     description = workdir.read_json(run / "config.json")

@@ -107,6 +107,29 @@ def test_ctrl_c_within_a_finalizer_is_not_lost():
     assert (ended.returncode, ended.stdout) == (0, "stopped by SIGINT\n"), ended.stderr
 
 
+IN_A_CALLBACK = """
+import gc, os, signal, time
+from experiments.run import command_line
+
+def interrupt(phase, info):
+    gc.callbacks.remove(interrupt)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0)
+
+with command_line.exit_codes():
+    gc.callbacks.append(interrupt)
+    gc.collect()
+    time.sleep(20)
+"""
+
+
+def test_ctrl_c_within_a_callback_ends_a_command_that_does_not_train():
+    """XLA has a callback of the garbage collector, in which Python drops what is raised."""
+    argv = [sys.executable, "-c", IN_A_CALLBACK]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr[-20:]) == (130, "error: interrupted.\n"), ended.stderr
+
+
 @row(31, broken="nothing waits for the last save")
 def test_an_error_right_after_a_save_began_is_seen_and_the_save_completed(lab):
     workdir = lab.place / "run"

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from contrastive_jax import sentence_folder
-from contrastive_jax.data.text import rows, tokens
+from contrastive_jax.data.text import collection, rows, tokens
 from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.storage import workdir
 from experiments import retrieval
@@ -82,8 +82,8 @@ def _text_line(line: str) -> tuple[str, str]:
 def _json_line(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
     title, text = rows.text_of(row, "title", default=""), rows.text_of(row, "text")
-    key = row.get("_id")
-    return "" if key is None else str(key), f"{title} {text}" if title else text
+    key = "" if row.get("_id") is None else collection.id_of(row)
+    return key, f"{title} {text}" if title else text
 
 
 def _by_run(folder: Path, lines: list[str], prompt: str | None, batch_size: int) -> np.ndarray:

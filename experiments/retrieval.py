@@ -152,7 +152,7 @@ def _systems(words: Sequence[str]) -> dict[str, Callable[[Collection, int], Resu
         if word == "bm25":
             systems[word] = rankings.by_words
         elif path.suffix == ".trec" and path.is_file():
-            systems[word] = lambda target, k, path=path: results_files.read_trec(path)
+            systems[word] = lambda target, k, path=path: _by_file(path, target)
         elif path.suffix == ".npz" and path.is_file():
             systems[word] = lambda target, k, path=path: _by_vectors(path, target, k)
         elif path.is_dir():
@@ -207,6 +207,10 @@ def _by_folder(model: sentence_folder.Model, target: Collection) -> tuple[np.nda
     queries, documents = list(target.queries.values()), list(target.documents.values())
     names = [start_folder.prompt_of(model.prompts, side) for side in ("query", "document")]
     return model.encode(queries, names[0]), model.encode(documents, names[1])
+
+
+def _by_file(path: Path, target: Collection) -> Results:
+    return results_files.read_trec(path, target.queries)
 
 
 def _by_vectors(place: Path, target: Collection, k: int) -> Results:

@@ -281,6 +281,7 @@ BROKEN = [
     (changed(USE, prompts={"query": 3}), "query is 3.*Give a text"),
     (changed(USE, default_prompt_name="other"), "is 'other', and prompts has query, document"),
     (changed(USE, truncate_dim="3"), "truncate_dim is '3'"),
+    (tensors(**{f"{LAYER}.bias": np.full(16, np.nan, np.float32)}), f"not finite, such as {LAYER}"),
     (token_with_id(1000), "tokenizer.json cannot be used: it has 1001 tokens"),
 ]
 

@@ -196,7 +196,7 @@ def check_batch_size(batch_size: int, n: int) -> None:
     """
     if not 1 <= batch_size <= n:
         raise ValueError(
-            f"batch_size is {batch_size} but the training split has {n} examples\nChoose 1 to {n}"
+            f"data.batch_size is {batch_size} but the training split has {n} examples\nChoose 1 to {n}"
         )
 
 

@@ -98,7 +98,7 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
     """Read a .safetensors file.
 
     Raises:
-      DataError: no such file, another format, or a damaged one.
+      DataError: no such file, another format, a damaged one, or numbers that are not finite.
     """
     import safetensors
     import safetensors.numpy
@@ -107,6 +107,10 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
         pickled = path.with_name("pytorch_model.bin").is_file()
         refuse(path, "there is no such file", AS_SAFETENSORS if pickled else WHOLE)
     try:
-        return safetensors.numpy.load_file(path)
+        found = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
         refuse(path, f"{type(error).__name__}: {error}")
+    broken = [name for name, tensor in found.items() if not np.isfinite(tensor).all()]
+    if broken:
+        refuse(path, f"{len(broken)} tensors are not finite, such as {broken[0]}")
+    return found

@@ -74,6 +74,7 @@ BAD_FILES = {
     "not JSON": ("corpus.jsonl", '{"_id": "d1", "text": "a"}\n{"_id"\n', "line 2 (not JSON"),
     "no text": ("queries.jsonl", '{"_id": "q1"}\n', "line 1 (no 'text')"),
     "no id": ("queries.jsonl", '{"text": "a"}\n', "line 1 (no '_id')"),
+    "another id": ("queries.jsonl", '{"_id": ["q1"], "text": "a"}\n', "line 1 ('_id' is no text)"),
     "no object": ("queries.jsonl", "[]\n", "not a JSON object"),
     "empty": ("corpus.jsonl", "\n", "no rows"),
     "twice": ("corpus.jsonl", '{"_id": "a", "text": "x"}\n' * 2, "lines 1 and 2"),
@@ -132,7 +133,32 @@ BAD_VECTORS = {
     "1 ids are there twice, 1 have no vector": {"query_id": np.array(["q1", "q1", "q2", "q3"])},
     "Give both as many": {"query": np.eye(4, 3)},
     "one row an id": {"document": np.eye(3)},
+    "(4, 0) with 4 ids": {"query": np.ones((4, 0)), "document": np.ones((4, 0))},
 }
+
+
+def torn(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def of_one_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.eye(3))
+
+
+@pytest.mark.parametrize(
+    "damage", [torn, flipped, of_one_array, lambda path: path.write_bytes(b"")]
+)
+def test_files_that_are_no_whole_npz_are_refused(damage, folder, tmp_path):
+    path = vectors(tmp_path / "v.npz")
+    damage(path)
+    refused(3, "is no whole .npz", "--data", folder, "--at", "2", path)
 
 
 @pytest.mark.parametrize("message", BAD_VECTORS)
@@ -145,6 +171,8 @@ def test_bad_vectors_are_refused(message, folder, tmp_path):
     ("line", "message"),
     [
         ("q1 d1 1", "3 columns"),
+        ("q1 Q0 d1 1 high x", "line 1 (the score 'high' is not a number)"),
+        ("q9 Q0 d1 1 1 x", "has none of the queries, but ['q9']"),
         ("q1 Q0 d1 1 nan x", "not a number"),
         ("q1 Q0 d1 1 2 x\nq1 Q0 d1 2 1 x", "line 2: document 'd1' is there twice"),
     ],

@@ -10,7 +10,7 @@ A folder in the layout of BEIR (Thakur et al. 2021, arXiv 2104.08663):
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from contrastive_jax.data._errors import PathLike
 from contrastive_jax.data.text import rows
@@ -80,17 +80,27 @@ def of_pairs(
 def _document(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
     title, text = rows.text_of(row, "title", default=""), rows.text_of(row, "text")
-    return _id(row), f"{title} {text}" if title else text
+    return id_of(row), f"{title} {text}" if title else text
 
 
 def _query(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
-    return _id(row), rows.text_of(row, "text")
+    return id_of(row), rows.text_of(row, "text")
 
 
-def _id(row: dict) -> str:
-    value = row.get("_id")
-    if not isinstance(value, str | int) or value == "":
+def id_of(row: Mapping[str, Any]) -> str:
+    """Read the `_id` of a row.
+
+    >>> id_of({"_id": 3})
+    '3'
+
+    Raises:
+      ValueError: it is missing, empty, or neither a text nor an integer.
+    """
+    value = row.get("_id", "")
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError("'_id' is no text")
+    if value == "":
         raise ValueError("no '_id'")
     return str(value)
 

@@ -1,6 +1,7 @@
 """Read what a system found: a TREC run file, or the vectors of queries and documents."""
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,11 @@ class Vectors(NamedTuple):
     document: np.ndarray  # [N, D] float32
 
 
-def read_trec(path: Path) -> dict[str, dict[str, float]]:
+def read_trec(path: Path, queries: Iterable[str]) -> dict[str, dict[str, float]]:
     """Read a run file, `query Q0 document rank score name` a line; the score decides, not the rank.
 
     Raises:
-      DataError: as `rows.read`, or a document that is there twice for a query.
+      DataError: as `rows.read`; a document that is there twice for a query; none of the queries.
     """
     found: dict[str, dict[str, float]] = {}
     for number, (query, document, value) in rows.read(path, _ranked):
@@ -32,6 +33,8 @@ def read_trec(path: Path) -> dict[str, dict[str, float]]:
                 "Keep one of the lines."
             )
         found[query][document] = value
+    if not found.keys() & set(queries):
+        raise DataError(f"{path} has none of the queries, but {[*found][:3]}.\nCompare their ids.")
     return found
 
 
@@ -39,9 +42,12 @@ def _ranked(line: str) -> tuple[str, str, float]:
     cells = line.split()
     if len(cells) != 6:
         raise ValueError(f"{len(cells)} columns, not 6")
-    value = float(cells[4])
+    try:
+        value = float(cells[4])
+    except ValueError:
+        value = np.nan
     if np.isnan(value):
-        raise ValueError("the score is not a number")
+        raise ValueError(f"the score {cells[4]!r} is not a number")
     return cells[0], cells[2], value
 
 
@@ -57,8 +63,9 @@ def read_vectors(path: Path, queries: Mapping[str, str], documents: Mapping[str,
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no .npz: {first_line(error)}\nGive one of arrays.") from error
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        why = first_line(error)  # a TypeError is of a single array
+        raise DataError(f"{path} is no whole .npz: {why}\nGive one of arrays.") from error
     found = Vectors(
         _rows(path, arrays, "query", list(queries)),
         _rows(path, arrays, "document", list(documents)),
@@ -77,7 +84,7 @@ def _rows(path: Path, arrays: Mapping[str, np.ndarray], side: str, wanted: list[
         has = ", ".join(sorted(arrays)) or "nothing"
         raise DataError(f"{path} lacks {', '.join(sorted(lacking))}; it has {has}\nAdd it.")
     x_ND, ids = arrays[side], [str(key) for key in arrays[f"{side}_id"].ravel()]
-    if x_ND.ndim != 2 or len(x_ND) != len(ids) or x_ND.dtype.kind not in "fiu":
+    if x_ND.ndim != 2 or not x_ND.size or len(x_ND) != len(ids) or x_ND.dtype.kind not in "fiu":
         shape = f"{x_ND.dtype} {x_ND.shape} with {len(ids)} ids"
         raise DataError(f"{path}: {side} is {shape}\nGive numbers, one row an id.")
     place = {key: row for row, key in enumerate(ids)}

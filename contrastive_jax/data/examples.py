@@ -196,7 +196,8 @@ def check_batch_size(batch_size: int, n: int) -> None:
     """
     if not 1 <= batch_size <= n:
         raise ValueError(
-            f"data.batch_size is {batch_size} but the training split has {n} examples\nChoose 1 to {n}"
+            f"data.batch_size is {batch_size} but the training split has {n} examples\n"
+            f"Choose 1 to {n}"
         )
 
 

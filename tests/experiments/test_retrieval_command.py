@@ -83,6 +83,11 @@ BAD_FILES = {
     "no positive": ("qrels/test.tsv", HEAD + "q1\td1\t0\n", "no relevant document: 'q1'"),
     "columns": ("qrels/test.tsv", HEAD + "q1 d1 1\n", "line 2 (1 columns"),
     "grade": ("qrels/test.tsv", HEAD + "q1\td1\thigh\n", "'high' is no integer"),
+    "two grades": (
+        "qrels/test.tsv",
+        HEAD + "q1\td1\t1\nq1\td1\t1\nq1\td1\t2\n",
+        "line 4: 'd1' has the scores 1 and 2 for 'q1'",
+    ),
     "headings only": ("qrels/test.tsv", HEAD, "no judgements"),
 }
 
@@ -152,13 +157,16 @@ def of_one_array(path):
         np.save(file, np.eye(3))
 
 
-@pytest.mark.parametrize(
-    "damage", [torn, flipped, of_one_array, lambda path: path.write_bytes(b"")]
-)
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [torn, flipped, of_one_array, empty])
 def test_files_that_are_no_whole_npz_are_refused(damage, folder, tmp_path):
     path = vectors(tmp_path / "v.npz")
     damage(path)
-    refused(3, "is no whole .npz", "--data", folder, "--at", "2", path)
+    message = "it has nothing" if damage is of_one_array else "is no whole .npz"
+    refused(3, message, "--data", folder, "--at", "2", path)
 
 
 @pytest.mark.parametrize("message", BAD_VECTORS)

@@ -33,7 +33,7 @@ def load(folder: PathLike, split: str = "test") -> Collection:
 
     Raises:
       DataError: a file that is missing, a broken line, an id that is there twice, judgements that
-        point nowhere, or a query without a relevant document.
+        point nowhere or contradict one another, or a query without a relevant document.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -122,10 +122,15 @@ def _grades(folder: Path, split: str) -> dict[str, dict[str, int]]:
         there = ", ".join(sorted(file.stem for file in folder.glob("*.tsv"))) or "none"
         raise DataError(f"{path} is not there.\nSplits with judgements: {there}.")
     grades: dict[str, dict[str, int]] = {}
-    for _, judged in rows.read(path, _judgement):
+    for number, judged in rows.read(path, _judgement):
         if judged is not None:
             query, document, grade = judged
-            grades.setdefault(query, {})[document] = grade
+            before = grades.setdefault(query, {}).setdefault(document, grade)
+            if before != grade:
+                raise DataError(
+                    f"{path}, line {number}: {document!r} has the scores {before} and {grade} for "
+                    f"{query!r}.\nKeep one of the lines."
+                )
     if not grades:
         raise DataError(f"{path} has no judgements below its headings.\nGive at least one.")
     return grades

@@ -61,10 +61,11 @@ def read_vectors(path: Path, queries: Mapping[str, str], documents: Mapping[str,
         twice; a query or document without a vector.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        why = first_line(error)  # a TypeError is of a single array
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            arrays = {} if isinstance(arrays, np.ndarray) else dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        why = first_line(error)
         raise DataError(f"{path} is no whole .npz: {why}\nGive one of arrays.") from error
     found = Vectors(
         _rows(path, arrays, "query", list(queries)),

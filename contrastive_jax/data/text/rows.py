@@ -9,7 +9,8 @@ from contrastive_jax.errors import DataError
 
 BLANK = b" \t\r\n\v\f\xef\xbb\xbf"  # spaces, and the byte order mark
 _NAMED = 10  # broken lines that a message holds
-Given, Row = TypeVar("Given"), TypeVar("Row")
+Given = TypeVar("Given")
+Row = TypeVar("Row")
 
 
 def read(path: Path, parse: Callable[[str], Row]) -> list[tuple[int, Row]]:

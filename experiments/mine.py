@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import mining
@@ -41,12 +40,7 @@ from experiments import retrieval
 from experiments.run import command_line, lifecycle
 from experiments.run.sections import as_kwargs
 
-AT_ONCE = 1024  # queries that are searched for at a time
 NEAR_DUPLICATE = 0.95  # of the score of the best positive
-
-_search = jax.jit(
-    mining.mine_corpus, static_argnames=("n_negatives", "ranks", "margin", "relative_margin")
-)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -161,23 +155,17 @@ def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
 
 def _by_vectors(target: Collection, args: argparse.Namespace) -> mining.Negatives:
     query_QD, document_MD = retrieval.vectors_by(Path(args.by), target)
-    query_QD, corpus_MD = _unit(query_QD), jnp.asarray(_unit(document_MD))
-    positives_QP, excluded_QE = _padded(_positives(target)), _padded(_copies(target))
-    key = None if args.sample is None else jax.random.key(args.sample)
-    settings = {"ranks": args.ranks, "margin": args.margin, "relative_margin": args.relative_margin}
-    settings |= {"n_negatives": args.negatives}
-    n, at_once, parts = len(query_QD), min(AT_ONCE, len(query_QD)), []
-    for start in range(0, n, at_once):
-        rows = np.arange(start, start + at_once) % n  # the last block is filled up: one program
-        own = None if key is None else jax.random.fold_in(key, start)
-        left_out = {"excluded_QE": excluded_QE[rows], "key": own}
-        found = _search(query_QD[rows], corpus_MD, positives_QP[rows], **left_out, **settings)
-        parts.append(jax.device_get(found))
-    return mining.Negatives(*(np.concatenate(x)[:n] for x in zip(*parts, strict=True)))  # type: ignore[arg-type]
-
-
-def _unit(x_ND: np.ndarray) -> np.ndarray:
-    return x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
+    return mining.mine_in_blocks(
+        query_QD,
+        document_MD,
+        _padded(_positives(target)),
+        _padded(_copies(target)),
+        key=None if args.sample is None else jax.random.key(args.sample),
+        n_negatives=args.negatives,
+        ranks=args.ranks,
+        margin=args.margin,
+        relative_margin=args.relative_margin,
+    )
 
 
 def _by_words(target: Collection, args: argparse.Namespace) -> mining.Negatives:

@@ -17,6 +17,7 @@ from contrastive_jax.mining.batch import (
     semi_hard_negative,
 )
 from contrastive_jax.mining.corpus import Negatives, mine_corpus, report
+from contrastive_jax.mining.in_blocks import mine_in_blocks
 
 __all__ = [
     "Mined",
@@ -26,6 +27,7 @@ __all__ = [
     "hardest_negative",
     "hardest_positive",
     "mine_corpus",
+    "mine_in_blocks",
     "report",
     "semi_hard_negative",
 ]

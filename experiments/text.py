@@ -36,10 +36,7 @@ ENCODER = Choice(
     key="name",
     default="bag",
     common={},
-    options={
-        "bag": takes(text.bag.make, without=("n_tokens", "idf_T")),
-        "bert": start_folder.KEYS,
-    },
+    options=start_folder.KEYS,
 )
 LOSS = Choice(
     key="kind",

@@ -50,7 +50,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("name", ["BERT, Dense", "RoBERTa", "DistilBERT"])
+STATIC = ["StaticEmbedding, normalized", "StaticEmbedding, cut"]
+
+
+@pytest.mark.parametrize("name", ["BERT, Dense", "RoBERTa", "DistilBERT", *STATIC])
 def test_a_folder_of_sentence_transformers_gives_its_vectors(name, tmp_path):
     """By version 6.2, in newer keys: benchmarks.peers.sentence_transformers_equal --frozen."""
     with zipfile.ZipFile(FROZEN) as archive:
@@ -63,7 +66,8 @@ def test_a_folder_of_sentence_transformers_gives_its_vectors(name, tmp_path):
     np.testing.assert_allclose(found, expected["embeddings"], atol=1e-5)
     sentence_folder.write(tmp_path / "again", read, card="")
     for path in (tmp_path / name).rglob("*.safetensors"):
-        again = tmp_path / "again" / path.relative_to(tmp_path / name)
+        place = "0_StaticEmbedding" if name in STATIC else ""
+        again = tmp_path / "again" / place / path.relative_to(tmp_path / name)
         before, after = map(safetensors.numpy.load_file, (path, again))
         assert before.keys() == after.keys()
         assert all(before[key].tobytes() == after[key].tobytes() for key in before)
@@ -91,6 +95,52 @@ def test_what_is_written_is_read_bit_for_bit(settings, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
     sentence_folder.write(tmp_path / "twice", again, card="# Mine")
     assert files(tmp_path / "twice").items() <= files(tmp_path).items()
+
+
+def word_vectors(**settings) -> SentenceFolder:
+    """A StaticEmbedding of three words, of which the last has no token of its own."""
+    words = {"type": "WordLevel", "vocab": {"fox": 0, "whale": 1}, "unk_token": "fox"}
+    ends = {"type": "BertProcessing", "sep": ["fox", 0], "cls": ["fox", 0]}
+    tokenizer = {"model": words, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": ends}
+    settings = {"n_tokens": 2, "dim": 2, "repeats": 1.0, "scale": "mean", **settings}
+    table = np.array([[3, 0], [0, 4]], np.float32)
+    params = {"weight": np.array([1, 2], np.float32), "embedding": {"embedding": table}}
+    return SentenceFolder(settings, params, json.dumps(tokenizer), 3, {"q": "fox "}, encoder="bag")
+
+
+@pytest.mark.parametrize("scale", ["mean", "unit"])
+def test_word_vectors_are_averaged_and_written_with_their_weights(scale, tmp_path):
+    sentence_folder.write(tmp_path, word_vectors(scale=scale), card="# Mine")
+    loaded = sentence_folder.load(tmp_path)
+    found = loaded.encode(["fox", "fox whale", "whale fox fox fox", ""])  # three tokens at most
+    expected = np.array([[3, 0], [1.5, 4], [2, 8 / 3], [0, 0]])
+    if scale == "unit":
+        expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-9)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(loaded.encode(["whale"], "q"), loaded.encode(["fox whale"]))
+    sentence_folder.write(tmp_path / "again", sentence_folder.read(tmp_path), card="# Mine")
+    again = files(tmp_path / "again")
+    assert again == {name: files(tmp_path)[name] for name in again}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"embedding.weight": None}, "it has {}"),
+        ({"mapping": np.arange(2)}, r"it has .*'mapping': \[2\]"),
+        ({"embedding.weight": np.ones(3)}, r"it has {'embedding.weight': \[3\]}"),
+        ({"embedding.weight": np.ones((1, 2))}, "it has 2 tokens, and model.safetensors 1"),
+        ({"embedding.weight": np.full((2, 2), np.inf)}, "1 tensors are not finite"),
+    ],
+)
+def test_broken_word_vectors_are_refused(given, message, tmp_path):
+    sentence_folder.write(tmp_path, word_vectors(), card="")
+    tensors("0_StaticEmbedding/model.safetensors", **given)(tmp_path)
+    with pytest.raises(DataError, match=message):
+        sentence_folder.read(tmp_path)
+    modules_of("StaticEmbedding", "Pooling")(tmp_path)
+    with pytest.raises(DataError, match="its modules are StaticEmbedding, Pooling"):
+        sentence_folder.read(tmp_path)
 
 
 def test_what_this_library_does_not_use_is_kept(folder):

@@ -12,6 +12,7 @@ where a difference is above its limit.
 import argparse
 import ast
 import json
+import sys
 import sysconfig
 import tempfile
 import warnings
@@ -112,7 +113,10 @@ def unequal_tensors(folder: Path, again: Path) -> list[str]:
     found = []
     for path in sorted(folder.rglob("model.safetensors")):
         before = safetensors.numpy.load_file(path)
-        after = safetensors.numpy.load_file(again / path.relative_to(folder))
+        there = again / path.relative_to(folder)
+        if not there.is_file():  # newer versions write a StaticEmbedding into the folder itself
+            there = again / "0_StaticEmbedding" / path.name
+        after = safetensors.numpy.load_file(there)
         before = {n: x for n, x in before.items() if not n.endswith("position_ids")}
         found += sorted(before.keys() ^ after.keys())
         common = before.keys() & after.keys()
@@ -146,7 +150,9 @@ KINDS = {  # name -> (config of transformers, special tokens, pooling, Dense or 
     "DistilBERT": (transformers.DistilBertConfig, DISTILBERT, WORDPIECE, "mean", None, False),
 }
 
-FROZEN = ("BERT, Dense", "RoBERTa", "DistilBERT")
+LONG = ["word " * 600, " ".join(sorted(sys.builtin_module_names) * 12)]
+STATIC = {"StaticEmbedding": None, "StaticEmbedding, normalized": None, "StaticEmbedding, cut": 8}
+FROZEN = ("BERT, Dense", "RoBERTa", "DistilBERT", *list(STATIC)[1:])
 
 
 def small_model(folder: Path, sentences: list[str], config, sizes, special, pooling, dense, normal):
@@ -168,6 +174,48 @@ def small_model(folder: Path, sentences: list[str], config, sizes, special, pool
     target = folder / "model"
     sentence_transformers.SentenceTransformer(modules=chain, device="cpu").save(str(target))
     return target
+
+
+def static_model(folder: Path, sentences: list[str], name: str) -> Path:
+    """Write random word vectors by sentence-transformers; their tokenizer may cut texts."""
+    torch.manual_seed(0)
+    tokenizer = trained(sentences, WORDPIECE)
+    if STATIC[name] is not None:
+        tokenizer.enable_truncation(STATIC[name])
+    chain = [modules.StaticEmbedding(tokenizer, embedding_dim=12)]
+    chain += [modules.Normalize()] if name.endswith("normalized") else []
+    target = folder / "model"
+    sentence_transformers.SentenceTransformer(modules=chain, device="cpu").save(str(target))
+    return target
+
+
+def compare_static(folder: Path, sentences: list[str]) -> dict[str, object]:
+    """Differences of the vectors of texts, and ids, of which none is special.
+
+    A mean over hundreds of words is rounded by both; how far each is from that in float64.
+    """
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    ours = sentence_folder.load(folder)
+    encoded = ours.tokenizer.encode(sentences, ours.max_length, shortest=0)
+    ids = [token for row, n in zip(*encoded, strict=True) for token in row[:n].tolist()]
+    return {
+        "texts": len(sentences),
+        "tokens": len(ids),
+        "ids_equal": ids == theirs.preprocess(sentences)["input_ids"].tolist(),
+        "sentence_embeddings": difference(ours.encode(sentences), theirs.encode(sentences)),
+        "long_texts_from_float64": far_from_float64(ours, theirs),
+    }
+
+
+def far_from_float64(ours, theirs) -> dict[str, float]:
+    tokens_NL, length_N = ours.tokenizer.encode(LONG, ours.max_length)
+    table = np.asarray(ours.params["embedding"]["embedding"], np.float64)
+    mean = [table[row[:n]].mean(axis=0) for row, n in zip(tokens_NL, length_N, strict=True)]
+    mean = np.array(mean)
+    if any(isinstance(module, modules.Normalize) for module in theirs):
+        mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    encoded = {"ours": ours.encode(LONG), "theirs": theirs.encode(LONG)}
+    return {name: difference(found, mean) for name, found in encoded.items()}
 
 
 def trained(sentences: list[str], special: dict[str, str]) -> tokenizers.Tokenizer:
@@ -193,6 +241,12 @@ def small_models(sentences: list[str]) -> dict[str, dict[str, object]]:
             model = small_model(Path(folder), sentences, *kind)
             found[name] = {**compare(model, sentences), **exported(model, sentences)}
         print(name, found[name])
+    short = [sentence for sentence in sentences if len(sentence.split()) <= 100]
+    for name in STATIC:
+        with tempfile.TemporaryDirectory() as folder:
+            model = static_model(Path(folder), sentences, name)
+            found[name] = {**compare_static(model, short), **exported(model, short)}
+        print(name, found[name])
     return found
 
 
@@ -200,7 +254,10 @@ def freeze(path: Path, sentences: list[str]) -> None:
     """Write a few small models, as sentence-transformers does, with its embeddings."""
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path, "w", DEFLATED) as archive:
         for name in FROZEN:
-            model = small_model(Path(folder, name), sentences, *KINDS[name])
+            place = Path(folder, name)
+            is_static = name in STATIC
+            of = (static_model, name) if is_static else (small_model, *KINDS[name])
+            model = of[0](place, sentences, *of[1:])
             theirs = sentence_transformers.SentenceTransformer(str(model), device="cpu")
             for file in (f for f in model.rglob("*") if f.is_file() and f.suffix != ".md"):
                 archive.write(file, Path(name, file.relative_to(model)))

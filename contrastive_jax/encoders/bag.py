@@ -5,7 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax._numerics import unit
 from contrastive_jax.encoders.inputs import require
+
+SCALES = ("root", "mean", "unit")
 
 
 def make(
@@ -13,13 +16,15 @@ def make(
     dim: int = 256,
     word_dropout: float = 0.3,
     repeats: float = 0.5,
+    scale: str = "root",
     *,
     idf_T: np.ndarray | None = None,
 ) -> "Bag":
     """Make an encoder from tokens [B,L] and lengths [B] to features [B,F], float32.
 
-        h = sum_l a_l w(t_l) e(t_l) / sqrt( sum_l a_l^2 ),   a_l = count(t_l)^(repeats - 1)
+        h = sum_l a_l w(t_l) e(t_l) / s,   a_l = count(t_l)^(repeats - 1)
 
+    with s = sqrt( sum_l a_l^2 ) by default.
     count(t) is how often token t is in the text: with `repeats` 1 each occurrence counts in full,
     with 0 a word counts once. The order of the words is not seen. In training each distinct word is
     dropped from a text with the probability `word_dropout`.
@@ -29,6 +34,7 @@ def make(
       dim: of the word vectors e, and of the features.
       word_dropout: with the key "dropout".
       repeats: between 0 and 1.
+      scale: s: "root"; "mean" for sum_l a_l; "unit" for what makes h of length one.
       idf_T: the first weights w, such as log(N / texts with the token); 1 by default.
 
     Raises:
@@ -48,9 +54,10 @@ def make(
     require(dim >= 1, "dim", dim, "at least 1")
     require(0 <= word_dropout < 1, "word_dropout", word_dropout, "a probability below 1")
     require(0 <= repeats <= 1, "repeats", repeats, "a number from 0 to 1")
+    require(scale in SCALES, "scale", scale, f"one of {SCALES}")
     if idf_T is not None:
         require(idf_T.shape == (n_tokens,), "idf_T", idf_T.shape, f"{n_tokens} weights")
-    return Bag(n_tokens, dim, word_dropout, repeats, idf_T)
+    return Bag(n_tokens, dim, word_dropout, repeats, scale, idf_T)
 
 
 class Bag(nn.Module):
@@ -58,6 +65,7 @@ class Bag(nn.Module):
     dim: int
     word_dropout: float
     repeats: float
+    scale: str
     idf_T: np.ndarray | None
 
     @nn.compact
@@ -70,9 +78,15 @@ class Bag(nn.Module):
         if train and self.word_dropout:
             kept_BL = _kept(self.make_rng("dropout"), tokens_BL, self.word_dropout)
             share_BL = jnp.where(kept_BL, share_BL, 0.0)
-        size_B1 = jnp.sqrt(jnp.sum(share_BL**2, axis=1, keepdims=True))
-        share_BL = share_BL / jnp.maximum(size_B1, 1e-6)
-        return jnp.einsum("bl,blf->bf", share_BL * weight_T[tokens_BL], vectors(tokens_BL))
+        share_BL = share_BL / jnp.maximum(_size(share_BL, self.scale), 1e-6)
+        h_BF = jnp.einsum("bl,blf->bf", share_BL * weight_T[tokens_BL], vectors(tokens_BL))
+        return unit(h_BF) if self.scale == "unit" else h_BF
+
+
+def _size(share_BL: jax.Array, scale: str) -> jax.Array:
+    if scale == "mean":
+        return jnp.sum(share_BL, axis=1, keepdims=True)
+    return jnp.sqrt(jnp.sum(share_BL**2, axis=1, keepdims=True))
 
 
 def _kept(key: jax.Array, tokens_BL: jax.Array, dropout: float) -> jax.Array:

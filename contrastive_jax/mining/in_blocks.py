@@ -55,4 +55,5 @@ def mine_in_blocks(
 
 
 def _unit(x_ND: np.ndarray) -> np.ndarray:
-    return x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
+    norm_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))  # without an array of squares
+    return x_ND / np.maximum(norm_N, 1e-12)[:, None]

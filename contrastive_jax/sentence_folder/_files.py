@@ -94,6 +94,22 @@ def text(path: Path) -> str:
         refuse(path, getattr(error, "strerror", None) or error)
 
 
+def shapes(path: Path) -> dict[str, list[int]]:
+    """Read the shapes of the tensors of a .safetensors file.
+
+    Raises:
+      DataError: as `tensors`.
+    """
+    import safetensors
+
+    _check_tensors(path)
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}
+    except (safetensors.SafetensorError, OSError) as error:
+        refuse(path, f"{type(error).__name__}: {error}")
+
+
 def tensors(path: Path) -> dict[str, np.ndarray]:
     """Read a .safetensors file.
 
@@ -103,9 +119,7 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
     import safetensors
     import safetensors.numpy
 
-    if not path.is_file():
-        pickled = path.with_name("pytorch_model.bin").is_file()
-        refuse(path, "there is no such file", AS_SAFETENSORS if pickled else WHOLE)
+    _check_tensors(path)
     try:
         found = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, KeyError, TypeError, OSError) as error:
@@ -114,3 +128,9 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
     if broken:
         refuse(path, f"{len(broken)} tensors are not finite, such as {broken[0]}")
     return found
+
+
+def _check_tensors(path: Path) -> None:
+    if not path.is_file():
+        pickled = path.with_name("pytorch_model.bin").is_file()
+        refuse(path, "there is no such file", AS_SAFETENSORS if pickled else WHOLE)

@@ -1,4 +1,4 @@
-"""modules.json and the folders behind it: pooling, Dense and normalization."""
+"""modules.json and the folders behind it: word vectors, or pooling, Dense and normalization."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +10,7 @@ from contrastive_jax.sentence_folder._files import refuse
 DENSE = "2_Dense"  # its folder, where there is one
 _TYPE = "sentence_transformers.models."  # every version so far reads these names
 _ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
+_STATIC = ("StaticEmbedding", "Normalize")
 _LEGACY_POOLS = {  # what 2.0 writes, and newer versions read
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
@@ -28,11 +29,12 @@ _ACTIVATIONS = {
 
 
 class Modules(NamedTuple):
-    """What a folder has around its transformer."""
+    """What a folder has around its first module."""
 
-    transformer: Path  # its folder
+    encoder: str  # "bert", or "bag" of a StaticEmbedding
+    first: Path  # its folder
     dense: Path | None  # the folder of a Dense
-    settings: dict[str, Any]  # those of `bert.make` from the pooling on
+    settings: dict[str, Any]  # those of `bert.make` from the pooling on; of a bag "normalize"
 
 
 def read(root: Path) -> Modules:
@@ -40,17 +42,21 @@ def read(root: Path) -> Modules:
 
     Raises:
       DataError: a file is missing or broken, or the modules are others than
-        transformer, pooling, Dense (at most one), normalization (optional), in this order.
+        transformer, pooling, Dense (at most one), normalization (optional), in this order,
+        or StaticEmbedding and normalization (optional).
     """
     path = root / "modules.json"
     if not path.is_file():
-        return Modules(root, None, {"pooling": "mean", "normalize": False})
+        return Modules("bert", root, None, {"pooling": "mean", "normalize": False})
     folders = _folders(root, path, _files.parsed_json(path))
+    normalize = "Normalize" in folders
+    if "StaticEmbedding" in folders:
+        return Modules("bag", folders["StaticEmbedding"], None, {"normalize": normalize})
     dense = folders.get("Dense")
     settings = {} if dense is None else _dense(dense / "config.json")
     settings["pooling"] = _pooling(folders["Pooling"] / "config.json")
-    settings["normalize"] = "Normalize" in folders
-    return Modules(folders["Transformer"], dense, settings)
+    settings["normalize"] = normalize
+    return Modules("bert", folders["Transformer"], dense, settings)
 
 
 def _folders(root: Path, path: Path, modules: Any) -> dict[str, Path]:
@@ -61,9 +67,11 @@ def _folders(root: Path, path: Path, modules: Any) -> dict[str, Path]:
     except (TypeError, KeyError, AttributeError):
         refuse(path, "it is not a list of modules with 'type' and 'path'")
     expected = [kind for kind in _ORDER if kind in kinds]
-    if kinds != expected or kinds[:2] != ["Transformer", "Pooling"]:
+    is_transformer = kinds == expected and kinds[:2] == ["Transformer", "Pooling"]
+    if not is_transformer and kinds not in (list(_STATIC[:1]), list(_STATIC)):
         order = (
-            "Supported are Transformer, Pooling, then Dense, then Normalize, the last two or not."
+            "Supported are Transformer, Pooling, then Dense, then Normalize, the last two or not; "
+            "or StaticEmbedding, then Normalize or not."
         )
         refuse(path, f"its modules are {', '.join(kinds)}", order)
     return dict(zip(kinds, folders, strict=True))
@@ -104,6 +112,9 @@ def written(settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str
     >>> [module["path"] for module in modules], configs["1_Pooling"]["pooling_mode_cls_token"]
     (['', '1_Pooling', '2_Normalize'], True)
     """
+    if "pooling" not in settings:  # of a bag
+        kinds = _STATIC if settings["scale"] == "unit" else _STATIC[:1]
+        return _listed({f"{i}_{kind}": kind for i, kind in enumerate(kinds)}), {}
     pooling = _pooling_config(settings["dim"], settings["pooling"])
     configs = {"": {}, "Pooling": pooling}
     if settings.get("dense_dim"):
@@ -113,11 +124,15 @@ def written(settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str
     if settings["normalize"]:
         configs["Normalize"] = {}
     paths = {f"{i}_{kind}" if kind else "": kind for i, kind in enumerate(configs)}
-    modules = [
+    return _listed(paths), {path: configs[kind] for path, kind in paths.items() if configs[kind]}
+
+
+def _listed(kind_of: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of modules.json, by the path of each module."""
+    return [
         {"idx": i, "name": str(i), "path": path, "type": _TYPE + (kind or "Transformer")}
-        for i, (path, kind) in enumerate(paths.items())
+        for i, (path, kind) in enumerate(kind_of.items())
     ]
-    return modules, {path: configs[kind] for path, kind in paths.items() if configs[kind]}
 
 
 def _pooling_config(dim: int, pooling: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from contrastive_jax.data.text import tokens
-from contrastive_jax.encoders import bert, bert_names
-from contrastive_jax.sentence_folder import _config, _files, _modules, _tokenizer
+from contrastive_jax.encoders import bert, bert_names, text
+from contrastive_jax.sentence_folder import _config, _files, _modules, _static, _tokenizer
 from contrastive_jax.storage import workdir
 
 TENSORS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
@@ -22,9 +22,9 @@ _VERSION = {"sentence_transformers": "3.0.0"}  # which introduced the keys of US
 
 
 class SentenceFolder(NamedTuple):
-    """A sentence encoder with its tokenizer; the last three are kept for other programs."""
+    """A sentence encoder with its tokenizer; config to companions are for other programs."""
 
-    settings: Mapping[str, Any]  # keywords of `encoders.bert.make`
+    settings: Mapping[str, Any]  # keywords of `encoders.text.make`
     params: Any  # of that encoder, float32
     tokenizer_json: str
     max_length: int  # tokens of a text, with those of the ends
@@ -33,6 +33,7 @@ class SentenceFolder(NamedTuple):
     config: Mapping[str, Any] = {}  # config.json as it was read
     pooler: Mapping[str, np.ndarray] = {}  # tensors that no sentence needs
     companions: Mapping[str, bytes] = {}  # further files of the tokenizer
+    encoder: str = "bert"  # the name of the encoder; "bag" is a StaticEmbedding
 
 
 def describe(folder: str | os.PathLike[str]) -> SentenceFolder:
@@ -45,7 +46,9 @@ def describe(folder: str | os.PathLike[str]) -> SentenceFolder:
     if not root.is_dir():
         _files.refuse(root, "there is no such folder", "Check the path; nothing is downloaded.")
     modules = _modules.read(root)
-    inner = modules.transformer
+    inner = modules.first
+    if modules.encoder == "bag":
+        return _describe_static(root, modules)
     config = _files.json_object(path := inner / CONFIG)
     settings = _checked(path, {**_config.read(path, config), **modules.settings})
     prompts, default_prompt = _prompts(root / USE)
@@ -54,7 +57,7 @@ def describe(folder: str | os.PathLike[str]) -> SentenceFolder:
     return SentenceFolder(
         settings,
         None,
-        _tokenizer_json(inner, settings["n_tokens"], bool(said.get("do_lower_case"))),
+        _tokenizer_json(inner, settings["n_tokens"], CONFIG, bool(said.get("do_lower_case"))),
         _tokenizer.max_length(inner, said, settings["positions"] - settings["position_offset"]),
         prompts,
         default_prompt,
@@ -74,7 +77,9 @@ def read(folder: str | os.PathLike[str]) -> SentenceFolder:
     For an example see `write`.
     """
     described, modules = describe(folder), _modules.read(Path(folder).expanduser())
-    path = modules.transformer / TENSORS
+    path = modules.first / TENSORS
+    if modules.encoder == "bag":
+        return described._replace(params=_static.params(path))
     given = _files.tensors(path)
     like = _shapes(described.settings)
     try:
@@ -85,6 +90,16 @@ def read(folder: str | os.PathLike[str]) -> SentenceFolder:
     if modules.dense is not None:
         params["dense"] = _dense(modules.dense / TENSORS, like["dense"])
     return described._replace(params=params, pooler=pooler)
+
+
+def _describe_static(root: Path, modules: _modules.Modules) -> SentenceFolder:
+    path = modules.first / TENSORS
+    settings = _static.settings(path, modules.settings["normalize"])
+    words = _tokenizer_json(modules.first, settings["n_tokens"], TENSORS, lowercase=False)
+    prompts, default_prompt = _prompts(root / USE)
+    length, words = _static.max_length(words), _static.without_special_tokens(words)
+    given = settings, None, words, length, prompts, default_prompt
+    return SentenceFolder(*given, encoder=modules.encoder)
 
 
 def _checked(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +134,7 @@ def digest(folder: str | os.PathLike[str]) -> str:
     """
     modules = _modules.read(Path(folder).expanduser())
     found = hashlib.sha256()
-    for part in filter(None, (modules.transformer, modules.dense)):
+    for part in filter(None, (modules.first, modules.dense)):
         path = part / TENSORS
         try:
             found.update(path.read_bytes())
@@ -147,13 +162,13 @@ def _shapes(settings: Mapping[str, Any]) -> Any:
     return jax.eval_shape(init, jax.random.key(0), *one)["params"]
 
 
-def _tokenizer_json(folder: Path, n_tokens: int, lowercase: bool) -> str:
+def _tokenizer_json(folder: Path, n_tokens: int, source: str, lowercase: bool) -> str:
     path = folder / TOKENIZER
-    text, size = _files.text(path), tokens.read(path).size
+    content, size = _files.text(path), tokens.read(path).size
     if size > n_tokens:
-        why = f"it has {size} tokens, and {CONFIG} {n_tokens}"
+        why = f"it has {size} tokens, and {source} {n_tokens}"
         _files.refuse(path, why, "Take both files from the same model.")
-    return _tokenizer.lowercased(text) if lowercase else text
+    return _tokenizer.lowercased(content) if lowercase else content
 
 
 def write(folder: str | os.PathLike[str], model: SentenceFolder, card: str) -> None:
@@ -180,6 +195,9 @@ def write(folder: str | os.PathLike[str], model: SentenceFolder, card: str) -> N
     root = Path(folder).expanduser()
     for name, content in {**_texts(model), "README.md": card.encode()}.items():
         _replace(root / name, content)
+    if model.encoder == "bag":
+        table = _in_safetensors(_static.tensors(model.params))
+        return _replace(root / _static.FOLDER / TENSORS, table)
     transformer = bert_names.to_tensors(model.params["transformer"])
     _replace(root / TENSORS, _in_safetensors({**transformer, **model.pooler}))
     if "dense" in model.params:
@@ -191,23 +209,31 @@ def write(folder: str | os.PathLike[str], model: SentenceFolder, card: str) -> N
 
 def _texts(model: SentenceFolder) -> dict[str, bytes]:
     """Every file but the tensors."""
-    settings = _with_defaults(model.settings)
+    settings = _with_defaults(model)
     modules, configs = _modules.written(settings)
     use = {"prompts": dict(model.prompts), "default_prompt_name": model.default_prompt}
     values = {
+        USE: {"__version__": _VERSION, **use, "similarity_fn_name": "cosine"},
+        "modules.json": modules,
+    }
+    if model.encoder == "bag":
+        tokenizer = _static.cut_at(model.tokenizer_json, model.max_length)
+        return {**_as_json(values), f"{_static.FOLDER}/{TOKENIZER}": tokenizer.encode()}
+    values |= {
         CONFIG: _config.written(settings, model.config),
         "tokenizer_config.json": _tokenizer.new_config(model.tokenizer_json, model.max_length),
         "sentence_bert_config.json": {"max_seq_length": model.max_length, "do_lower_case": False},
-        USE: {"__version__": _VERSION, **use, "similarity_fn_name": "cosine"},
-        "modules.json": modules,
         **{f"{path}/config.json": config for path, config in configs.items()},
     }
-    texts = {name: (json.dumps(value, indent=2) + "\n").encode() for name, value in values.items()}
-    return {**texts, TOKENIZER: model.tokenizer_json.encode(), **model.companions}
+    return {**_as_json(values), TOKENIZER: model.tokenizer_json.encode(), **model.companions}
 
 
-def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    bound = inspect.signature(bert.make).bind(**settings)
+def _as_json(values: Mapping[str, Any]) -> dict[str, bytes]:
+    return {name: (json.dumps(value, indent=2) + "\n").encode() for name, value in values.items()}
+
+
+def _with_defaults(model: SentenceFolder) -> dict[str, Any]:
+    bound = inspect.signature(text.TEXT_ENCODERS[model.encoder]).bind(**model.settings)
     bound.apply_defaults()
     return dict(bound.arguments)
 

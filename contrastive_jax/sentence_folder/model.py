@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.data.text import tokens
-from contrastive_jax.encoders import bert
+from contrastive_jax.encoders import text
 from contrastive_jax.evaluation import texts as evaluation
 from contrastive_jax.sentence_folder.folder import SentenceFolder, read
 from contrastive_jax.types import EmbedFn
@@ -24,6 +24,7 @@ class Model(NamedTuple):
     max_length: int
     prompts: Mapping[str, str]
     default_prompt: str | None
+    shortest: int = 1  # the length of a text without any token
 
     def encode(
         self, texts: Sequence[str], prompt: str | None = None, batch_size: int = 32
@@ -48,8 +49,9 @@ class Model(NamedTuple):
         if isinstance(texts, str) or not texts or not all(isinstance(t, str) for t in texts):
             raise ValueError("texts must be a list of strings, at least one")
         before = "" if name is None else self.prompts[name]
-        encoded = self.tokenizer.encode(texts, self.max_length, before)
-        sizes: Any = {"batch_size": batch_size, "longest": self.max_length}
+        encoded = self.tokenizer.encode(texts, self.max_length, before, self.shortest)
+        longest = max(encoded.tokens_NL.shape[1], evaluation.WIDTHS[-1])
+        sizes: Any = {"batch_size": batch_size, "longest": min(longest, self.max_length)}
         found = evaluation.extract(self.embed, self.params, {}, *encoded, **sizes)
         return found["features"]
 
@@ -66,12 +68,13 @@ def load(folder: str | os.PathLike[str]) -> Model:
 def as_model(folder: SentenceFolder) -> Model:
     """Put the parameters on the default device, and the tokenizer beside them."""
     return Model(
-        embedding(bert.make(**folder.settings)),
+        embedding(text.make(folder.encoder, **folder.settings)),
         jax.device_put(folder.params),
         tokens.read(folder.tokenizer_json),
         folder.max_length,
         folder.prompts,
         folder.default_prompt,
+        shortest=0 if folder.encoder == "bag" else 1,
     )
 
 

@@ -64,7 +64,7 @@ def text(
     return _CARD.format(
         name=name,
         length=model.max_length,
-        dim=model.settings["dense_dim"] or model.settings["dim"],
+        dim=model.settings.get("dense_dim") or model.settings["dim"],
         training="\n".join(f"| {key} | {value} |" for key, value in _facts(description, step)),
         scores=_COLUMNS + "\n".join(map(_row, scores["evaluations"])) if scores else _NO_SCORES,
         **model.prompts,
@@ -73,7 +73,7 @@ def text(
 
 def _facts(description: Mapping[str, Any], step: int) -> list[tuple[str, Any]]:
     config, data = description["config"], description["data"]
-    start = config["encoder"]["folder"].rstrip("/").rpartition("/")[2]
+    start = config["encoder"].get("folder", "").rstrip("/").rpartition("/")[2]
     facts = {
         "data": f"{data['name']}, {data['train']:,} pairs, sha256 {data['sha256'][:16]}",
         "started from": start or "random weights",

@@ -21,8 +21,9 @@ def as_folder(opened: OpenedRun, loaded: LoadedRun) -> SentenceFolder:
     comes along: the pooler, further keys of config.json, further files of the tokenizer.
     """
     settings = as_kwargs(opened.config, "encoder")
-    start, _, _ = (settings.pop(key) for key in ("folder", "folder_sha256", "name"))
-    settings |= {"n_tokens": loaded.run.dataset.n_tokens, "normalize": True}
+    start, _, name = (settings.pop(key) for key in ("folder", "folder_sha256", "name"))
+    unit = {"scale": "unit"} if name == "bag" else {"normalize": True}
+    settings |= {"n_tokens": loaded.run.dataset.n_tokens, **unit}
     chosen = opened.config.tokens
     text = tokens.read(opened.folder / TOKENIZER).json
     return SentenceFolder(
@@ -32,6 +33,7 @@ def as_folder(opened: OpenedRun, loaded: LoadedRun) -> SentenceFolder:
         max(chosen.query_length, chosen.document_length),
         {"query": chosen.query_prompt, "document": chosen.document_prompt},
         **_kept(start, text),
+        encoder=name,
     )
 
 
@@ -42,8 +44,9 @@ def check(opened: OpenedRun) -> None:
       ConfigError: naming the key.
     """
     config = opened.config
+    of_bag = {"encoder.repeats": (config.encoder.get("repeats"), 1.0)}
     needed = {
-        "encoder.name": (config.encoder.name, "bert"),
+        **(of_bag if config.encoder.name == "bag" else {}),
         "head.kind": (config.head.kind, "none"),
         "dual.towers": (config.dual.towers, "shared"),
     }

@@ -12,15 +12,16 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import sentence_folder
 from contrastive_jax.data.text import tokens
-from contrastive_jax.encoders import bert
+from contrastive_jax.encoders import bag, bert
 from experiments.run.sections import Key, takes
 
-KEYS = {
-    **takes(bert.make, without=("n_tokens",)),
-    "folder": Key("", str),
-    "folder_sha256": Key("", str),  # of its tensors
+_START = {"folder": Key("", str), "folder_sha256": Key("", str)}  # the latter of its tensors
+KEYS = {  # of each encoder that can start from a folder
+    "bag": {**takes(bag.make, without=("n_tokens", "idf_T")), **_START},
+    "bert": {**takes(bert.make, without=("n_tokens",)), **_START},
 }
-OWN = ("n_tokens", "dropout", "attention_dropout", "dtype")  # not of the folder, but of the run
+# not of the folder, but of the run
+OWN = ("n_tokens", "dropout", "attention_dropout", "word_dropout", "dtype")
 PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}  # by side
 
 
@@ -58,9 +59,14 @@ def resolve(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     described = sentence_folder.describe(folder)
     config.encoder.folder_sha256 = check_tensors(folder, config.encoder.folder_sha256)
+    name = config.encoder.name
+    if described.encoder != name:
+        raise ValueError(
+            f"encoder.name is {name!r}, and {folder} is a model for {described.encoder!r}"
+        )
     for key, value in described.settings.items():
         if key not in OWN:
-            _refuse_other(key, config.encoder[key], value, folder)
+            _refuse_other(key, (KEYS[name][key].default, config.encoder[key]), value, folder)
             config.encoder[key] = value
     for side in PROMPTS:
         name = prompt_of(described.prompts, side) or described.default_prompt
@@ -93,8 +99,9 @@ def prompt_of(prompts: Mapping[str, str], side: str) -> str | None:
     return next((name for name in PROMPTS[side] if name in prompts), None)
 
 
-def _refuse_other(key: str, given: Any, value: Any, folder: str) -> None:
-    if given not in (KEYS[key].default, value):
+def _refuse_other(key: str, default_and_given: tuple[Any, Any], value: Any, folder: str) -> None:
+    default, given = default_and_given
+    if given not in (default, value):
         raise ValueError(
             f"encoder.{key} is {given!r}, and {folder} is a model of {value!r}; leave it out"
         )

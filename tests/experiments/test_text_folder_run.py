@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import sentence_folder
+from contrastive_jax.data.text import tokens
 from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.evaluation import ranking
 from contrastive_jax.storage import jsonl, workdir
@@ -195,6 +196,30 @@ def test_other_tensors_than_the_run_began_with_are_refused(path, start, tmp_path
     (tmp_path / "run" / "results" / "summary.json").unlink()
     with pytest.raises(ConfigError, match="folder_sha256"):
         train(tmp_path / "run", from_folder(path, folder))
+
+
+def test_word_vectors_are_trained_and_handed_back(path, tmp_path):
+    tokenizer, rng = tokens.train(["the home of foxa is part 3"], size=80), np.random.default_rng(0)
+    table = rng.normal(size=(tokenizer.size, 6)).astype(np.float32)
+    start = {"weight": np.ones(len(table), np.float32), "embedding": {"embedding": table}}
+    sizes = {"n_tokens": len(table), "dim": 6, "repeats": 1.0, "scale": "mean"}
+    folder = sentence_folder.SentenceFolder(sizes, start, tokenizer.json, 12, encoder="bag")
+    sentence_folder.write(tmp_path / "start", folder, card="")
+    values = config(path, optimizer=RATE, train={"steps": 2}, eval={"figures": False})
+    values["encoder"] = {"name": "bag", "folder": str(tmp_path / "start")}
+    with pytest.raises(ConfigError, match="encoder.name is 'bert', and .* is a model for 'bag'"):
+        train(tmp_path / "no", {**values, "encoder": {**values["encoder"], "name": "bert"}})
+    assert train(tmp_path / "run", values) == 0
+    loaded = restore.open_run(tmp_path / "run").load()
+    untrained = loaded.run.fresh_state().params["encoder"]
+    np.testing.assert_array_equal(untrained["embedding"]["embedding"], table)
+    assert tiny.main_of(export.main, tmp_path / "run", "--to", tmp_path / "out") == 0
+    found = sentence_folder.load(tmp_path / "out").encode(["home of foxb", "whale"])
+    theirs = texts.embed(
+        loaded.run, loaded.trained, tokenizer, "document", ["home of foxb", "whale"]
+    )
+    np.testing.assert_allclose(found, theirs, atol=1e-6)
+    assert np.abs(found - sentence_folder.as_model(folder).encode(["home of foxb", "whale"])).max()
 
 
 def test_the_default_prompt_of_a_folder_stands_before_both_sides(path, start, tmp_path):

@@ -20,7 +20,7 @@ class Tokens(NamedTuple):
     """Rows of tokens; what comes after a row's length is 0."""
 
     tokens_NL: np.ndarray  # uint16, or uint32 where a vocabulary needs it
-    length_N: np.ndarray  # int32, at least 1
+    length_N: np.ndarray  # int32
 
 
 class Tokenizer:
@@ -45,8 +45,15 @@ class Tokenizer:
         self.size = max(ids, default=-1) + 1  # more than there are tokens, where ids have gaps
         self.n_special = self._inner.num_special_tokens_to_add(False)  # around each text
 
-    def encode(self, texts: Sequence[str], max_length: int, prompt: str = "") -> Tokens:
+    def encode(
+        self, texts: Sequence[str], max_length: int, prompt: str = "", shortest: int = 1
+    ) -> Tokens:
         """Encode texts behind a prompt; of those too long the special tokens of the end stay.
+
+        Args:
+          texts, prompt: each text is encoded behind the prompt.
+          max_length: tokens at most.
+          shortest: the length of a text without any token, 0 or 1.
 
         Raises:
           ValueError: max_length < 1.
@@ -58,14 +65,14 @@ class Tokenizer:
         for start in range(0, len(texts), _AT_ONCE):
             block = [prompt + text for text in texts[start : start + _AT_ONCE]]
             rows += [encoded.ids for encoded in self._inner.encode_batch(block)]
-        return _padded(rows, np.uint16 if self.size <= 2**16 else np.uint32)
+        return _padded(rows, np.uint16 if self.size <= 2**16 else np.uint32, shortest)
 
 
-def _padded(rows: Sequence[Sequence[int]], dtype: type) -> Tokens:
+def _padded(rows: Sequence[Sequence[int]], dtype: type, shortest: int) -> Tokens:
     tokens_NL = np.zeros((len(rows), max(map(len, rows), default=1) or 1), dtype)
     for row, ids in zip(tokens_NL, rows, strict=True):
         row[: len(ids)] = ids
-    return Tokens(tokens_NL, np.array([max(len(ids), 1) for ids in rows], np.int32))
+    return Tokens(tokens_NL, np.array([max(len(ids), shortest) for ids in rows], np.int32))
 
 
 def read(source: PathLike) -> Tokenizer:

@@ -38,6 +38,7 @@ from experiments.run import command_line, lifecycle, restore, start_folder
 from experiments.run.sections import nearest
 from experiments.scoring import kinds, rankings, texts
 
+Encode = Callable[[str, Sequence[str]], np.ndarray]  # ("query" or "document", texts) -> [N,D]
 SHOWN = ("nDCG", "MRR", "MAP", "recall", "hole")
 
 
@@ -191,22 +192,26 @@ def open_texts(folder: Path) -> restore.OpenedRun:
     return opened
 
 
+def encoder_of(folder: Path) -> Encode:
+    """Open a run or a sentence folder as ("query" or "document", texts) -> vectors [N,D]."""
+    if is_sentence_folder(folder):
+        model = sentence_folder.load(folder)
+        names = {side: start_folder.prompt_of(model.prompts, side) for side in start_folder.PROMPTS}
+        return lambda side, lines: model.encode(list(lines), names[side])
+    run, _, state = open_texts(folder).load_without_data()
+    tokenizer = tokens.read(folder / texts.TOKENIZER)
+    return lambda side, lines: texts.embed(run, state, tokenizer, side, lines)
+
+
 def vectors_by(place: Path, target: Collection) -> tuple[np.ndarray, np.ndarray]:
     """Get the vectors of queries [Q,D] and documents [N,D]: of a folder, or from an .npz."""
     if not place.is_dir():
         vectors = results_files.read_vectors(place, target.queries, target.documents)
         return vectors.query, vectors.document
-    if is_sentence_folder(place):
-        return _by_folder(sentence_folder.load(place), target)
-    opened = open_texts(place)
-    run, _, state = opened.load_without_data()
-    return texts.both(run, state, target, tokens.read(opened.folder / texts.TOKENIZER))
-
-
-def _by_folder(model: sentence_folder.Model, target: Collection) -> tuple[np.ndarray, np.ndarray]:
-    queries, documents = list(target.queries.values()), list(target.documents.values())
-    names = [start_folder.prompt_of(model.prompts, side) for side in ("query", "document")]
-    return model.encode(queries, names[0]), model.encode(documents, names[1])
+    encode = encoder_of(place)
+    sides = ("query", list(target.queries.values())), ("document", list(target.documents.values()))
+    query_QD, document_ND = (encode(*side) for side in sides)
+    return query_QD, document_ND
 
 
 def _by_file(path: Path, target: Collection) -> Results:

@@ -4,7 +4,7 @@ They describe the sampling of test examples, not the variation between training 
 train several times.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +86,45 @@ def bootstrap(
     ]
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
+    return Interval(float(low), float(high), level, resamples, seed)
+
+
+def bootstrap_of(
+    statistic: Callable[..., float],
+    *columns: np.ndarray,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Compute the percentile interval of any statistic of N examples, sampled with replacement.
+
+    Samples without a value (nan), as of one class alone, are left out.
+
+    Args:
+      statistic: of the columns of a sample.
+      columns: [N] each, sampled together.
+      level, resamples, seed: as of `bootstrap`.
+
+    Raises:
+      ValueError: columns of different lengths, or a level or a count out of range.
+
+    >>> interval = bootstrap_of(np.median, np.arange(101.0))
+    >>> 35 < interval.low < 50 < interval.high < 65
+    True
+    """
+    n = len(columns[0])
+    if not 0 < level < 1 or resamples < 1 or any(len(column) != n for column in columns):
+        raise ValueError(
+            f"need a level in (0, 1), resamples >= 1 and equal lengths, got {level}, {resamples}, "
+            f"{[len(column) for column in columns]}"
+        )
+    found = [
+        statistic(*(column[index_N] for column in columns))
+        for index_RN in _resampled(n, resamples, seed)
+        for index_N in index_RN
+    ]
+    tail = 100 * (1 - level) / 2
+    low, high = np.nanpercentile(found, [tail, 100 - tail])
     return Interval(float(low), float(high), level, resamples, seed)
 
 

@@ -84,6 +84,15 @@ def best_f1(score_N: np.ndarray, label_N: np.ndarray) -> float:
     return float(np.max(2 * precision_T * recall_T / np.maximum(precision_T + recall_T, 1e-300)))
 
 
+def triplet_accuracy(positive_N: np.ndarray, negative_N: np.ndarray) -> float:
+    """Compute the fraction of triplets whose positive is more similar than the negative.
+
+    >>> triplet_accuracy(np.array([0.9, 0.5]), np.array([0.1, 0.5]))
+    0.5
+    """
+    return float(np.mean(positive_N > negative_N))
+
+
 def _by_threshold(score_N: np.ndarray, label_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall at each distinct similarity, the largest first."""
     order = np.argsort(-score_N, kind="stable")
@@ -96,9 +105,7 @@ def _by_threshold(score_N: np.ndarray, label_N: np.ndarray) -> tuple[np.ndarray,
 MEASURES: Mapping[str, Mapping[str, Callable[..., float]]] = {  # of arrays [N], by kind of data
     "similarity": {"Spearman": spearman, "Pearson": pearson},
     "classes": {"AP": average_precision, "best F1": best_f1},
-    "triplets": {
-        "accuracy": lambda positive_N, negative_N: float(np.mean(positive_N > negative_N))
-    },
+    "triplets": {"accuracy": triplet_accuracy},
 }
 
 

@@ -45,9 +45,7 @@ def load(path: Path) -> Judged:
     label_N = np.array([label for _, _, label in rows])
     if len(np.unique(label_N)) < 2:
         name = HEADINGS[kind][2]
-        raise DataError(
-            f"{path}: every {name} is {label_N[0]:g}.\nGive rows of two values or more."
-        )
+        raise DataError(f"{path}: every {name} is {label_N[0]:g}.\nGive rows of two values.")
     return Judged(kind, tuple(columns), label_N)
 
 

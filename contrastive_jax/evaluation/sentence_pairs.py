@@ -56,12 +56,12 @@ def pearson(score_N: np.ndarray, label_N: np.ndarray) -> float:
 def spearman(score_N: np.ndarray, label_N: np.ndarray) -> float:
     """Correlate the ranks of similarities with those of labels; nan where either is constant.
 
-    >>> spearman(np.array([0.1, 0.2, 0.9]), np.array([1, 2, 3]))
+    >>> round(spearman(np.array([0.1, 0.2, 0.9]), np.array([1, 2, 3])), 6)
     1.0
     """
     from scipy.stats import rankdata
 
-    return min(1.0, pearson(rankdata(score_N), rankdata(label_N)))
+    return pearson(rankdata(score_N), rankdata(label_N))
 
 
 def average_precision(score_N: np.ndarray, label_N: np.ndarray) -> float:

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax._numerics import unit
 from contrastive_jax.mining.corpus import Negatives, mine_corpus
 
+AT_ONCE = 1024  # queries that are searched for at a time
 _search = jax.jit(
     mine_corpus, static_argnames=("n_negatives", "ranks", "margin", "relative_margin")
 )
+_unit = jax.jit(unit, donate_argnums=0)  # in place
 
 
 def mine_in_blocks(
@@ -20,16 +23,14 @@ def mine_in_blocks(
     excluded_QE: np.ndarray,
     *,
     key: jax.Array | None = None,
-    at_once: int = 1024,
     **settings: Any,
 ) -> Negatives:
-    """Mine as `mine_corpus` with cosines, for `at_once` queries at a time, compiled once.
+    """Mine as `mine_corpus` with cosines, some queries at a time, compiled once.
 
     Args:
       query_QD, corpus_MD: embeddings of any length above 0.
       positives_QP, excluded_QE: rows of the corpus, padded with -1.
       key: typed PRNG key for a random choice.
-      at_once: queries that are searched for at a time.
       settings: `n_negatives`, `ranks`, `margin`, `relative_margin` of `mine_corpus`.
 
     Returns:
@@ -43,17 +44,12 @@ def mine_in_blocks(
     >>> found.index.tolist()
     [[1], [0]]
     """
-    query_QD, corpus_MD = _unit(query_QD), jnp.asarray(_unit(corpus_MD))
-    n, at_once, parts = len(query_QD), min(at_once, len(query_QD)), []
+    query_QD, unit_MD = (_unit(jnp.array(x, jnp.float32)) for x in (query_QD, corpus_MD))
+    n, at_once, parts = len(query_QD), min(AT_ONCE, len(query_QD)), []
     for start in range(0, n, at_once):
         rows = np.arange(start, start + at_once) % n  # the last block is filled up: one program
         own = None if key is None else jax.random.fold_in(key, start)
         left_out = {"excluded_QE": excluded_QE[rows], "key": own}
-        found = _search(query_QD[rows], corpus_MD, positives_QP[rows], **left_out, **settings)
+        found = _search(query_QD[rows], unit_MD, positives_QP[rows], **left_out, **settings)
         parts.append(jax.device_get(found))
     return Negatives(*(np.concatenate(x)[:n] for x in zip(*parts, strict=True)))  # type: ignore[arg-type]
-
-
-def _unit(x_ND: np.ndarray) -> np.ndarray:
-    norm_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))  # without an array of squares
-    return x_ND / np.maximum(norm_N, 1e-12)[:, None]

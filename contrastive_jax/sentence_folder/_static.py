@@ -62,5 +62,6 @@ def cut_at(tokenizer_json: str, max_length: int) -> str:
     """Have a tokenizer cut texts; there is no other file that would say so."""
     limit = {"direction": "Right", "max_length": max_length, "strategy": "LongestFirst"}
     limit = None if max_length >= UNLIMITED else {**limit, "stride": 0}
-    changed = {**json.loads(tokenizer_json), "truncation": limit, "padding": None}
+    kept = json.loads(without_special_tokens(tokenizer_json))
+    changed = {**kept, "truncation": limit, "padding": None}
     return json.dumps(changed, ensure_ascii=False)

@@ -1,15 +1,14 @@
 """The mining command: what is written equals a search by hand, and can be read again."""
 
-import functools
 import json
 
 import numpy as np
 import pytest
 
-from contrastive_jax import mining
 from contrastive_jax.data.text import pairs
 from contrastive_jax.errors import RunError
 from contrastive_jax.evaluation import bm25
+from contrastive_jax.mining import in_blocks
 from experiments import mine
 
 QUERIES, DOCUMENTS = 7, 20
@@ -54,8 +53,7 @@ def by_hand(scores, relevant, texts, first, last, limit):
 
 @pytest.mark.parametrize(("flag", "margin"), [(None, 0.0), ("margin", 0.3), ("relative", 0.5)])
 def test_negatives_of_vectors_are_those_of_a_search_by_hand(files, monkeypatch, flag, margin):
-    in_blocks = functools.partial(mining.mine_in_blocks, at_once=3)
-    monkeypatch.setattr(mining, "mine_in_blocks", in_blocks)
+    monkeypatch.setattr(in_blocks, "AT_ONCE", 3)  # more than one block of queries
     name = {"margin": "--margin", "relative": "--relative_margin"}.get(flag)
     rows, to = call(files, "--by", str(files[1]), *([name, str(margin)] if name else []))
     _, _, target, query, document = files

@@ -12,7 +12,8 @@ from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.evaluation import ranking
 from contrastive_jax.storage import jsonl, workdir
 from experiments import encode, export, retrieval
-from experiments.run import restore
+from experiments.run import command_line, restore
+from experiments.run.methods import METHODS
 from experiments.scoring import rankings, texts
 from tests.experiments import tiny
 from tests.experiments.test_text_run import config, train, write_pairs
@@ -196,6 +197,24 @@ def test_other_tensors_than_the_run_began_with_are_refused(path, start, tmp_path
     (tmp_path / "run" / "results" / "summary.json").unlink()
     with pytest.raises(ConfigError, match="folder_sha256"):
         train(tmp_path / "run", from_folder(path, folder))
+
+
+@pytest.mark.parametrize(
+    ("preset", "prompts", "temperature"),
+    [
+        ("minilm", ("fox: ", ""), 0.05),  # of the folder
+        ("e5", ("query: ", "passage: "), 0.01),
+        ("bge", ("Represent this sentence for searching relevant passages: ", ""), 0.02),
+    ],
+)
+def test_presets_start_from_a_folder(preset, prompts, temperature, start):
+    words = f"--config=configs/pairs.py:{preset}", f"--config.encoder.folder={start}"
+    method = METHODS["text"]
+    config = command_line.parse(["text", *words], "", method.all_sections()).config
+    chosen = method.resolve(config)
+    assert (chosen.tokens.query_prompt, chosen.tokens.document_prompt) == prompts
+    assert chosen.loss.temperature == temperature
+    assert chosen.encoder.pooling == "cls"
 
 
 def test_word_vectors_are_trained_and_handed_back(path, tmp_path):

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from contrastive_jax.errors import DataError
 
-BLANK = b" \t\r\n\v\f\xef\xbb\xbf"  # spaces, and the byte order mark
 _NAMED = 10  # broken lines that a message holds
 Given = TypeVar("Given")
 Row = TypeVar("Row")
@@ -26,12 +25,13 @@ def read(path: Path, parse: Callable[[str], Row]) -> list[tuple[int, Row]]:
     Raises:
       DataError: no such file, one without rows, or broken lines, all of them named.
     """
-    given = ((n, raw) for n, raw in enumerate(raw_lines(path), 1) if raw.strip(BLANK))
+    numbered = enumerate(raw_lines(path), 1)
+    given = ((number, raw) for number, raw in numbered if _text(raw, "replace").strip())
     return parsed(path, given, lambda raw: parse(_text(raw)))
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8").lstrip("\ufeff").rstrip("\r\n")
+def _text(raw: bytes, errors: str = "strict") -> str:
+    return raw.decode("utf-8", errors).lstrip("\ufeff").rstrip("\r\n")
 
 
 def parsed(

@@ -34,6 +34,7 @@ def embedding_map(
     labels: np.ndarray | None,
     class_names: Sequence[str],
     seed: int,
+    of: str = "image",
 ) -> Path:
     """Draw two maps of a representation, by PCA and by t-SNE, colored by class.
 
@@ -46,6 +47,7 @@ def embedding_map(
       labels: [N] integers, below 0 for unlabeled; None where there are none.
       class_names: of the classes.
       seed: of the choice of rows and of t-SNE.
+      of: what a row is.
 
     Raises:
       ValueError: there are no rows, or a number is not finite.
@@ -60,7 +62,7 @@ def embedding_map(
         raise ValueError(f"a map needs rows of finite features, not {len(features_ND)} such rows")
     kept = np.random.default_rng(seed).permutation(len(features_ND))[:_ROWS]
     label_N = np.full(len(kept), -1) if labels is None else np.asarray(labels)[kept].clip(min=-1)
-    count = f"{len(kept):,} image{'s' * (len(kept) > 1)}"
+    count = f"{len(kept):,} {of}{'s' * (len(kept) > 1)}"
     maps = _maps(np.asarray(features_ND, np.float32)[kept], seed)
     with subplots(path, (4.8 * len(maps), 4.9), 1, len(maps)) as all_axes:
         for axes, (title, xy_N2) in zip(all_axes, maps, strict=True):

@@ -27,7 +27,7 @@ from contrastive_jax.types import Feed, TrainState
 from experiments.run import start_folder
 from experiments.run.build import Run
 from experiments.run.sections import as_kwargs
-from experiments.scoring import pictures, rankings
+from experiments.scoring import document_map, pictures, rankings
 
 SHOWN = ("nDCG", "MRR", "recall", "MAP")
 TOKENIZER = "tokenizer.json"  # in the folder of a run
@@ -318,6 +318,8 @@ def _drawings(
     if gain_of:
         drawings["gains"] = lambda path: figures.gains(path, gain_of, measure)
     for name, each in vectors.items():
+        if target.groups:
+            drawings[f"map_{name}"] = partial(document_map.draw, target, each[1], run.plan.seed)
         drawings[f"cosines_{name}"] = partial(_draw_cosines, target, *each, run.plan.seed)
     return drawings
 

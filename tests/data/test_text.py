@@ -68,6 +68,8 @@ def test_files_are_in_one_split_and_tests_of_packages_in_none(packages):
         assert len(found.documents) == len(found.queries)
         kinds = [text.split()[-1] for text in found.queries.values() if "kind" in text]
         assert len(kinds) == len(found.queries) / 2  # both of a file are in one split
+        assert found.groups.keys() == found.documents.keys()
+        assert len(set(found.groups.values())) == len(kinds)
     assert "sha256" in splits["test"].notes[0]
     by_package = docstrings.load("test", "package")
     assert by_package.name == "docstrings by package"

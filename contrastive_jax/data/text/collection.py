@@ -26,6 +26,7 @@ class Collection(NamedTuple):
     queries: dict[str, str]  # those that are judged
     grades: dict[str, dict[str, int]]  # query -> document -> grade; above 0 is relevant
     notes: tuple[str, ...]  # what is odd, with counts
+    groups: Mapping[str, str] = {}  # document -> what it comes from, where that is known
 
 
 def load(folder: PathLike, split: str = "test") -> Collection:

@@ -168,7 +168,10 @@ def load(
     notes = [f"{len(rows):,} docstrings by {group}, sha256 {digest(rows)[:16]}"]
     notes += [f"not installed, so left out: {', '.join(missing)}"] if missing else []
     pairs = [(row.query, (row.document,)) for row in chosen]
-    return of_pairs(f"docstrings by {group}", split, pairs, tuple(notes))
+    found = of_pairs(f"docstrings by {group}", split, pairs, tuple(notes))
+    package_of = {row.document: row.package for row in chosen}
+    groups = {document: package_of[text] for document, text in found.documents.items()}
+    return found._replace(groups=groups)
 
 
 def _is_of(row: Docstring, packages: Sequence[str] | None) -> bool:

@@ -124,7 +124,7 @@ def test_linear_probe_and_evaluate_score_it_again(run):
 
 
 def test_export_says_what_it_writes(run, tmp_path):
-    with pytest.raises(ConfigError, match="encoder.name 'bag'; a folder of sentence-transformers"):
+    with pytest.raises(ConfigError, match="encoder.repeats 0.5; a folder of sentence-transformers"):
         tiny.main_of(export.main, run, "--to", tmp_path / "out")
 
 

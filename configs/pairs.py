@@ -18,6 +18,8 @@ bge       the same from a BGE: the temperature 0.02, the learning rate 1e-5, 2 e
           first tenth is warm-up, and the prompt of queries of FlagEmbedding's example
           (examples/finetune/embedder/README.md); documents have none. There each query has 7 mined
           negatives, data.n_negatives=7 here, and 512 tokens are kept. Not measured.
+static    from a folder of a StaticEmbedding, whose text vector is the mean of word vectors; the rest
+          is the recipe of the bag. Not measured.
 smoke     seconds: it runs every step of the path and learns next to nothing.
 """
 
@@ -27,9 +29,9 @@ from configs import docstrings
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """`preset` is "", "bert", "minilm", "e5", "bge" or "smoke"."""
+    """`preset` is "", "bert", "minilm", "e5", "bge", "static" or "smoke"."""
     presets = {"": lambda config: None, "smoke": _smoke}
-    presets |= {"bert": _bert, "minilm": _minilm, "e5": _e5, "bge": _bge}
+    presets |= {"static": _static, "bert": _bert, "minilm": _minilm, "e5": _e5, "bge": _bge}
     if preset not in presets:
         raise ValueError(f"preset {preset!r} is unknown; configs/pairs.py has {[*presets]}")
     config = docstrings.get_config()
@@ -43,6 +45,10 @@ def get_config(preset: str = "") -> ConfigDict:
     config.checkpoint.every_steps = 500
     presets[preset](config)
     return config
+
+
+def _static(config: ConfigDict) -> None:
+    config.encoder = ConfigDict({"name": "bag", "folder": "DIR", "word_dropout": 0.2})
 
 
 def _bert(config: ConfigDict) -> None:

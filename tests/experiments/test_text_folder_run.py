@@ -226,6 +226,10 @@ def test_word_vectors_are_trained_and_handed_back(path, tmp_path):
     sentence_folder.write(tmp_path / "start", folder, card="")
     values = config(path, optimizer=RATE, train={"steps": 2}, eval={"figures": False})
     values["encoder"] = {"name": "bag", "folder": str(tmp_path / "start")}
+    page = "--config=configs/pairs.py:static", f"--config.encoder.folder={tmp_path / 'start'}"
+    method = METHODS["text"]
+    chosen = command_line.parse(["text", *page], "", method.all_sections()).config
+    assert method.resolve(chosen).encoder.dim == 6
     with pytest.raises(ConfigError, match="encoder.name is 'bert', and .* is a model for 'bag'"):
         train(tmp_path / "no", {**values, "encoder": {**values["encoder"], "name": "bert"}})
     assert train(tmp_path / "run", values) == 0

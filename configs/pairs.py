@@ -18,8 +18,8 @@ bge       the same from a BGE: the temperature 0.02, the learning rate 1e-5, 2 e
           first tenth is warm-up, and the prompt of queries of FlagEmbedding's example
           (examples/finetune/embedder/README.md); documents have none. There each query has 7 mined
           negatives, data.n_negatives=7 here, and 512 tokens are kept. Not measured.
-static    from a folder of a StaticEmbedding, whose text vector is the mean of word vectors; the rest
-          is the recipe of the bag. Not measured.
+static    from a folder of a StaticEmbedding, whose text vector is the mean of word vectors; else
+          the recipe of the bag. Not measured.
 smoke     seconds: it runs every step of the path and learns next to nothing.
 """
 

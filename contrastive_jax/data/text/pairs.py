@@ -56,11 +56,13 @@ def load(path: Path) -> list[Pair]:
 def pair_of(row: dict[str, Any]) -> Pair:
     """Read a row under either set of names.
 
-    >>> pair_of({"query": "q", "pos": ["a"], "neg": ["b", "c"]})
-    Pair(query='q', positives=('a',), negatives=('b', 'c'))
+    >>> pair = pair_of({"query": "q", "pos": ["a"], "neg": ["b", "c"], "neg_scores": [0.5, 0]})
+    >>> pair.positives, pair.negatives, pair.negative_scores
+    (('a',), ('b', 'c'), (0.5, 0.0))
 
     Raises:
-      ValueError: a name is missing, a text is empty, or no list of texts.
+      ValueError: a name is missing, a text is empty, or no list of texts; scores that are no
+        numbers, or not one a text.
     """
     query, positive, negative = _names(row)
     text = rows.text_of(row, query)

@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 # Arrays of B rows: "image" [B,H,W,C] uint8, or [B,V,H,W,C] where the views were cut on the host;
 # "index" [B] int32; "label" [B] int32 where the set has one, -1 for an unlabeled example; of
 # captioned images "tokens" [B,L] int32, padded with 0, and "id" [B] int32, equal for one thing; of
-# pairs of texts "query" and "document" [B,L], their lengths, "id", and perhaps negatives [B,K,L]
+# pairs of texts "query" and "document" [B,L], their lengths, "id", and perhaps negatives [B,K,L],
+# or in place of those the documents that they are mined from, "corpus" [M,L]
 Batch = Mapping[str, jax.Array]
 Params = Any  # a pytree of float32 arrays, trained by the optimizer
 ModelState = Any  # a pytree that is carried but not trained: batch statistics, EMA weights, a queue
@@ -80,6 +81,7 @@ class RunInfo(NamedTuple):
     n_tokens: int = 0  # of the vocabulary of captions or texts
     chunk_size: int | None = None  # examples to encode at a time; None for the batch as a whole
     idf_T: Any = None  # how telling each token of texts is, float32 [T]
+    negatives_NK: Any = None  # rows of "corpus" before the first refresh, where they are mined
 
 
 class Feed(NamedTuple):

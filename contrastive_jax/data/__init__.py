@@ -30,6 +30,7 @@ from contrastive_jax.data.examples import (
     n_examples,
     number_labels,
     take,
+    with_whole,
 )
 from contrastive_jax.data.fingerprint import identity
 from contrastive_jax.data.glyphs import load_glyphs
@@ -52,6 +53,7 @@ __all__ = [
     "n_examples",
     "take",
     "train_feed",
+    "with_whole",
 ]
 
 _OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only sources that read them: their defaults

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from contrastive_jax.data.text.collection import Collection
+from contrastive_jax.data.text.pairs import Pair
 from contrastive_jax.data.text.tokens import Tokenizer
 from contrastive_jax.errors import DataError
 from contrastive_jax.types import Batch, Feed
@@ -79,6 +80,24 @@ class StoredSplit(NamedTuple):
         return os.path.join(self.folder, os.fsdecode(self.files.path_N[row]))
 
 
+class Mineable(NamedTuple):
+    """What negatives are mined from while training: Q queries, the M documents of all pairs."""
+
+    query: np.ndarray  # [Q,L] tokens, unsigned
+    query_length: np.ndarray  # int32 [Q]
+    corpus: np.ndarray  # [M,L]
+    corpus_length: np.ndarray  # int32 [M]
+    corpus_id: np.ndarray  # int32 [M], as the "id" of the pairs
+    query_N: np.ndarray  # int32, the query of each pair
+    positives_QP: np.ndarray  # int32, rows of the corpus, padded with -1
+    excluded_QE: np.ndarray  # int32, that with the text of the query; -1 for none
+    first_NK: np.ndarray  # int32, the negatives before the first mining; -1 for none
+
+    def resident(self) -> dict[str, np.ndarray]:
+        """What negatives are gathered from in the step."""
+        return {name: getattr(self, name) for name in ("corpus", "corpus_length", "corpus_id")}
+
+
 class Texts(NamedTuple):
     """What a set of texts has beside its examples."""
 
@@ -89,6 +108,13 @@ class Texts(NamedTuple):
     validation: Collection | None
     notes: tuple[str, ...]  # what is odd about the texts, with counts
     idf_T: np.ndarray | None  # float32, how telling each token is
+    mineable: Mineable | None = None  # where negatives are mined while training
+    graded: tuple[Pair, ...] = ()  # test pairs with a score, where all pairs have one
+
+    def for_objectives(self) -> dict[str, Any]:
+        """What `RunInfo` has of texts."""
+        first_NK = None if self.mineable is None else self.mineable.first_NK
+        return {"idf_T": self.idf_T, "negatives_NK": first_NK}
 
 
 class Dataset(NamedTuple):
@@ -208,6 +234,22 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray:
 def _gather(resident: Batch, sent: Batch) -> dict[str, jax.Array]:
     rows = {name: values[sent["index"]] for name, values in resident.items()}
     return {**rows, "index": sent["index"]}
+
+
+def with_whole(made: Feed, whole: Mapping[str, np.ndarray]) -> Feed:
+    """Give every batch of a feed further resident arrays, as they are: not a row an example.
+
+    >>> few = feed({"label": np.arange(4)}, batch_size=2, seed=0)
+    >>> made = with_whole(few, {"corpus": np.zeros((3, 5))})
+    >>> made.assemble(made.resident, made.batch_at(0))["corpus"].shape
+    (3, 5)
+    """
+
+    def assemble(resident: Batch, sent: Batch) -> Batch:
+        rows = {name: values for name, values in resident.items() if name not in whole}
+        return {**made.assemble(rows, sent), **{name: resident[name] for name in whole}}
+
+    return made._replace(resident={**made.resident, **whole}, assemble=assemble)
 
 
 def check_feed(batch_size: int, n: int, seed: int) -> None:

@@ -56,6 +56,8 @@ def identity(dataset: Dataset) -> dict[str, Any]:
 
 def _add_arrays(digest: Any, examples: Examples) -> None:
     for name, values in sorted(examples.items()):
+        if name.endswith("_guide"):  # computed, and equal to rounding alone; its folder is known
+            continue
         digest.update(repr((name, values.dtype.str, values.shape)).encode())
         digest.update(np.ascontiguousarray(values).data)
 
@@ -70,6 +72,10 @@ def _add_texts(digest: Any, texts: Texts) -> None:
     digest.update(repr((texts.settings, texts.tokenizer and texts.tokenizer.json)).encode())
     for found in (texts.test, texts.validation):
         digest.update(repr(found and (found.documents, found.queries, found.grades)).encode())
+    if texts.graded:
+        digest.update(repr(texts.graded).encode())
+    if texts.mineable is not None:
+        _add_arrays(digest, texts.mineable._asdict())
 
 
 def _add_folder(digest: Any, folder: Path) -> None:

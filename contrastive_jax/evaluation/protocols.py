@@ -266,7 +266,7 @@ def label(protocol: Mapping[str, Any]) -> str:
         part = protocol.get("label_fraction", 1)
         labels = "" if part == 1 else f", {100 * part:g} % of labels"
         return f"{name}, {protocol['epochs']:g} epochs{labels}"
-    if name == "ranking":
+    if name in ("ranking", "similarity"):
         return protocol.get("measure", name)
     if name == "cross-modal":
         return f"{protocol['task']}, {protocol['measure']}"

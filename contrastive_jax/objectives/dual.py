@@ -23,6 +23,8 @@ from contrastive_jax.types import Batch, EmbedFn, LossOutput, ModelState, Object
 
 TOWERS = ("shared", "two")
 SIDES = ("query", "document")
+_OF_PAIRS = ("id", "score", "scores", "query_guide", "document_guide")
+_OF_NEGATIVES = ("negatives_mask", "negatives_id", "negatives_guide")
 _DROPOUT = {"query": 1, "document": 2, "negatives": 3}  # folded into the key of a step
 
 
@@ -43,7 +45,9 @@ def make(
       head: g, features [N,F] to embeddings [N,D], called with `train=`; it keeps no statistics.
       pair_loss: (split, scale) to [B]: `split` is {"query" [B,D], "document" [B,D], "id" [B]} and,
         where the batch has negatives, {"negatives" [B,K,D], "negatives_mask" [B,K],
-        "negatives_id" [B,K]}, `scale` is {"temperature", "bias"} as far as the loss has them; see
+        "negatives_id" [B,K]}, further what the batch has of {"score" [B], "scores" [B,1+K],
+        "query_guide", "document_guide" [B,G], "negatives_guide" [B,K,G]}; `scale` is
+        {"temperature", "bias"} as far as the loss has them; see
         `parallel.shard_loss`.
       towers: "shared", or "two": documents have an encoder and a head of their own.
       temperature: fixed or learned; None for a loss without one.
@@ -118,9 +122,8 @@ def make(
             z = encode(params, texts, key)
         else:
             z = encode_in_chunks(encode, params, texts, key, chunk_size=chunk_size)
-        others = {"id": batch["id"]}
-        if "negatives" in z:
-            others |= {name: batch[name] for name in ("negatives_mask", "negatives_id")}
+        read = (*_OF_PAIRS, *_OF_NEGATIVES) if "negatives" in z else _OF_PAIRS
+        others = {name: batch[name] for name in read if name in batch}
         scale = scale_of(params)
         contrastive = pair_loss({**z, **others}, scale).mean()
         both_BVD = jnp.stack([z[side][:DIAGNOSED] for side in SIDES], axis=1)

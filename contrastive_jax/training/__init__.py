@@ -1,9 +1,10 @@
 """Train an objective: the first state, the step, the loop, optimizers, checkpoints."""
 
-from contrastive_jax.training.loop import Evaluator, Finished, StepCost, held_bytes, run
+from contrastive_jax.training.loop import Evaluator, Finished, Refresh, StepCost, held_bytes, run
 from contrastive_jax.training.step import (
     AUGMENT_STREAM,
     INIT_STREAM,
+    REFRESH_STREAM,
     Plan,
     abstract_state,
     batch_spec,
@@ -17,9 +18,11 @@ from contrastive_jax.training.step import (
 __all__ = [
     "AUGMENT_STREAM",
     "INIT_STREAM",
+    "REFRESH_STREAM",
     "Evaluator",
     "Finished",
     "Plan",
+    "Refresh",
     "StepCost",
     "abstract_state",
     "batch_spec",

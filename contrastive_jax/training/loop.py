@@ -42,6 +42,17 @@ class Evaluator(NamedTuple):
     measure: Callable[[TrainState, int], Mapping[str, Any]]
 
 
+class Refresh(NamedTuple):
+    """`renew(state, step)` replaces a part of the state after every `every` steps.
+
+    It comes before the next step and is a function of the state, so that a run that resumes there
+    does it again. Its metrics stand in the row of that next step.
+    """
+
+    every: int
+    renew: Callable[[TrainState, int], tuple[TrainState, Mapping[str, float]]]
+
+
 def run(
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -54,6 +65,7 @@ def run(
     checkpointer: Checkpointer | None = None,
     meta: Mapping[str, Any] | None = None,
     evaluators: Sequence[Evaluator] = (),
+    refresh: Refresh | None = None,
     on_step: Callable[[int], None] = lambda step: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Finished:
@@ -72,6 +84,7 @@ def run(
       checkpointer: where to save, or None.
       meta: goes into every checkpoint beside the state.
       evaluators: measured at their own intervals and at the end.
+      refresh: what replaces a part of the state between steps.
       on_step: called after each step is dispatched: a progress bar.
       stop: asked after each step; True saves and returns.
 
@@ -88,6 +101,10 @@ def run(
     started, compiling, beside = time.perf_counter(), 0.0, _Beside()
 
     while step < plan.steps:
+        renewed: Mapping[str, float] = {}
+        if refresh is not None and step > 0 and step % refresh.every == 0:
+            with beside(state):
+                state, renewed = refresh.renew(state, step)
         with jax.transfer_guard("disallow"):
             sent = parallel.put_batch(feed.batch_at(step), mesh)
             if train_step is None:  # compiled ahead, so that a second compilation is an error
@@ -105,10 +122,10 @@ def run(
         done = step == plan.steps
         last = done or stop()
         due = [e for e in evaluators if done or step % e.every == 0]
-        if due or done or step == 1 or step % plan.log_every == 0:
+        if due or done or renewed or step == 1 or step % plan.log_every == 0:
             with beside(state) if due else nullcontext():
                 measured = {k: v for e in due for k, v in e.measure(state, step).items()}
-            log.hold(step, {**metrics, **measured})
+            log.hold(step, {**metrics, **renewed, **measured})
         if checkpointer is not None and (last or checkpointer.due(step)):
             log.flush()
             require_finite(_of_the_state(metrics), step, log.last_finite)

@@ -14,7 +14,7 @@ from contrastive_jax.training import compiler_options
 from contrastive_jax.types import Batch, Feed, Metrics, Objective, TrainState
 
 # Every random stream has a root key of its own, folded from the seed by a constant.
-INIT_STREAM, AUGMENT_STREAM = 0, 1
+INIT_STREAM, AUGMENT_STREAM, REFRESH_STREAM = 0, 1, 2
 
 
 class Plan(NamedTuple):

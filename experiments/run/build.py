@@ -43,6 +43,8 @@ class Kind(NamedTuple):
     describe: Callable[["Run"], str]  # the data, in a line
     evaluators: Callable[["Run"], list[training.Evaluator]]
     score: Callable[..., dict[str, Any]]  # scores, writes and draws; see scoring/summary.py
+    # what replaces a part of the state between steps
+    refresh: Callable[["Run"], training.Refresh | None] = lambda run: None
     # what the folder keeps beside the checkpoints, written before the first step
     keep: Callable[["Run", Path], None] = lambda run, folder: None
 
@@ -115,9 +117,10 @@ def build(
         steps_per_epoch = dataset.n_train // dataset.batch_size
         plan = training.plan(**as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
         check_chunks(plan.chunk_size, dataset.batch_size, mesh)
-        idf_T = None if dataset.texts is None else dataset.texts.idf_T
-        sizes = {"n_tokens": dataset.n_tokens, "chunk_size": plan.chunk_size, "idf_T": idf_T}
+        sizes = {"n_tokens": dataset.n_tokens, "chunk_size": plan.chunk_size}
         info = RunInfo(mesh, plan.steps, len(dataset.class_names), **sizes)
+        if dataset.texts is not None:
+            info = info._replace(**dataset.texts.for_objectives())
         objective = frozen.freeze(experiment.build(config, info), config.optimizer.frozen)
         if objective.chunk_size != plan.chunk_size:
             raise ValueError(f"{experiment.name} does not encode in chunks; leave train.chunk_size")

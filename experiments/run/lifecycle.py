@@ -157,6 +157,7 @@ def train_and_score(
             checkpointer=checkpointer,
             meta=resume.meta(run, identity),
             evaluators=run.experiment.kind.evaluators(run),
+            refresh=run.experiment.kind.refresh(run),
             on_step=on_step,
             stop=parallel.any_process(run.mesh, lambda: signals.requested),
         )

@@ -106,15 +106,21 @@ def is_array(name: str) -> bool:
 def options_of(kind: str) -> dict[str, Key]:
     """The keys of a kind: the options in the loss's own signature, and those of what feeds it."""
     loss, feed = KINDS[kind]
-    arguments = inspect.signature(loss).parameters
-    keys = takes(loss, without=("axis_name", *filter(is_array, arguments)))
+    keys = keys_of_loss(loss)
+    if feed in MINED:
+        keys["mining"] = Key("semi_hard_negative", str)
+    if "weights_KPD" in inspect.signature(loss).parameters:
+        keys["n_centers"] = Key(2, int)
+    return keys
+
+
+def keys_of_loss(loss: Callable[..., jax.Array]) -> dict[str, Key]:
+    """The options in a loss's own signature; its temperature may also be learned."""
+    arrays = filter(is_array, inspect.signature(loss).parameters)
+    keys = takes(loss, without=("axis_name", *arrays))
     if learnable(keys):
         keys["temperature"] = keys["temperature"]._replace(type=float | str)
         keys |= {"temperature_start": Key(0.1, float), "temperature_min": Key(0.01, float)}
-    if feed in MINED:
-        keys["mining"] = Key("semi_hard_negative", str)
-    if "weights_KPD" in arguments:
-        keys["n_centers"] = Key(2, int)
     return keys
 
 

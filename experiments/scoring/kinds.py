@@ -4,7 +4,9 @@ from contrastive_jax import augment, data
 from contrastive_jax.data.text import sets, sources
 from experiments.run.build import Kind
 from experiments.run.sections import REQUIRED, Key, takes
-from experiments.scoring import captions, images, summary, texts
+from experiments.scoring import captions, graded, hard_negatives, images, summary, texts
+
+OF_THE_RUN = ("corpus", "chosen", "mined", "tokenizer", "n_tokens", "guide")  # no keys of `data`
 
 IMAGES = Kind(
     unit="images",
@@ -31,17 +33,19 @@ TEXT = Kind(
     sections={
         "data": {
             **takes(sources.read),
-            **takes(sets.dataset, without=("corpus", "chosen", "tokenizer", "n_tokens")),
+            **takes(sets.dataset, without=OF_THE_RUN),
         },
+        "mine": takes(hard_negatives.settings),
         "tokens": takes(sets.settings),
         "eval": takes(texts.settings),
     },
     load=texts.load,
     stand_in=texts.stand_in,
     feed=texts.feed,
-    check=texts.check,
+    check=hard_negatives.check,
     describe=texts.describe,
     evaluators=texts.evaluators,
-    score=texts.score,
+    score=graded.score,
+    refresh=hard_negatives.refresh,
     keep=texts.keep,
 )

@@ -15,16 +15,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contrastive_jax import data, figures, parallel, training
-from contrastive_jax.data.examples import Texts
+from contrastive_jax.data.examples import Mineable, Texts
 from contrastive_jax.data.text import sets, sources
 from contrastive_jax.data.text.collection import Collection
-from contrastive_jax.data.text.tokens import Tokenizer
+from contrastive_jax.data.text.tokens import Tokenizer, Tokens
 from contrastive_jax.evaluation import diagnostics, protocols, ranking
 from contrastive_jax.evaluation import texts as evaluation
 from contrastive_jax.evaluation.ranking import Ranked
 from contrastive_jax.storage import jsonl, workdir
 from contrastive_jax.types import Feed, TrainState
-from experiments.run import start_folder
+from experiments.run import guide, start_folder, text_losses
 from experiments.run.build import Run
 from experiments.run.sections import as_kwargs
 from experiments.scoring import document_map, pictures, rankings
@@ -83,6 +83,7 @@ def load(config: ConfigDict) -> data.Dataset:
     of_tokens = sets.settings(**as_kwargs(config, "tokens"))
     keys = as_kwargs(config, "data")
     sizes = {key: keys.pop(key) for key in ("batch_size", "n_negatives")}
+    mined = config.mine.every_steps > 0
     known = start_folder.vocabulary(config)
     corpus = sources.read(**keys)
     if chosen.every_steps and corpus.validation is None:
@@ -90,13 +91,16 @@ def load(config: ConfigDict) -> data.Dataset:
             f"eval.every_steps is {chosen.every_steps}, and data.validation_split names no split "
             "to search"
         )
+    if chosen.every_steps and corpus.graded:
+        raise ValueError("pairs with scores are scored after training; set eval.every_steps=0")
     for found in filter(None, (corpus.test, corpus.validation)):
         if chosen.at > len(found.documents):
             raise ValueError(
                 f"eval.at is {chosen.at}, above the {len(found.documents)} documents of "
                 f"{found.split!r}; lower it"
             )
-    return sets.dataset(corpus, of_tokens, **sizes, **known)
+    given = {"mined": mined, "guide": guide.encoder(config), **known}
+    return sets.dataset(corpus, of_tokens, **sizes, **given)
 
 
 def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
@@ -105,20 +109,35 @@ def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
     def empty(n: int) -> dict[str, np.ndarray]:
         found = {}
         for name, shape in identity["shapes"].items():
-            zero = np.zeros((), bool if name.endswith("_mask") else np.int32)
+            is_float = name.endswith("_guide") or name in ("score", "scores")
+            kind = bool if name.endswith("_mask") else np.float32 if is_float else np.int32
+            zero = np.zeros((), kind)
             found[name] = np.broadcast_to(zero, (n, *shape))
         return found
 
     of_tokens = sets.settings(**as_kwargs(config, "tokens"))
     texts = Texts(None, identity["n_tokens"], of_tokens, None, None, (), None)
+    if config.mine.every_steps:
+        shape = identity["train"], config.data.n_negatives
+        texts = texts._replace(mineable=_unknown(*shape, *identity["shapes"]["document"]))
     parts = empty(identity["train"]), empty(identity["test"])
     return data.Dataset(identity["name"], *parts, (), config.data.batch_size, texts=texts)
 
 
+def _unknown(n: int, n_negatives: int, length: int) -> Mineable:
+    """One empty document in place of all, the negative of every pair."""
+    zeros = partial(np.zeros, dtype=np.int32)
+    one = zeros((1, length)), zeros(1)
+    rows = zeros(n), zeros((1, 1)), zeros((1, 1))
+    return Mineable(*one, *one, zeros(1), *rows, np.broadcast_to(np.int32(0), (n, n_negatives)))
+
+
 def feed(config: ConfigDict, dataset: data.Dataset, seed: int) -> Feed:
-    """Make the batches of a training set for a seed."""
+    """Make the batches of a training set for a seed; with the corpus that negatives are rows of."""
     del config
-    return data.feed(dataset.train, dataset.batch_size, seed)
+    made = data.feed(dataset.train, dataset.batch_size, seed)
+    mineable = None if dataset.texts is None else dataset.texts.mineable
+    return made if mineable is None else data.with_whole(made, mineable.resident())
 
 
 def texts_of(run: Run) -> Texts:
@@ -141,7 +160,9 @@ def check(run: Run) -> list[str]:
     target = texts_of(run).test
     n = 0 if target is None else len(target.queries)
     few = [f"{n} test queries are too few to tell systems apart"] if n < FEW else []
-    return [*texts_of(run).notes, *few]
+    alike = "score" in run.dataset.train and run.config.loss.kind not in text_losses.GRADED
+    taken = f"pairs have scores, and loss.kind {run.config.loss.kind!r} takes all for positives"
+    return [*texts_of(run).notes, *few, *([taken] if alike else [])]
 
 
 def describe(run: Run) -> str:
@@ -171,7 +192,13 @@ def embed(
         "query": (chosen.query_length, chosen.query_prompt),
         "document": (chosen.document_length, chosen.document_prompt),
     }[side]
-    tokens = tokenizer.encode(texts, length, prompt)
+    return embed_tokens(run, state, side, tokenizer.encode(texts, length, prompt), length)
+
+
+def embed_tokens(
+    run: Run, state: TrainState, side: str, tokens: Tokens, longest: int
+) -> np.ndarray:
+    """Embed rows of tokens as "query" or "document", [N,D] of length one."""
     devices = run.mesh.devices.size
     found = evaluation.extract(
         run.objective.embed[side],
@@ -179,8 +206,8 @@ def embed(
         state.model_state,
         *tokens,
         names=(side, f"{side}_length"),
-        longest=length,
-        batch_size=-(-min(of_run(run).batch_size, len(texts)) // devices) * devices,
+        longest=longest,
+        batch_size=-(-min(of_run(run).batch_size, len(tokens.length_N)) // devices) * devices,
         shard=lambda batch: parallel.put_batch(batch, run.mesh),
         out_sharding=parallel.replicated(run.mesh),
     )

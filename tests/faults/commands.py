@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import pytest
 
 from tests.faults import inject
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = float(os.environ.get("FAULTS_PATIENCE_SECONDS", 600))  # a machine may be busy
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.faults.toy", "experiments.prepare", "sklearn.datasets"])
+FORKS.set_forkserver_preload(
+    ["tests.faults.toy", "experiments.text", "experiments.prepare", "sklearn.datasets"]
+)
 
 
 class Kind(NamedTuple):
@@ -61,8 +64,22 @@ SIMCLR = Kind(
     1297,
     256,
 )
+TEXT = Kind(
+    "experiments.text",
+    ("--config=tests/faults/text_config.py",),
+    True,
+    "encoder.dim=16",
+    48,
+    8,
+)
 PREPARE = Kind("experiments.prepare", (), True)
-KINDS = {"toy": TOY, "simclr": SIMCLR}
+KINDS = {"toy": TOY, "simclr": SIMCLR, "text": TEXT}
+
+
+# For tests of the lab that a run on texts has to pass as well.
+ON_TEXTS_TOO = pytest.mark.parametrize(
+    "lab", ["toy", "text", pytest.param("simclr", marks=pytest.mark.slow)], indirect=True
+)
 
 
 class Ended(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from contrastive_jax.errors import CheckpointError
 from contrastive_jax.training.checkpoint import Checkpointer, digest
-from tests.faults.commands import assert_short_error, committed
+from tests.faults.commands import ON_TEXTS_TOO, assert_short_error, committed
 from tests.faults.rows import row
 
 START = ("leave_before_training",)  # exit code 75: the start went well
@@ -59,6 +59,7 @@ def test_damaged_checkpoint_is_skipped_and_kept(lab, what):
 
 
 @row(9, broken="damaged steps are deleted")
+@ON_TEXTS_TOO
 def test_training_resumes_before_a_damaged_checkpoint(lab):
     workdir = lab.copy()
     DAMAGE["data cut"](workdir / "checkpoints" / "9")

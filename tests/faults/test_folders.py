@@ -9,7 +9,14 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.faults.commands import ROOT, assert_short_error, committed, rows, with_devices
+from tests.faults.commands import (
+    ON_TEXTS_TOO,
+    ROOT,
+    assert_short_error,
+    committed,
+    rows,
+    with_devices,
+)
 from tests.faults.rows import row
 
 START = ("leave_before_training",)  # exit code 75: the start went well
@@ -17,6 +24,7 @@ FOUR_DEVICES = with_devices(4)
 
 
 @row(6, broken="failed saves are not reported")
+@ON_TEXTS_TOO
 def test_disk_full_during_a_save(lab):
     workdir = lab.place / "run"
     ended = lab.run(workdir, faults=("full_disk_after:7", "unscored"))

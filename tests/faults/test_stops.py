@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from tests.faults.commands import ROOT, committed, rows
+from tests.faults.commands import ON_TEXTS_TOO, ROOT, committed, rows
 from tests.faults.rows import row
 
 
 @row(1, broken="metrics.jsonl is not rewound")
 @pytest.mark.parametrize("step", [2, 11])
+@ON_TEXTS_TOO
 def test_kill_9_at_a_step(lab, step):
     workdir = lab.place / "run"
     assert lab.run(workdir, faults=(f"kill:{step}", "unscored")).code == -signal.SIGKILL
@@ -31,6 +32,7 @@ def test_kill_9_during_a_save(lab, milliseconds):
 
 
 @row(2, broken="SIGTERM is not caught")
+@ON_TEXTS_TOO
 def test_sigterm_saves_and_exits_with_75(lab):
     workdir = lab.place / "run"
     ended = lab.run(workdir, faults=("terminate:5", "unscored"))

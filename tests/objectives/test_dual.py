@@ -1,6 +1,7 @@
 """The loss of a dual encoder equals a loop over pairs; on any devices, in tiles, in chunks."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import pytest
 
 from contrastive_jax import parallel
 from contrastive_jax.encoders import heads, text
-from contrastive_jax.objectives import dual
+from contrastive_jax.objectives import dual, mined
 from contrastive_jax.objectives import temperature as scale
-from experiments import text as command
+from experiments.run import text_losses as command
 
 B, K, T, L = 8, 2, 17, 5
 IDS = np.array([0, 1, 2, 3, 4, 5, 6, 0], np.int32)
@@ -23,19 +24,30 @@ START = 0.2
 
 
 def make(
-    kind, devices=1, chunk_size=None, towers="shared", matryoshka=None, dropout=0.0, **options
+    kind,
+    devices=1,
+    chunk_size=None,
+    towers="shared",
+    matryoshka=None,
+    dropout=0.0,
+    output_dim=5,
+    **options,
 ):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     loss = command.pair_loss(kind, matryoshka, **options)
     return dual.make(
         text.make("bag", T, dim=6, word_dropout=dropout),
-        heads.make(kind="linear", output_dim=5, batch_norm=False),
+        heads.make(kind="linear", output_dim=output_dim, batch_norm=False),
         parallel.shard_loss(loss, mesh, n_sharded=1),
         towers=towers,
-        temperature=scale.make("learned", START),
+        temperature=scale.make("learned", START) if _is_tempered(kind) else None,
         bias=-3.0 if kind == "siglip" else None,
         chunk_size=chunk_size,
     )
+
+
+def _is_tempered(kind):
+    return "temperature" in inspect.signature(command.KINDS[kind]).parameters
 
 
 def batch(negatives=False):
@@ -116,8 +128,9 @@ def close(found, wanted):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-6), found, wanted)
 
 
+IN_BATCH = ("info_nce", "symmetric_info_nce", "joint_info_nce", "multi_positive_info_nce", "siglip")
 CASES = [
-    *((kind, False) for kind in command.KINDS if kind != "per_query_info_nce"),
+    *((kind, False) for kind in IN_BATCH),
     ("info_nce", True),
     ("per_query_info_nce", True),
 ]
@@ -136,6 +149,25 @@ def test_the_loss_is_that_of_all_pairs_on_any_devices_in_tiles_and_in_chunks(kin
     for other in (make(kind, devices=8, **tiles), make(kind, devices=2, chunk_size=4)):
         _, again, same_gradient = value_and_gradient(other, given)
         np.testing.assert_allclose(again["loss"], want, rtol=2e-5)
+        close(same_gradient, gradient)
+
+
+@pytest.mark.parametrize("kind", sorted({*command.KINDS} - {*IN_BATCH, "per_query_info_nce"}))
+def test_losses_of_scores_and_guides_are_the_same_on_any_devices_and_in_chunks(kind):
+    rng, negatives = np.random.default_rng(1), kind not in command.GRADED
+    given = batch(negatives) | {
+        "score": jnp.asarray(rng.random(B, np.float32)),
+        "scores": jnp.asarray(rng.random((B, 1 + K), np.float32)),
+        "query_guide": jnp.asarray(rng.normal(size=(B, 3)).astype(np.float32)),
+        "document_guide": jnp.asarray(rng.normal(size=(B, 3)).astype(np.float32)),
+        "negatives_guide": jnp.asarray(rng.normal(size=(B, K, 3)).astype(np.float32)),
+    }
+    of = functools.partial(make, kind, output_dim=6)
+    _, metrics, gradient = value_and_gradient(of(), given)
+    assert np.abs(gradient["encoder"]["weight"]).max() > 0
+    for other in (of(devices=8), of(devices=2, chunk_size=4)):
+        _, again, same_gradient = value_and_gradient(other, given)
+        np.testing.assert_allclose(again["loss"], metrics["loss"], rtol=2e-5)
         close(same_gradient, gradient)
 
 
@@ -164,6 +196,52 @@ def test_the_gradient_in_chunks_is_that_of_its_own_dropout():
     leaves = map(jax.tree.leaves, (gradient, direction))
     exact = sum(jnp.vdot(g, d) for g, d in zip(*leaves, strict=True))
     np.testing.assert_allclose(along, exact, rtol=2e-2)
+
+
+SMALL = {"layers": 1, "dim": 8, "heads": 2, "hidden_dim": 8, "positions": L}
+SMALL |= {"dropout": 0.0, "attention_dropout": 0.0}  # chunks have keys of their own
+
+
+@functools.cache
+def transformer(devices, chunk_size=None, table=False):
+    """Value and gradient of masks, ids, negatives and a learned temperature, with 2 B pairs."""
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    loss = command.pair_loss("info_nce", None)
+    objective = dual.make(
+        text.make("bert", T, **SMALL),
+        heads.make(kind="none", batch_norm=False),
+        parallel.shard_loss(loss, mesh, n_sharded=1),
+        temperature=scale.make("learned", START),
+        chunk_size=chunk_size,
+    )
+    given = jax.tree.map(lambda x: jnp.concatenate([x, x[::-1]]), batch(negatives=True))
+    given |= {"index": jnp.arange(2 * B, dtype=jnp.int32)}
+    if table:
+        place_NK = np.arange(2 * B * K).reshape(2 * B, K)
+        objective = mined.from_table(objective, np.where(given["negatives_mask"], place_NK, -1))
+        names = {"negatives": "corpus", "negatives_length": "corpus_length"}
+        for old, new in (names | {"negatives_id": "corpus_id"}).items():
+            given[new] = given.pop(old).reshape(2 * B * K, *([L] if new == "corpus" else []))
+        del given["negatives_mask"]
+    params, state = objective.init(jax.random.key(0), given)
+    placed = parallel.put_batch({k: v for k, v in given.items() if "corpus" not in k}, mesh)
+    whole = {k: v for k, v in given.items() if "corpus" in k}
+    placed |= parallel.put_replicated(whole, mesh)
+    params, state = (parallel.put_replicated(x, mesh) for x in (params, state))
+    run = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
+    (value, _), gradient = run(params, state, placed, jax.random.key(1), jnp.int32(0))
+    return value, jax.device_get(gradient)
+
+
+@pytest.mark.parametrize(("chunk_size", "table"), [(None, False), (8, False), (8, True)])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_the_encoders_gradient_is_the_same_on_1_2_4_and_8_devices(devices, chunk_size, table):
+    value, gradient = transformer(1)
+    assert set(gradient) == {"encoder", "head", "loss"}
+    assert len(jax.tree.leaves(gradient["encoder"])) > 10
+    same, same_gradient = transformer(devices, chunk_size, table)
+    np.testing.assert_allclose(same, value, rtol=2e-5)
+    close(same_gradient, gradient)
 
 
 def test_two_towers_and_prefixes():

@@ -2,12 +2,15 @@
 
     .jsonl      {"query": "...", "pos": ["..."], "neg": ["..."]}
                 {"anchor": "...", "positive": "...", "negative": "..."}
+                {"sentence1": "...", "sentence2": "...", "score": 0.8}
     .tsv .csv   a line of headings with those names, then a pair a row
 
-The first form is FlagEmbedding's, the second that of sentence-transformers. Negatives may be left
-out, and their number may vary.
+The first form is FlagEmbedding's, the others those of sentence-transformers. Negatives may be left
+out, and their number may vary. "score" says how similar a pair is; "pos_scores" and "neg_scores", a
+number a text, what a teacher says of each.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +19,11 @@ from contrastive_jax.data.text import rows, tables
 from contrastive_jax.data.text.collection import Collection, of_pairs
 from contrastive_jax.errors import DataError
 
-NAMES = (("query", "pos", "neg"), ("anchor", "positive", "negative"))
+NAMES = (
+    ("query", "pos", "neg"),
+    ("anchor", "positive", "negative"),
+    ("sentence1", "sentence2", "negative"),
+)
 ENDINGS = (".jsonl", ".tsv", ".csv")
 
 
@@ -26,6 +33,9 @@ class Pair(NamedTuple):
     query: str
     positives: tuple[str, ...]
     negatives: tuple[str, ...] = ()
+    score: float | None = None  # how similar the two are, of graded pairs
+    positive_scores: tuple[float, ...] = ()  # a teacher's, one a text, or none at all
+    negative_scores: tuple[float, ...] = ()
 
 
 def load(path: Path) -> list[Pair]:
@@ -46,18 +56,22 @@ def load(path: Path) -> list[Pair]:
 def pair_of(row: dict[str, Any]) -> Pair:
     """Read a row under either set of names.
 
-    >>> pair_of({"query": "q", "pos": ["a"], "neg": ["b", "c"]})
-    Pair(query='q', positives=('a',), negatives=('b', 'c'))
+    >>> pair = pair_of({"query": "q", "pos": ["a"], "neg": ["b", "c"], "neg_scores": [0.5, 0]})
+    >>> pair.positives, pair.negatives, pair.negative_scores
+    (('a',), ('b', 'c'), (0.5, 0.0))
 
     Raises:
-      ValueError: a name is missing, a text is empty, or no list of texts.
+      ValueError: a name is missing, a text is empty, or no list of texts; scores that are no
+        numbers, or not one a text.
     """
     query, positive, negative = _names(row)
     text = rows.text_of(row, query)
-    positives, negatives = _texts(row, positive), _texts(row, negative)
+    positives, positive_scores = _scored(row, positive, "pos_scores")
+    negatives, negative_scores = _scored(row, negative, "neg_scores")
     if not text.strip() or not positives:
         raise ValueError(f"{query!r} is empty" if positives else f"no text in {positive!r}")
-    return Pair(text.strip(), positives, negatives)
+    score = None if row.get("score") in (None, "") else _number("score", row["score"])
+    return Pair(text.strip(), positives, negatives, score, positive_scores, negative_scores)
 
 
 def _names(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -67,12 +81,31 @@ def _names(row: dict[str, Any]) -> tuple[str, str, str]:
     raise ValueError("neither 'query' and 'pos' nor 'anchor' and 'positive'")
 
 
-def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
+def _scored(
+    row: dict[str, Any], key: str, scores_key: str
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Read the texts of a key that are not empty, and their scores where there are some."""
     value = row.get(key)
     texts = [value] if isinstance(value, str) else value or []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{key!r} is no text and no list of texts")
-    return tuple(text.strip() for text in texts if text.strip())
+    given = row.get(scores_key)
+    listed = given if isinstance(given, list) else [] if given in (None, "") else [given]
+    scores = [_number(scores_key, number) for number in listed]
+    if scores and len(scores) != len(texts):
+        raise ValueError(f"{len(scores)} {scores_key!r} of {len(texts)} texts in {key!r}")
+    kept = [i for i, text in enumerate(texts) if text.strip()]
+    return tuple(texts[i].strip() for i in kept), tuple(scores[i] for i in kept if scores)
+
+
+def _number(key: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{key!r} holds {value!r}, which is no finite number")
+    return number
 
 
 def collection(path: Path) -> Collection:

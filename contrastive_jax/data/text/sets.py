@@ -1,28 +1,20 @@
 """Text sets to train on: the texts of a source as tokens, a query with a document an example."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from contrastive_jax.data.examples import Dataset, Examples, Texts, check_batch_size
-from contrastive_jax.data.groups import joined_groups
-from contrastive_jax.data.text import tokens
-from contrastive_jax.data.text.pairs import Pair
+from contrastive_jax.data.examples import (
+    Dataset,
+    Examples,
+    Texts,
+    check_batch_size,
+)
+from contrastive_jax.data.text import of_rows, tokens
+from contrastive_jax.data.text.of_rows import Settings
 from contrastive_jax.data.text.sources import Corpus
 from contrastive_jax.data.text.tokens import Tokenizer
 from contrastive_jax.errors import DataError
-
-
-class Settings(NamedTuple):
-    """How texts become tokens."""
-
-    vocabulary_size: int
-    query_length: int
-    document_length: int
-    train_length: int | None
-    query_prompt: str
-    document_prompt: str
 
 
 def settings(
@@ -60,8 +52,10 @@ def dataset(
     *,
     batch_size: int,
     n_negatives: int = 0,
+    mined: bool = False,
     tokenizer: Tokenizer | None = None,
     n_tokens: int | None = None,
+    guide: Callable[[str, Sequence[str]], np.ndarray] | None = None,
 ) -> Dataset:
     """Turn texts into examples, an example a query with one of its documents.
 
@@ -70,97 +64,68 @@ def dataset(
       chosen: of `settings`.
       batch_size: pairs of a step.
       n_negatives: K, negatives of a pair at most, the first of its row.
+      mined: whether negatives are mined while training, and those of the rows are the first ones.
       tokenizer: in place of one that is trained on the training pairs.
       n_tokens: that the encoder has; those of the tokenizer by default.
+      guide: the side ("query", "document") and its texts to vectors [N,G] of a guided loss.
 
     Returns:
       A set whose training examples hold "query" [N,L] and "document" [N,L], unsigned, with
       "query_length" and "document_length" [N] int32; "id" [N] int32, equal where pairs share a
       query or a document; and with negatives "negatives" [N,K,L], "negatives_length" and
-      "negatives_id" [N,K] int32, "negatives_mask" [N,K] bool.
+      "negatives_id" [N,K] int32, "negatives_mask" [N,K] bool. Those that are mined are not there
+      but rows of a corpus, in `Texts.mineable`. Where all rows have them also "score" [N] and,
+      a teacher's, "scores" [N,1+K] float32; with a guide "query_guide", "document_guide" [N,G] and
+      "negatives_guide" [N,K,G].
 
     Raises:
-      ValueError: a batch larger than the set, or fewer than 0 negatives.
+      ValueError: a batch larger than the set, or a number of negatives that cannot be meant.
       DataError: no pair of the file has negatives, and some are asked for.
     """
     if n_negatives < 0:
         raise ValueError(f"data.n_negatives is {n_negatives}; give 0 or more")
-    rows = list(dict.fromkeys(_rows(corpus.train)))
-    if n_negatives and not any(row[2] for row in rows):
+    if mined and not n_negatives:
+        raise ValueError("mine.every_steps asks for negatives; set data.n_negatives as well")
+    rows = list(dict.fromkeys(of_rows.rows_of(corpus.train)))
+    if n_negatives and not mined and not any(row.negatives for row in rows):
         raise DataError(
             f"{corpus.name} has no negatives, and data.n_negatives is {n_negatives}.\n"
             "Mine some with experiments.mine, or leave it at 0."
         )
     check_batch_size(batch_size, len(rows))
-    documents = list(dict.fromkeys(text for row in rows for text in (row[1], *row[2])))
-    queries = list(dict.fromkeys(row[0] for row in rows))
+    documents = list(dict.fromkeys(text for row in rows for text in (row.document, *row.negatives)))
+    queries = list(dict.fromkeys(row.query for row in rows))
     if tokenizer is None:  # negatives may be documents of the test
-        answers = dict.fromkeys(row[1] for row in rows)
+        answers = dict.fromkeys(row.document for row in rows)
         tokenizer = tokens.train([*queries, *answers], chosen.vocabulary_size)
     made = tokenizer
     _check_lengths(made, chosen)
     shown = chosen._replace(document_length=chosen.train_length or chosen.document_length)
-    train = _examples(rows, queries, documents, made, shown, n_negatives)
+    encoded = of_rows.encode(rows, queries, documents, made, shown)
+    train = of_rows.examples(encoded) | of_rows.graded(encoded)
+    if n_negatives and not mined:
+        train |= of_rows.negatives(encoded, n_negatives) | of_rows.taught(encoded, n_negatives)
+    if guide is not None:
+        train |= of_rows.guided(
+            encoded, guide("query", queries), guide("document", documents), train
+        )
     tested = [
-        (corpus.test.queries[q], corpus.test.documents[max(judged, key=lambda d: judged[d])], ())
+        of_rows.Row(
+            corpus.test.queries[q], corpus.test.documents[max(judged, key=lambda d: judged[d])]
+        )
         for q, judged in corpus.test.grades.items()
     ]
-    asked = list(dict.fromkeys(row[0] for row in tested))
-    answers = list(dict.fromkeys(row[1] for row in tested))
-    test = _examples(tested, asked, answers, made, chosen, 0)
+    asked = list(dict.fromkeys(row.query for row in tested))
+    answers = list(dict.fromkeys(row.document for row in tested))
+    test = of_rows.examples(of_rows.encode(tested, asked, answers, made, chosen))
     size = n_tokens or made.size
     notes = (*corpus.notes, *_cut(train, shown), *_joined(train["id"]))
     idf_T = inverse_frequency(train["document"], size)
     kept = Texts(made, size, chosen, corpus.test, corpus.validation, notes, idf_T)
+    kept = kept._replace(graded=corpus.graded)
+    if mined:
+        kept = kept._replace(mineable=of_rows.mineable(encoded, queries, n_negatives))
     return Dataset(corpus.name, train, test, (), batch_size, texts=kept)
-
-
-_Row = tuple[str, str, tuple[str, ...]]  # query, document, negatives
-
-
-def _rows(train: Sequence[Pair]) -> list[_Row]:
-    found = []
-    for pair in train:
-        wrong = tuple(text for text in pair.negatives if text not in pair.positives)
-        found += [(pair.query, document, wrong) for document in pair.positives]
-    return found
-
-
-def _examples(
-    rows: Sequence[_Row],
-    queries: list[str],
-    documents: list[str],
-    tokenizer: Tokenizer,
-    chosen: Settings,
-    n_negatives: int,
-) -> Examples:
-    place_q = {text: place for place, text in enumerate(queries)}
-    place_d = {text: place for place, text in enumerate(documents)}
-    query_N = np.array([place_q[row[0]] for row in rows])
-    document_N = np.array([place_d[row[1]] for row in rows])
-    query = tokenizer.encode(queries, chosen.query_length, chosen.query_prompt)
-    document = tokenizer.encode(documents, chosen.document_length, chosen.document_prompt)
-    id_of_document = joined_groups(query_N, document_N, len(queries), len(documents))
-    examples = {
-        "query": query.tokens_NL[query_N],
-        "query_length": query.length_N[query_N],
-        "document": document.tokens_NL[document_N],
-        "document_length": document.length_N[document_N],
-        "id": id_of_document[document_N],
-    }
-    if n_negatives:
-        mask_NK = np.zeros((len(rows), n_negatives), bool)
-        place_NK = np.zeros((len(rows), n_negatives), np.int32)
-        for n, (_, _, wrong) in enumerate(rows):
-            places = [place_d[text] for text in wrong[:n_negatives]]
-            place_NK[n, : len(places)], mask_NK[n, : len(places)] = places, True
-        examples |= {
-            "negatives": document.tokens_NL[place_NK],
-            "negatives_length": document.length_N[place_NK],
-            "negatives_id": id_of_document[place_NK],
-            "negatives_mask": mask_NK,
-        }
-    return examples
 
 
 def inverse_frequency(tokens_NL: np.ndarray, n_tokens: int) -> np.ndarray:

@@ -26,6 +26,7 @@ class Corpus(NamedTuple):
     test: Collection
     validation: Collection | None
     notes: tuple[str, ...]  # what is odd, with counts
+    graded: tuple[Pair, ...] = ()  # of the test, where every pair of the file has a score
 
 
 def read(
@@ -79,7 +80,8 @@ def read(
     train = whole.train[:limit_train]
     if negatives_path is not None:
         train = _with_negatives(train, Path(negatives_path).expanduser())
-    corpus = whole._replace(train=train, test=test)
+    graded = tuple(whole.graded[:limit_test])
+    corpus = whole._replace(train=train, test=test, graded=graded)
     return corpus._replace(notes=(*corpus.notes, *_leaks(corpus)))
 
 
@@ -119,21 +121,38 @@ def of_file(path: Path, test_fraction: float = 0.1, validation: bool = False) ->
     test = searched("test", held_out[0])
     tuned = searched("validation", held_out[1]) if validation else None
     notes = pairs.collection(path).notes
-    return Corpus(path.stem, train, test, tuned, notes)
+    all_graded = all(row.score is not None for row in rows)
+    graded = tuple(row for row in rows if all_graded and row.query in held_out[0])
+    if graded and len({row.score for row in graded}) == 1:
+        raise ValueError(
+            f"the {len(graded)} test pairs have one and the same score, with which nothing "
+            "correlates; raise data.test_fraction"
+        )
+    return Corpus(path.stem, train, test, tuned, notes, graded)
 
 
 def _with_negatives(train: Sequence[Pair], path: Path) -> list[Pair]:
-    mined: dict[str, tuple[str, ...]] = {}
+    """Put the negatives of a file, and their scores, before those of the pairs of its queries."""
+    mined: dict[str, Pair] = {}
     for row in pairs.load(path):
-        mined[row.query] = (*mined.get(row.query, ()), *row.negatives)
-    if not any(mined.get(pair.query) for pair in train):
+        mined[row.query] = _joined_negatives(mined.get(row.query, Pair(row.query, ())), row)
+    if not any(pair.query in mined and mined[pair.query].negatives for pair in train):
         raise DataError(
             f"{path} has no negatives of the {len(train)} training pairs.\n"
             "Give a file that was mined for their queries."
         )
     return [
-        pair._replace(negatives=(*mined.get(pair.query, ()), *pair.negatives)) for pair in train
+        _joined_negatives(mined[pair.query], pair) if pair.query in mined else pair
+        for pair in train
     ]
+
+
+def _joined_negatives(first: Pair, pair: Pair) -> Pair:
+    """The pair with the negatives of another before its own."""
+    return pair._replace(
+        negatives=(*first.negatives, *pair.negatives),
+        negative_scores=(*first.negative_scores, *pair.negative_scores),
+    )
 
 
 def to_mine(

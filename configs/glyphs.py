@@ -10,6 +10,8 @@ Recipe    Muon on matrices and filters, Adam on word vectors, norms and the temp
 Hardware  two CPU cores, a few minutes.
 siglip    the pairwise sigmoid loss in place of the softmax, from the start of the paper
           (arXiv 2303.15343). Not yet measured.
+lit       a frozen image tower (LiT, arXiv 2111.07991), such as that of another run on the glyphs:
+          python -m experiments.export RUN --to DIR, then --config.encoder.init=DIR/FILE.safetensors
 smoke     seconds: it runs every step of the path and learns next to nothing.
 """
 
@@ -17,11 +19,11 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """`preset` is "", "siglip" or "smoke"."""
-    presets = {"": lambda config: None, "siglip": _siglip, "smoke": _smoke}
+    """`preset` is "", "siglip", "lit" or "smoke"."""
+    presets = {"": lambda config: None, "siglip": _siglip, "lit": lit, "smoke": _smoke}
     if preset not in presets:
         raise ValueError(
-            f"preset {preset!r} is unknown; configs/glyphs.py has '', siglip and smoke"
+            f"preset {preset!r} is unknown; configs/glyphs.py has '', siglip, lit and smoke"
         )
     config = ConfigDict()
     config.data = ConfigDict({"source": "glyphs", "batch_size": 512})
@@ -80,3 +82,8 @@ def _smoke(config: ConfigDict) -> None:
     config.encoder.update({"width": 0.125, "stages": 1})
     config.train.update({"steps": 12, "log_every": 4})
     config.eval.probe_steps = 4
+
+
+def lit(config: ConfigDict) -> None:
+    """Train the text tower and both projections beside an image tower that stays."""
+    config.optimizer.frozen = "encoder/"

@@ -15,8 +15,9 @@ Hardware  an accelerator that holds 512 images of 224 px; train.chunk_size encod
           Not yet measured.
 lit       a frozen image tower without a projection (LiT, Zhai et al. 2022, arXiv 2111.07991):
           --config.encoder.init=FILE with the tensors of a timm ViT-B/16. Rate 1e-3, decay 0.01,
-          temperature from 0.1 on, 5,000 steps; as `lit_coco.py` of big_vision,
-          whose batch is 4,096 and warm-up 150 steps; it starts from BERT: --config.text.name=bert with text.folder=DIR.
+          temperature from 0.1 on, 5,000 steps; as `lit_coco.py` of big_vision, whose batch is
+          4,096 and warm-up 150 steps. Its text tower starts from BERT, as one here does with
+          --config.text.name=bert --config.text.folder=DIR.
 smoke     seconds: small towers on 32 px.
 """
 

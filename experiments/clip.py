@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from contrastive_jax import encoders, losses, parallel
+from contrastive_jax import encoders, frozen, losses, parallel
 from contrastive_jax.data import Dataset
 from contrastive_jax.encoders import heads
 from contrastive_jax.objectives import temperature, two_towers
@@ -78,6 +78,21 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
     )
 
 
+def resolve(config: ConfigDict) -> ConfigDict:
+    """Fill in what the folder of the text tower decides.
+
+    Raises:
+      ValueError: an image tower is frozen that starts from no file.
+    """
+    locked = frozen.covers({"kernel": 0}, "encoder", config.optimizer.frozen)
+    if locked and not config.encoder.get("init") and ":" not in config.encoder.name:
+        raise ValueError(
+            f"optimizer.frozen is {config.optimizer.frozen!r}, and the image tower has random "
+            "weights; set encoder.init to a file, such as one of experiments.export"
+        )
+    return start_folder.resolve(config, "text")
+
+
 def load(config: ConfigDict) -> Dataset:
     """Load captioned images, their captions as tokens of the folder that the text tower is of.
 
@@ -116,7 +131,7 @@ EXPERIMENT = Experiment(
     },
     build=build,
     kind=kinds.CAPTIONED_IMAGES._replace(load=load, keep=keep),
-    resolve=lambda config: start_folder.resolve(config, "text"),
+    resolve=resolve,
 )
 
 if __name__ == "__main__":

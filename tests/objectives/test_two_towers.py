@@ -17,6 +17,14 @@ from contrastive_jax.training import optim
 from experiments import clip
 
 B, SIDE = 8, 4
+WAYS = (  # devices, tiles (a ring of them where there are several devices), chunks
+    (1, 2, None),
+    (1, None, 4),
+    (2, None, None),
+    (4, 1, None),
+    (8, None, None),
+    (8, 1, 4),
+)
 IDS = np.array([0, 1, 2, 3, 4, 5, 6, 0], np.int32)
 
 
@@ -26,7 +34,15 @@ class Flat(nn.Module):
         return nn.tanh(nn.Dense(6)(x_NHWC.reshape(len(x_NHWC), -1)))
 
 
-def make(kind, devices=1, block_size=None, temperature="learned", start=0.2, bias=None):
+def make(
+    kind,
+    devices=1,
+    block_size=None,
+    chunk_size=None,
+    temperature="learned",
+    start=0.2,
+    bias=None,
+):
     mesh = parallel.make_mesh(jax.devices()[:devices])
     loss = functools.partial(clip.KINDS[kind], block_size=block_size)
 
@@ -45,6 +61,7 @@ def make(kind, devices=1, block_size=None, temperature="learned", start=0.2, bia
         n_classes=0,
         temperature=scale.make(temperature, start),
         bias=bias,
+        chunk_size=chunk_size,
     )
 
 
@@ -84,7 +101,7 @@ def slow_loss(kind, image, text, temperature, bias):
 
 
 @pytest.mark.parametrize("kind", clip.KINDS)
-def test_the_loss_is_that_of_all_pairs_on_any_devices_and_in_tiles(kind):
+def test_loss_and_gradients_are_those_of_all_pairs_on_any_devices_in_tiles_and_chunks(kind):
     bias = {"bias": -3.0} if kind == "siglip" else {}
     objective = make(kind, **bias)
     params, state, metrics, gradient = value_and_gradient(objective)
@@ -93,8 +110,8 @@ def test_the_loss_is_that_of_all_pairs_on_any_devices_and_in_tiles(kind):
     want = slow_loss(kind, image, text, 0.2, -3.0)
     np.testing.assert_allclose(metrics["loss"], want, rtol=1e-5)
     assert set(gradient) == {"encoder", "head", "text", "text_head", "loss"}
-    for other in (make(kind, devices=4, **bias), make(kind, devices=4, block_size=2, **bias)):
-        *_, again, same_gradient = value_and_gradient(other)
+    for way in WAYS:
+        *_, again, same_gradient = value_and_gradient(make(kind, *way, **bias))
         np.testing.assert_allclose(again["loss"], want, rtol=1e-5)
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-6),

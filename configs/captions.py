@@ -51,7 +51,7 @@ def get_config(preset: str = "") -> ConfigDict:
         }
     )
     config.encoder = ConfigDict(
-        {"name": "vit", "size": "B", "patch_size": 16, "mean": MEAN, "std": STD}
+        {"name": "vit", "size": "B", "patch_size": 16, "style": "clip", "mean": MEAN, "std": STD}
     )
     config.head = ConfigDict({"kind": "linear", "output_dim": 512, "bias": False})
     config.text = ConfigDict(
@@ -83,7 +83,9 @@ def get_config(preset: str = "") -> ConfigDict:
 
 
 def _lit(config: ConfigDict) -> None:
-    config.encoder.update({"mean": (0.5,), "std": (0.5,)})  # of the ViTs of arXiv 2106.10270
+    config.encoder.update(
+        {"style": "timm", "mean": (0.5,), "std": (0.5,)}
+    )  # of the ViTs of arXiv 2106.10270
     config.head = ConfigDict({"kind": "none", "output_dim": 768})  # that of the captions
     config.loss.temperature_start = 0.1
     config.optimizer.update({"learning_rate": 1e-3, "weight_decay": 0.01, "frozen": "encoder/"})

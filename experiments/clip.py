@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import encoders, frozen, losses, parallel
 from contrastive_jax.data import Dataset
-from contrastive_jax.encoders import heads
+from contrastive_jax.encoders import heads, open_clip_names, pretrained
+from contrastive_jax.errors import CheckpointError
 from contrastive_jax.objectives import temperature, two_towers
-from contrastive_jax.types import Objective, RunInfo
+from contrastive_jax.types import Batch, ModelState, Objective, Params, RunInfo
 from experiments.run import image_method, start_folder
 from experiments.run.build import Experiment, Run
 from experiments.run.encoder import ENCODER
@@ -63,7 +64,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         return loss(*args, axis_name=axis_name, block_size=block_size)
 
     text_head = {"kind": "linear", "output_dim": config.head.output_dim, "bias": False}
-    return two_towers.make(
+    objective = two_towers.make(
         encoders.make(**as_kwargs(config, "encoder")),
         heads.make(**as_kwargs(config, "head")),
         start_folder.encoder_of(config, "text", info),
@@ -76,6 +77,20 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         chunk_size=info.chunk_size,
         frozen=config.optimizer.frozen,
     )
+    return started(objective, config.towers.init) if config.towers.init else objective
+
+
+def started(objective: Objective, file: str) -> Objective:
+    """Begin with the tensors of a file of OpenAI's CLIP or open_clip: both towers and scalars."""
+
+    def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
+        params, state = objective.init(key, batch)
+        try:
+            return open_clip_names.from_open_clip(pretrained.read(file), params), state
+        except CheckpointError as error:
+            raise CheckpointError(f"towers.init={file}: {error}") from error
+
+    return objective._replace(init=init)
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -85,7 +100,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
       ValueError: an image tower is frozen that starts from no file.
     """
     locked = frozen.covers({"kernel": 0}, "encoder", config.optimizer.frozen)
-    if locked and not config.encoder.get("init") and ":" not in config.encoder.name:
+    from_file = config.encoder.get("init") or config.towers.init
+    if locked and not from_file and ":" not in config.encoder.name:
         raise ValueError(
             f"optimizer.frozen is {config.optimizer.frozen!r}, and the image tower has random "
             "weights; set encoder.init to a file, such as one of experiments.export"
@@ -127,6 +143,7 @@ EXPERIMENT = Experiment(
         "encoder": ENCODER,
         "head": takes(heads.make),
         "text": start_folder.section("words"),
+        "towers": {"init": Key("", str)},
         "loss": Choice("kind", "symmetric_info_nce", COMMON, OPTIONS),
     },
     build=build,

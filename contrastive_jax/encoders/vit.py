@@ -38,6 +38,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
 }
 SIZES = {"Ti": Size(192, 12, 3), "S": Size(384, 12, 6), "B": Size(768, 12, 12)}
+STYLES = ("timm", "clip")
 POOLS = ("token", "mean")
 POSITIONS = ("learned", "sincos")
 
@@ -56,6 +57,8 @@ def make(
     remat: bool = False,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    style: str = "timm",
+    activation: str = "gelu",
 ) -> "ViT":
     """Make a ViT from images [B,H,W,C] to features [B,dim] by the keys of the config's `encoder`.
 
@@ -75,6 +78,9 @@ def make(
       dtype: "float32" or "bfloat16" for the computation; parameters are float32.
       remat: compute each block again in the backward pass: less memory, about a third more work.
       mean, std: of each channel, or one for all: images become (x - mean) / std first.
+      style: "timm", or "clip" as in CLIP: a norm before the blocks too, no bias of the patches,
+        epsilon 1e-5, and the first weights of its paper's code.
+      activation: "gelu", or "quick_gelu", x sigmoid(1.702 x), as OpenAI's weights have it.
 
     Raises:
       ValueError: an unknown or impossible value.
@@ -99,10 +105,17 @@ def make(
     require(quarters, "dim", given.dim, "a multiple of 4 for positions 'sincos'")
     rate = stochastic_depth
     require(0 <= rate < 1, "stochastic_depth", rate, "a probability below 1")
+    require(style in STYLES, "style", style, f"one of {STYLES}")
+    require(activation in ACTIVATIONS, "activation", activation, f"one of {tuple(ACTIVATIONS)}")
     normalization = inputs.normalization(mean, std)
     computed = inputs.computed_dtype(dtype)
+    if style == "clip":
+        chosen_style = Style(1e-5, activation, clip_layers=given.layers)
+    else:
+        chosen_style = TIMM._replace(activation=activation)
     return ViT(
-        given, patch_size, pool, positions, rate, freeze_patches, computed, remat, normalization
+        *(given, patch_size, pool, positions, rate, freeze_patches, computed, remat),
+        *(normalization, chosen_style),
     )
 
 
@@ -116,25 +129,31 @@ class ViT(nn.Module):
     dtype: jnp.dtype
     remat: bool
     normalization: inputs.Normalization
+    style: Style = TIMM
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
         grid = _grid(x_BHWC.shape, self.patch_size)
         x_BHWC = inputs.normalized(x_BHWC, self.normalization).astype(self.dtype)
         name = "frozen_patch_projection" if self.freeze_patches else "patch_projection"
-        project = PatchProjection(self.size.dim, self.patch_size, self.freeze_patches, name=name)
+        has_bias, style = not self.style.clip_layers, self.style
+        project = PatchProjection(
+            self.size.dim, self.patch_size, self.freeze_patches, has_bias, name=name
+        )
         x_BLF = project(x_BHWC)
         if self.pool == "token":
-            token_F = self.param("class_token", nn.initializers.normal(0.02), (self.size.dim,))
+            token_F = self.param("class_token", self._first_tokens(), (self.size.dim,))
             first = jnp.broadcast_to(token_F.astype(self.dtype), (len(x_BLF), 1, self.size.dim))
             x_BLF = jnp.concatenate([first, x_BLF], axis=1)
         x_BLF += self._positions(grid).astype(self.dtype)[None]
+        if style.clip_layers:
+            x_BLF = _norm(self.dtype, "norm_pre", style.epsilon)(x_BLF)
         block = nn.remat(Block) if self.remat else Block
         last = max(self.size.layers - 1, 1)
         for i in range(self.size.layers):
             rate = self.stochastic_depth * i / last if train else 0.0
-            x_BLF = block(self.size.heads, rate, self.dtype, name=f"block{i + 1}")(x_BLF)
-        x_BLF = _norm(self.dtype, "norm")(x_BLF).astype(jnp.float32)
+            x_BLF = block(self.size.heads, rate, self.dtype, style, name=f"block{i + 1}")(x_BLF)
+        x_BLF = _norm(self.dtype, "norm", style.epsilon)(x_BLF).astype(jnp.float32)
         return x_BLF[:, 0] if self.pool == "token" else x_BLF.mean(axis=1)
 
     def _positions(self, grid: tuple[int, int]) -> jax.Array:
@@ -148,10 +167,14 @@ class ViT(nn.Module):
             if grid[0] != grid[1]:
                 raise ValueError(f"a ViT starts on square images; these have {grid} patches")
             shape = (extra + math.prod(grid), self.size.dim)
-            init = nn.initializers.normal(0.02) if learned else functools.partial(_sincos, extra)
+            init = self._first_tokens() if learned else functools.partial(_sincos, extra)
             embedding = self.param(name, init, shape)
         embedding = embedding if learned else jax.lax.stop_gradient(embedding)
         return resized(embedding, grid, extra)
+
+    def _first_tokens(self) -> nn.initializers.Initializer:
+        """How the class token and learned positions begin."""
+        return nn.initializers.normal(self.size.dim**-0.5 if self.style.clip_layers else 0.02)
 
 
 class PatchProjection(nn.Module):
@@ -160,6 +183,7 @@ class PatchProjection(nn.Module):
     dim: int
     patch_size: int
     frozen: bool
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
@@ -167,7 +191,8 @@ class PatchProjection(nn.Module):
         side = self.patch_size
         shape = (side, side, channels, self.dim)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.dim,))
+        zeros = nn.initializers.zeros
+        bias = self.param("bias", zeros, (self.dim,)) if self.has_bias else jnp.zeros(self.dim)
         if self.frozen:
             kernel, bias = jax.lax.stop_gradient((kernel, bias))
         x = x_BHWC.reshape(batch, height // side, side, width // side, side, channels)

@@ -85,7 +85,7 @@ class LoadedRun(NamedTuple):
 
 def _without_start(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
-    for section in ("encoder", "text"):
+    for section in ("encoder", "text", "towers"):
         for key in START.intersection(config.get(section, {})):
             config[section][key] = ""
     return config

@@ -73,8 +73,8 @@ def from_open_clip(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
     found = [f"{len(n)} {kind}: {', '.join(n[:3])}" for kind, n in problems.items() if n]
     if found:
         raise CheckpointError(
-            "The tensors do not fit the towers: a ViT of encoder.style=clip, text.name=transformer, "
-            f"linear heads without bias.\n{'; '.join(found)}."
+            "The tensors do not fit the towers; they are for encoder.style=clip, "
+            f"text.name=transformer and a linear head without bias.\n{'; '.join(found)}."
         )
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

@@ -192,7 +192,11 @@ class PatchProjection(nn.Module):
         shape = (side, side, channels, self.dim)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         zeros = nn.initializers.zeros
-        bias = self.param("bias", zeros, (self.dim,)) if self.has_bias else jnp.zeros(self.dim)
+        bias = (
+            self.param("bias", zeros, (self.dim,))
+            if self.has_bias
+            else jnp.zeros(self.dim, jnp.float32)
+        )
         if self.frozen:
             kernel, bias = jax.lax.stop_gradient((kernel, bias))
         x = x_BHWC.reshape(batch, height // side, side, width // side, side, channels)

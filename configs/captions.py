@@ -83,9 +83,8 @@ def get_config(preset: str = "") -> ConfigDict:
 
 
 def _lit(config: ConfigDict) -> None:
-    config.encoder.update(
-        {"style": "timm", "mean": (0.5,), "std": (0.5,)}
-    )  # of the ViTs of arXiv 2106.10270
+    # As the ViTs of arXiv 2106.10270 were trained.
+    config.encoder.update({"style": "timm", "mean": (0.5,), "std": (0.5,)})
     config.head = ConfigDict({"kind": "none", "output_dim": 768})  # that of the captions
     config.loss.temperature_start = 0.1
     config.optimizer.update({"learning_rate": 1e-3, "weight_decay": 0.01, "frozen": "encoder/"})

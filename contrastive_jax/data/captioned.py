@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from contrastive_jax.data.examples import (
 )
 from contrastive_jax.data.groups import joined_groups
 from contrastive_jax.data.in_memory import read_split
-from contrastive_jax.data.streaming import evaluated
+from contrastive_jax.data.streaming import Photos, evaluated
 from contrastive_jax.data.text import tokens
 from contrastive_jax.errors import DataError
 
@@ -76,30 +76,56 @@ def load_captions(
         _log.warning("%s", note)
     language = _language(request, [text for each in train.images for text in each.texts])
     id_N = _concepts([*train.images, *test.images])
-    ids = id_N[: len(train.images)], id_N[len(train.images) :]
-    _refuse_few_concepts(ids[0], batch_size, str(request.path))
-    paths = request.path, request.test_path or request.path
-    stored = [
-        _stored(request, *of) for of in zip(("train", "test"), (train, test), paths, strict=True)
+    n = len(train.images)
+    _refuse_few_concepts(id_N[:n], batch_size, str(request.path))
+    parts = (
+        _part(request, "train", request.path, train, language, id_N[:n]),
+        _part(request, "test", request.test_path or request.path, test, language, id_N[n:]),
+    )
+    made = _streamed(request, parts, workers, bank) if streaming else _whole(request, parts)
+    return made._replace(vocabulary=language.vocabulary, tokenizer=language.tokenizer)
+
+
+class _Part(NamedTuple):
+    stored: StoredSplit
+    texts: Examples  # of all its images
+
+
+def _part(
+    request: Request,
+    split: str,
+    path: PathLike | None,
+    listed: Listed,
+    language: Language,
+    id_N: np.ndarray,
+) -> _Part:
+    texts = {**captions_of(listed, language, request.context), "id": id_N}
+    return _Part(_stored(request, split, listed, path or ""), texts)
+
+
+def _streamed(
+    request: Request, parts: tuple[_Part, _Part], workers: int, bank: int | None
+) -> Dataset:
+    assert request.image_size is not None  # checked by `load`
+    train, test = parts
+    images = evaluated(train.stored, test.stored, request.image_size, bank)
+    rows = [cast(Photos, each["image"]).row_N for each in images]
+    seen = [
+        {**each, **take(part.texts, row_N)}
+        for each, part, row_N in zip(images, parts, rows, strict=True)
     ]
-    texts = [
-        {**captions_of(part, language, request.context), "id": ids}
-        for part, ids in zip((train, test), ids, strict=True)
-    ]
-    name, known = Path(request.path or "").stem, {"tokenizer": language.tokenizer}
-    if streaming:
-        assert request.image_size is not None  # checked by `load`
-        sets = evaluated(*stored, request.image_size, bank)
-        seen = [{**e, **take(t, e["image"].row_N)} for e, t in zip(sets, texts, strict=True)]
-        stream = stored[0]._replace(workers=workers)
-        known |= {"stream": stream, "captions": texts[0]}
-        return Dataset(name, *seen, (), vocabulary=language.vocabulary, **known)
-    shape = folder.shape_of(stored, request.image_size)
-    whole = [
-        read_split(split, shape, request.image_size, of)
-        for split, of in zip(stored, texts, strict=True)
-    ]
-    return Dataset(name, *whole, (), vocabulary=language.vocabulary, **known)
+    stream = train.stored._replace(workers=workers)
+    return Dataset(_name(request), seen[0], seen[1], (), stream=stream, captions=train.texts)
+
+
+def _whole(request: Request, parts: tuple[_Part, _Part]) -> Dataset:
+    shape = folder.shape_of([part.stored for part in parts], request.image_size)
+    train, test = (read_split(part.stored, shape, request.image_size, part.texts) for part in parts)
+    return Dataset(_name(request), train, test, ())
+
+
+def _name(request: Request) -> str:
+    return Path(request.path or "").stem
 
 
 def _check(request: Request) -> None:

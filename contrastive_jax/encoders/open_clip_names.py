@@ -27,7 +27,7 @@ _WHOLE: dict[Path, str] = {
     ("loss", "log_scale"): "logit_scale",
     ("loss", "bias"): "logit_bias",
 }
-_NORMS = {
+_NORMS: dict[Path, str] = {
     ("encoder", "norm_pre"): "visual.ln_pre",
     ("encoder", "norm"): "visual.ln_post",
     ("text", "norm"): "ln_final",

@@ -1,7 +1,7 @@
 """Optimizers as the papers define them: what decays, what adapts, and how the rate scales."""
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -115,7 +115,7 @@ def make(
     if loss_rate != 1.0:
         optimizer = optax.chain(optimizer, optax.stateless(_faster(loss_rate)))
     if frozen:
-        parts = {True: optax.set_to_zero(), False: optimizer}
+        parts: dict[Hashable, Any] = {True: optax.set_to_zero(), False: optimizer}
         optimizer = optax.partition(parts, functools.partial(mask, pattern=frozen))
     if skip_nonfinite:
         optimizer = optax.apply_if_finite(optimizer, skip_nonfinite)

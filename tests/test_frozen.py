@@ -92,8 +92,11 @@ def test_part_of_a_tower_is_frozen_by_its_path():
     pattern = "encoder/.*(kernel|scale)"
     (params, state), (after, after_state, _) = stepped(pattern)
     changed = moved(params["encoder"], after["encoder"])
-    for path, has_moved in jax.tree.leaves_with_path(changed):
-        assert has_moved != (path[-1].key in ("kernel", "scale")), path
+    by_leaf = [(path[-1].key, has_moved) for path, has_moved in jax.tree.leaves_with_path(changed)]
+    assert not any(has_moved for leaf, has_moved in by_leaf if leaf in ("kernel", "scale"))
+    assert any(
+        has_moved for leaf, has_moved in by_leaf if leaf == "bias"
+    )  # not of branches that are zero
     assert any(jax.tree.leaves(moved(state, after_state)))  # of modules that still learn
 
 

@@ -154,7 +154,7 @@ def _splits(request: Request) -> tuple[Listed, Listed]:
     elif n < 2:
         raise DataError(f"{path} lists one image.\nTraining and test need one each at least.")
     else:
-        n_test = min(max(round((request.test_fraction or TEST_FRACTION) * n), 1), n - 1)
+        n_test = min(max(round((request.test_fraction or TEST_FRACTION) * n), 2), n - 1)
         parts = (whole, order[n_test:]), (whole, order[:n_test])
     limits = request.limit_train, request.limit_test
     train, test = (_rows(*of, limit) for of, limit in zip(parts, limits, strict=True))

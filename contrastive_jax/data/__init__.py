@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 _OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only source that reads them: their defaults
+    "glyphs": {"validation_fraction": 0.0},
     "tfds": {"image_key": None, "label_key": None},
     "folder": {
         "test_fraction": None,
@@ -86,6 +87,7 @@ def load(
     class_folders: bool = True,
     channels: int = 3,
     exif_orientation: bool = False,
+    validation_fraction: float = 0.0,
 ) -> Dataset:
     """Load a dataset into memory, or open it for streaming, and check it; never uses the network.
 
@@ -127,6 +129,8 @@ def load(
         at least; False trains without labels.
       channels: that the images of a folder are brought to: 1 gray, 3 color, 2 and 4 with alpha.
       exif_orientation: turn the images of a folder by the orientation of their EXIF data.
+      validation_fraction: of the training characters of the glyphs, kept from training and tested
+        on in place of the test characters: to choose a recipe by.
 
     Raises:
       ValueError: for arguments that cannot be meant.
@@ -145,7 +149,7 @@ def load(
     _check_keys(
         source, image_key=image_key, label_key=label_key, test_fraction=test_fraction,
         split_seed=split_seed, class_folders=class_folders, channels=channels,
-        exif_orientation=exif_orientation,
+        exif_orientation=exif_orientation, validation_fraction=validation_fraction,
     )  # fmt: skip
     splits, limits = (train_split, test_split), (limit_train, limit_test)
     if source == "tfds":
@@ -161,8 +165,11 @@ def load(
         loaded = folder.load_folder(request, streaming, workers, bank)
     else:
         _check_whole(source, splits, image_size)
-        embedded = {"digits": load_digits, "glyphs": load_glyphs}
-        loaded = load_npz(data_dir) if source == "arrays" else embedded[source](name, data_dir)
+        loaded = {
+            "digits": lambda: load_digits(name, data_dir),
+            "glyphs": lambda: load_glyphs(name, data_dir, validation_fraction),
+            "arrays": lambda: load_npz(data_dir),
+        }[source]()
     dataset = _checked(loaded, train_split, test_split)
     if not streaming:
         train, test = take(dataset.train, slice(limit_train)), take(dataset.test, slice(limit_test))

@@ -47,8 +47,13 @@ class Glyph(NamedTuple):
     image: np.ndarray  # [SIDE, SIDE] uint8, white ink on black
 
 
-def load_glyphs(name: str | None, data_dir: Any) -> Dataset:
+def load_glyphs(name: str | None, data_dir: Any, validation_fraction: float = 0.0) -> Dataset:
     """Draw the glyphs and split them by character.
+
+    Args:
+      name, data_dir: None.
+      validation_fraction: of the training characters, held out from training by another hash and
+        tested on in place of the test characters, which then nothing sees; 0 for the real test.
 
     Returns:
       A set whose examples hold "image" [N,24,24,1], "tokens" [N,L] int32 (the words of the name
@@ -56,8 +61,12 @@ def load_glyphs(name: str | None, data_dir: Any) -> Dataset:
       into `STYLES`) and "label" [N] int32: the script, which is the first word of the name.
 
     Raises:
-      ValueError: a name or a folder, of which this set has none.
+      ValueError: a name or a folder, of which this set has none, or a fraction out of range.
     """
+    if not 0 <= validation_fraction <= 0.5:
+        raise ValueError(
+            f"validation_fraction is {validation_fraction}; give 0 (test), or up to 0.5"
+        )
     if name not in (None, "glyphs") or data_dir is not None:
         raise ValueError(
             f"source 'glyphs' ships with matplotlib; name is {name!r}, data_dir {data_dir!r}\n"
@@ -68,6 +77,9 @@ def load_glyphs(name: str | None, data_dir: Any) -> Dataset:
     unseen = {list(STYLES).index(style) for style in UNSEEN}
     seen = [glyph for glyph in glyphs if glyph.style not in unseen]
     train, held_out = split(captions, {glyph.code for glyph in seen})
+    if validation_fraction:
+        chosen = {code for code in train if _fraction(code, "validation") < validation_fraction}
+        train, held_out = hold_out(captions, train, chosen)
     vocabulary = vocabulary_of(captions[code] for code in sorted(train))
     scripts = scripts_of(captions[code] for code in sorted(train))
     shown = [glyph for glyph in seen if glyph.code in train]
@@ -134,15 +146,28 @@ def split(captions: dict[int, tuple[str, ...]], seen: Collection[int]) -> tuple[
     >>> len(train), len(test)
     (89, 11)
     """
-    chosen = {code for code in captions if _fraction(code) < 0.2}
-    train = set(seen) - chosen
+    chosen = {code for code in captions if _fraction(code, "glyphs") < 0.2}
+    return hold_out(captions, seen, chosen)
+
+
+def hold_out(
+    captions: dict[int, tuple[str, ...]], seen: Collection[int], chosen: Collection[int]
+) -> tuple[set[int], set[int]]:
+    """Take characters out of those to train on; test on those whose words the others teach.
+
+    >>> train, test = hold_out({1: ("a",), 2: ("a",), 3: ("a",), 4: ("a",), 5: ("b",)},
+    ...                        range(1, 6), {4, 5})
+    >>> sorted(train), sorted(test)
+    ([1, 2, 3], [4])
+    """
+    train = set(seen) - set(chosen)
     known = Counter(word for code in train for word in set(captions[code]))
     taught = {word for word, count in known.items() if count >= _IN_NAMES}
     return train, {code for code in chosen if taught.issuperset(captions[code])}
 
 
-def _fraction(code: int) -> float:
-    return int.from_bytes(hashlib.sha256(f"glyphs {code}".encode()).digest()[:4], "big") / 2**32
+def _fraction(code: int, salt: str) -> float:
+    return int.from_bytes(hashlib.sha256(f"{salt} {code}".encode()).digest()[:4], "big") / 2**32
 
 
 def scripts_of(captions: Iterable[Sequence[str]], least: int = 40) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ code point, and kept where every word of its name occurs in three names of the t
 a word is drawn has to be learned from other characters. Two styles are never trained on.
 """
 
+import functools
 import hashlib
 import unicodedata
 from collections import Counter
@@ -88,8 +89,9 @@ def load_glyphs(name: str | None, data_dir: Any, validation_fraction: float = 0.
     return Dataset("glyphs", *parts, class_names=scripts, vocabulary=vocabulary)
 
 
-def draw_style(style: str) -> list[Glyph]:
-    """Draw every named character of a style, centered, on one baseline and at one size.
+@functools.cache
+def draw_style(style: str) -> tuple[Glyph, ...]:
+    """Draw every named character of a style, centered, on one baseline and at one size; once.
 
     Case shows in the size over the baseline; what does not fit is shrunk. The basic layout draws
     the glyph of a code point, whatever a machine's text shaping can do.
@@ -110,7 +112,7 @@ def draw_style(style: str) -> list[Glyph]:
     }
     drawn = ((code, _draw(chr(code), sizes)) for code in codes)
     number = list(STYLES).index(style)
-    return [Glyph(code, number, image) for code, image in drawn if image.any()]
+    return tuple(Glyph(code, number, image) for code, image in drawn if image.any())
 
 
 def _is_named(character: str) -> bool:

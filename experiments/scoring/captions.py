@@ -5,35 +5,23 @@ captions, beside the untrained towers and a baseline that learns nothing, and ze
 classification.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import data, figures, parallel
-from contrastive_jax.data import captions, glyphs
+from contrastive_jax import data, parallel
+from contrastive_jax.data import captions
 from contrastive_jax.evaluation import cross_modal, features, neighbors
 from contrastive_jax.evaluation.results import Row
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
-from experiments.scoring import images, summary
-from experiments.scoring.summary import Drawing
+from experiments.scoring import caption_pictures, galleries, glyph_scores, images, summary
 
-NEIGHBORS, POWER = 20, 8  # of the baseline: training images, and how fast their weight falls
-SHOWN, ANSWERS = 24, 4  # of the picture
-
-
-class Gallery(NamedTuple):
-    """Test images, their different captions, and what cannot be distinguished."""
-
-    name: str
-    rows: np.ndarray  # [N] images of the test set
-    texts: np.ndarray  # [M] rows whose captions are all different
-    correct_NM: np.ndarray  # bool: the image's own caption, or that of one equal to the byte
-    strict_NM: np.ndarray  # bool: the image's own caption
+NEAREST = "nearest neighbors"  # the baseline
+NEIGHBORS, POWER = 20, 8  # of it: training images, and how fast their weight falls
 
 
 def load(config: ConfigDict) -> data.Dataset:
@@ -70,50 +58,47 @@ def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
 score = partial(
     summary.score,
     more=lambda run, trained: rows(run, trained),
-    drawings=lambda run, trained: drawings(run, trained),
+    drawings=lambda run, trained: caption_pictures.drawings(run, trained),
 )
 
 
 def rows(run: Run, trained: TrainState) -> list[Row]:
     """Score both towers, and what needs no training beside them."""
-    found: list[Row] = []
-    for representation, image_ND, text_ND in _representations(run, trained):
-        for gallery in galleries(run.dataset.test):
-            found += _retrieval(image_ND, text_ND, gallery, representation)
-        if representation != "nearest neighbors" and run.dataset.class_names:
-            found.append(_zero_shot(run, trained, representation, image_ND))
-    return found
-
-
-def galleries(test: data.Examples) -> list[Gallery]:
-    """Choose what is searched: of glyphs the characters of a style, one seen and one not."""
-    if "style" not in test:
-        return [_gallery("test", test, np.arange(data.n_examples(test)))]
-    wanted = ("Sans", glyphs.UNSEEN[0])
-    rows = {name: test["style"] == list(glyphs.STYLES).index(name) for name in wanted}
-    return [_gallery(name, test, np.flatnonzero(of)) for name, of in rows.items() if of.any()]
-
-
-def _gallery(name: str, test: data.Examples, rows: np.ndarray) -> Gallery:
-    id_N, twin_N = test["id"][rows], cross_modal.twins(test["image"][rows])
-    _, first_M = np.unique(id_N, return_index=True)
-    strict_NM = id_N[:, None] == id_N[first_M]
-    return Gallery(
-        name, rows, rows[first_M], strict_NM | (twin_N[:, None] == twin_N[first_M]), strict_NM
-    )
-
-
-def _representations(run: Run, trained: TrainState) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Embed the test images and their captions: (name, [N,D], [N,D])."""
-    test = run.dataset.test
-    states = {"trained": trained}
+    of_glyphs, ranked, zero_shot = "style" in run.dataset.test, [], []
+    for representation, state in _states(run, trained).items():
+        image_ND = images.extract(run, state, run.dataset.test["image"])["embedding"]
+        text_ND = embed_text(run, state, run.dataset.test["tokens"])
+        ranked += _both_ways(run, image_ND, text_ND, representation)
+        if run.dataset.class_names:
+            zero_shot.append(_by_captions(run, state, representation, image_ND))
+        if of_glyphs:
+            embed = partial(embed_words, run, state)
+            zero_shot.append(glyph_scores.small_or_capital(embed, run, image_ND, representation))
     if images.of_run(run).baselines:
-        states["untrained"] = run.fresh_state()
-    for name, state in states.items():
-        image = images.extract(run, state, test["image"])["embedding"]
-        yield name, image, embed_text(run, state, test["tokens"])
-    if len(states) > 1:
-        yield "nearest neighbors", *_words_of_neighbors(run.dataset)
+        ranked += _both_ways(run, *_words_of_neighbors(run.dataset), NEAREST)
+    more = glyph_scores.across_styles(run, trained) if of_glyphs else []
+    return [*galleries.rows(ranked, NEAREST), *more, *filter(None, zero_shot)]
+
+
+def _states(run: Run, trained: TrainState) -> dict[str, TrainState]:
+    baselines = images.of_run(run).baselines
+    return {"trained": trained} | ({"untrained": run.fresh_state()} if baselines else {})
+
+
+def _both_ways(
+    run: Run, image_ND: np.ndarray, text_ND: np.ndarray, representation: str
+) -> list[galleries.Ranked]:
+    return [
+        ranked
+        for gallery in galleries.galleries(run.dataset.test)
+        for ranked in galleries.both_ways(image_ND, text_ND, gallery, representation)
+    ]
+
+
+def embed_words(run: Run, state: TrainState, texts: Sequence[str]) -> np.ndarray:
+    """Embed texts by the words of the run's vocabulary, [N,D]."""
+    words = [captions.words_of(text) for text in texts]
+    return embed_text(run, state, captions.tokens_of(words, run.dataset.vocabulary))
 
 
 def embed_text(run: Run, state: TrainState, tokens_NL: np.ndarray) -> np.ndarray:
@@ -158,79 +143,19 @@ def _bags(tokens_NL: np.ndarray, size: int) -> np.ndarray:
     return bag_NW
 
 
-def _retrieval(
-    image_ND: np.ndarray, text_ND: np.ndarray, gallery: Gallery, representation: str
-) -> list[Row]:
-    """Rank captions for images and images for captions."""
-    image, text = image_ND[gallery.rows], text_ND[gallery.texts]
-    both = gallery.correct_NM, gallery.strict_NM
-    tasks = {
-        "image to text": (image, text, both),
-        "text to image": (text, image, tuple(correct.T for correct in both)),
-    }
-    found = []
-    for task, (query, answers, corrects) in tasks.items():
-        rank, strict = (cross_modal.ranks(query, answers, each.__getitem__) for each in corrects)
-        made = cross_modal.retrieval_rows(
-            rank,
-            f"{task}, {gallery.name}",
-            len(answers),
-            representation=representation,
-            twins="captions of images that are equal to the byte are all correct",
-        )
-        for row, k in zip(made, (*cross_modal.RECALL_AT, None), strict=True):
-            values = 1 / strict if k is None else strict <= k
-            found.append(row | {"without_twins": float(np.mean(values))})
-    return found
-
-
-def _zero_shot(run: Run, trained: TrainState, representation: str, image_ND: np.ndarray) -> Row:
+def _by_captions(run: Run, state: TrainState, representation: str, image_ND: np.ndarray) -> Row:
     """Classify test images by the mean of the training captions of each class."""
-    state = trained if representation == "trained" else run.fresh_state()
     train, test = data.labeled(run.dataset.train), run.dataset.test
     tokens_ML, first_M = np.unique(train["tokens"], axis=0, return_index=True)
     label_M, text_MD = train["label"][first_M], _unit(embed_text(run, state, tokens_ML))
     classes = np.unique(label_M)
-    class_CD = _unit(np.stack([text_MD[label_M == c].mean(axis=0) for c in classes]))
-    rows = galleries(test)[0].rows
-    predicted_N = classes[np.argmax(_unit(image_ND[rows]) @ class_CD.T, axis=1)]
-    about = {"representation": representation, "by": "their training captions"}
-    return cross_modal.zero_shot_row(predicted_N, test["label"][rows], **about)
+    class_CD = np.stack([text_MD[label_M == c].mean(axis=0) for c in classes])
+    rows = galleries.galleries(test)[0].rows
+    predicted_N = classes[np.argmax(image_ND[rows] @ _unit(class_CD).T, axis=1)]
+    about = {"by": "their training captions", "candidates": len(classes)}
+    found = test["label"][rows]
+    return cross_modal.zero_shot_row(predicted_N, found, representation=representation, **about)
 
 
 def _unit(x_ND: np.ndarray) -> np.ndarray:
     return x_ND / np.maximum(np.linalg.norm(x_ND, axis=-1, keepdims=True), 1e-12)
-
-
-def drawings(run: Run, trained: TrainState) -> dict[str, Drawing]:
-    """Show what each tower finds for test examples sampled at random."""
-
-    def nearest_captions(path: Any) -> None:
-        test, gallery = run.dataset.test, galleries(run.dataset.test)[0]
-        order = np.random.default_rng(run.plan.seed).permutation(len(gallery.rows))[:SHOWN]
-        rows = gallery.rows[order]
-        z_QD = _embedding(run, trained, "image", {"image": test["image"][rows]})
-        y_MD = _embedding(run, trained, "text", {"tokens": test["tokens"][gallery.texts]})
-        similarity, index = neighbors.knn_neighbors(y_MD, z_QD, k=ANSWERS)
-        caption_M, caption_Q = (_written(run, of) for of in (gallery.texts, rows))
-        figures.nearest_captions(
-            path,
-            test["image"][rows],
-            [[caption_M[i] for i in nearest] for nearest in index],
-            similarity,
-            np.take_along_axis(gallery.correct_NM[order], index, axis=1),
-            caption_Q,
-        )
-
-    return {"nearest_captions": nearest_captions}
-
-
-def _embedding(run: Run, state: TrainState, of: str, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Embed a batch on one device, for a picture."""
-    embed = jax.jit(run.objective.embed[of])
-    return np.asarray(embed(state.params, state.model_state, batch)["embedding"])
-
-
-def _written(run: Run, rows: np.ndarray) -> list[str]:
-    tokens = run.dataset.test["tokens"][rows]
-    return [captions.caption_of(each, run.dataset.vocabulary) for each in tokens]

@@ -41,6 +41,17 @@ def test_a_caption_is_the_name_of_its_character_and_the_label_its_first_word(loa
     assert loaded.class_names[-1] == "other"
 
 
+def test_a_validation_share_comes_from_the_training_characters_alone(loaded):
+    chosen = data.load("glyphs", batch_size=1, validation_fraction=0.1)
+    codes = [{*part["id"].tolist()} for part in (loaded.train, chosen.train, chosen.test)]
+    assert codes[1] | codes[2] <= codes[0]
+    assert not codes[1] & codes[2]
+    assert 0.05 < len(codes[2]) / len(codes[0]) < 0.1  # a few have words that are not taught
+    assert set(chosen.test["style"]) == set(range(len(glyphs.STYLES)))
+    with pytest.raises(ValueError, match="validation_fraction is 0.9; give"):
+        data.load("glyphs", batch_size=1, validation_fraction=0.9)
+
+
 def test_capitals_are_larger_than_small_letters_on_one_baseline():
     drawn = {chr(glyph.code): glyph.image for glyph in glyphs.draw_style("Sans")}
     rows = {c: np.flatnonzero(drawn[c].any(axis=1)) for c in "oO"}

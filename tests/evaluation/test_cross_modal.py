@@ -53,3 +53,14 @@ def test_prompts_are_averaged_as_unit_vectors():
     np.testing.assert_allclose(got, [[0.5**0.5, 0.5**0.5], [1.0, 0.0]])
     with pytest.raises(ValueError, match="has no {} for the name"):
         cross_modal.prompt_vectors(embed, ["cat"], ["a cat"])
+
+
+def test_chance_is_the_recall_of_answers_in_a_random_order():
+    rng, correct = np.random.default_rng(0), np.arange(7) < np.array([[1], [3]])
+    ranks = [
+        cross_modal.ranks(q, rng.normal(size=(7, 2)), correct.__getitem__)
+        for q in rng.normal(size=(4000, 2, 2))
+    ]
+    for k in (1, 5, 9):
+        seen = np.mean(np.array(ranks) <= k)
+        assert cross_modal.chance(correct.sum(axis=1), 7, k) == pytest.approx(seen, abs=0.02)

@@ -19,6 +19,7 @@ from contrastive_jax.evaluation.results import Row
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
 from experiments.scoring import caption_pictures, galleries, glyph_scores, images, summary
+from experiments.scoring.galleries import Ranked
 
 NEAREST = "nearest neighbors"  # the baseline
 NEIGHBORS, POWER = 20, 8  # of it: training images, and how fast their weight falls
@@ -65,34 +66,61 @@ score = partial(
 def rows(run: Run, trained: TrainState) -> list[Row]:
     """Score both towers, and what needs no training beside them."""
     of_glyphs, ranked, zero_shot = "style" in run.dataset.test, [], []
-    for representation, state in _states(run, trained).items():
+    for representation, state in states(run, trained).items():
         image_ND = images.extract(run, state, run.dataset.test["image"])["embedding"]
-        text_ND = embed_text(run, state, run.dataset.test["tokens"])
-        ranked += _both_ways(run, image_ND, text_ND, representation)
+        ranked += _both_ways(run, state, image_ND, representation)
         if run.dataset.class_names:
             zero_shot.append(_by_captions(run, state, representation, image_ND))
         if of_glyphs:
             embed = partial(embed_words, run, state)
             zero_shot.append(glyph_scores.small_or_capital(embed, run, image_ND, representation))
-    if images.of_run(run).baselines:
-        ranked += _both_ways(run, *_words_of_neighbors(run.dataset), NEAREST)
     more = glyph_scores.across_styles(run, trained) if of_glyphs else []
-    return [*galleries.rows(ranked, NEAREST), *more, *filter(None, zero_shot)]
+    return [*_beside_neighbors(run, ranked), *more, *filter(None, zero_shot)]
 
 
-def _states(run: Run, trained: TrainState) -> dict[str, TrainState]:
+def retrieval_rows(run: Run, trained: TrainState) -> list[Row]:
+    """Score retrieval from image to text and back alone."""
+    ranked: list[Ranked] = []
+    for representation, state in states(run, trained).items():
+        image_ND = images.extract(run, state, run.dataset.test["image"])["embedding"]
+        ranked += _both_ways(run, state, image_ND, representation)
+    return _beside_neighbors(run, ranked)
+
+
+def states(run: Run, trained: TrainState) -> dict[str, TrainState]:
+    """What is scored, by the name of the representation: trained, and untrained as a baseline."""
     baselines = images.of_run(run).baselines
     return {"trained": trained} | ({"untrained": run.fresh_state()} if baselines else {})
 
 
 def _both_ways(
+    run: Run, state: TrainState, image_ND: np.ndarray, representation: str
+) -> list[Ranked]:
+    text_ND = embed_text(run, state, run.dataset.test["tokens"])
+    return _in_galleries(run, image_ND, text_ND, representation)
+
+
+def _in_galleries(
     run: Run, image_ND: np.ndarray, text_ND: np.ndarray, representation: str
-) -> list[galleries.Ranked]:
+) -> list[Ranked]:
     return [
         ranked
         for gallery in galleries.galleries(run.dataset.test)
         for ranked in galleries.both_ways(image_ND, text_ND, gallery, representation)
     ]
+
+
+def _beside_neighbors(run: Run, ranked: Sequence[Ranked]) -> list[Row]:
+    """Record rankings beside those of the baseline that learns nothing."""
+    weak: list[Ranked] = []
+    if images.of_run(run).baselines:
+        weak = _in_galleries(run, *_words_of_neighbors(run.dataset), NEAREST)
+    return galleries.rows([*ranked, *weak], NEAREST)
+
+
+def unknown(run: Run, text: str) -> bool:
+    """Say whether training met none of the words of a text."""
+    return not set(captions.words_of(text)) & set(run.dataset.vocabulary)
 
 
 def embed_words(run: Run, state: TrainState, texts: Sequence[str]) -> np.ndarray:

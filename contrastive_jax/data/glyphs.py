@@ -7,7 +7,6 @@ a word is drawn has to be learned from other characters. Two styles are never tr
 """
 
 import functools
-import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from contrastive_jax.data._errors import needs
 from contrastive_jax.data.captions import tokens_of, vocabulary_of, words_of
 from contrastive_jax.data.examples import Dataset, Examples
+from contrastive_jax.data.held_out import fraction_of, hold_out
 
 STYLES = {
     "Sans": "DejaVuSans",
@@ -36,7 +36,6 @@ STYLES = {
 }
 UNSEEN = ("Serif Italic", "Serif Bold Italic")  # styles that training never shows
 SIDE, POINTS, BASELINE = 24, 17, 18  # pixels
-_IN_NAMES = 3  # names of the training set that a word has to occur in
 _OTHER = "other"
 
 
@@ -79,14 +78,15 @@ def load_glyphs(name: str | None, data_dir: Any, validation_fraction: float = 0.
     seen = [glyph for glyph in glyphs if glyph.style not in unseen]
     train, held_out = split(captions, {glyph.code for glyph in seen})
     if validation_fraction:
-        chosen = {code for code in train if _fraction(code, "validation") < validation_fraction}
+        chosen = {code for code in train if fraction_of(f"validation {code}") < validation_fraction}
         train, held_out = hold_out(captions, train, chosen)
     vocabulary = vocabulary_of(captions[code] for code in sorted(train))
     scripts = scripts_of(captions[code] for code in sorted(train))
     shown = [glyph for glyph in seen if glyph.code in train]
     tested = [g for g in glyphs if g.code in held_out]
     parts = (_examples(part, captions, vocabulary, scripts) for part in (shown, tested))
-    return Dataset("glyphs", *parts, class_names=scripts, vocabulary=vocabulary)
+    dataset = Dataset("glyphs", *parts, class_names=scripts, vocabulary=vocabulary)
+    return dataset._replace(styles=tuple(STYLES))
 
 
 @functools.cache
@@ -148,28 +148,8 @@ def split(captions: dict[int, tuple[str, ...]], seen: Collection[int]) -> tuple[
     >>> len(train), len(test)
     (89, 11)
     """
-    chosen = {code for code in captions if _fraction(code, "glyphs") < 0.2}
+    chosen = {code for code in captions if fraction_of(f"glyphs {code}") < 0.2}
     return hold_out(captions, seen, chosen)
-
-
-def hold_out(
-    captions: dict[int, tuple[str, ...]], seen: Collection[int], chosen: Collection[int]
-) -> tuple[set[int], set[int]]:
-    """Take characters out of those to train on; test on those whose words the others teach.
-
-    >>> train, test = hold_out({1: ("a",), 2: ("a",), 3: ("a",), 4: ("a",), 5: ("b",)},
-    ...                        range(1, 6), {4, 5})
-    >>> sorted(train), sorted(test)
-    ([1, 2, 3], [4])
-    """
-    train = set(seen) - set(chosen)
-    known = Counter(word for code in train for word in set(captions[code]))
-    taught = {word for word, count in known.items() if count >= _IN_NAMES}
-    return train, {code for code in chosen if taught.issuperset(captions[code])}
-
-
-def _fraction(code: int, salt: str) -> float:
-    return int.from_bytes(hashlib.sha256(f"{salt} {code}".encode()).digest()[:4], "big") / 2**32
 
 
 def scripts_of(captions: Iterable[Sequence[str]], least: int = 40) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ MOST = 1000  # images that are embedded for a picture
 
 def drawings(run: Run, trained: TrainState) -> dict[str, Drawing]:
     """Show what each tower finds for test examples sampled at random."""
-    gallery = galleries.galleries(run.dataset.test)[0]
+    gallery = galleries.galleries(run.dataset)[0]
     order = np.random.default_rng(run.plan.seed).permutation(len(gallery.rows))
     embed = partial(embedding, run, trained)
     made = {
@@ -31,7 +31,7 @@ def drawings(run: Run, trained: TrainState) -> dict[str, Drawing]:
         "nearest_images": partial(_nearest_images, run, embed, gallery, order),
         "modalities": partial(_modalities, run, embed, gallery, order),
     }
-    return made | (glyph_pictures.drawings(run, embed) if "style" in run.dataset.test else {})
+    return made | (glyph_pictures.drawings(run, embed) if galleries.is_glyphs(run.dataset) else {})
 
 
 def embedding(run: Run, state: TrainState, of: str, array: Any) -> np.ndarray:
@@ -46,9 +46,11 @@ def _nearest_captions(
 ) -> None:
     test, chosen = run.dataset.test, order[:SHOWN]
     rows = gallery.rows[chosen]
-    z_QD, y_MD = embed("image", test["image"][rows]), embed("text", test["tokens"][gallery.texts])
+    z_QD, y_MD = embed("image", test["image"][rows]), embed("text", gallery.tokens_ML)
     similarity, index = neighbors.knn_neighbors(y_MD, z_QD, k=ANSWERS)
-    caption_M, caption_Q = (_written(run.dataset, of) for of in (gallery.texts, rows))
+    caption_M, caption_Q = (
+        _written(run.dataset, of) for of in (gallery.tokens_ML, test["tokens"][rows])
+    )
     figures.nearest_captions(
         path,
         test["image"][rows],
@@ -63,8 +65,8 @@ def _nearest_images(run: Run, embed: Any, gallery: Gallery, order: np.ndarray, p
     test, searched = run.dataset.test, np.sort(order[:MOST])
     answerable = np.flatnonzero(gallery.correct_NM[searched].any(axis=0))
     chosen = np.random.default_rng(run.plan.seed).permutation(answerable)[:ASKED]
-    image, texts = test["image"][gallery.rows[searched]], gallery.texts[chosen]
-    z_ND, y_QD = embed("image", image), embed("text", test["tokens"][texts])
+    image, tokens = test["image"][gallery.rows[searched]], gallery.tokens_ML[chosen]
+    z_ND, y_QD = embed("image", image), embed("text", tokens)
     _, index_QK = neighbors.knn_neighbors(z_ND, y_QD, k=FOUND)
     correct_QN = gallery.correct_NM[searched][:, chosen].T
     right = np.take_along_axis(correct_QN, index_QK, axis=1)
@@ -74,7 +76,7 @@ def _nearest_images(run: Run, embed: Any, gallery: Gallery, order: np.ndarray, p
     )
     marked = [[bool(each) or None for each in row] for row in right]
     found = [[image[i] for i in row] for row in index_QK]
-    figures.image_grid(path, found, _written(run.dataset, texts), [], marked, title)
+    figures.image_grid(path, found, _written(run.dataset, tokens), [], marked, title)
 
 
 def _modalities(run: Run, embed: Any, gallery: Gallery, order: np.ndarray, path: Path) -> None:
@@ -84,6 +86,6 @@ def _modalities(run: Run, embed: Any, gallery: Gallery, order: np.ndarray, path:
     figures.modality_map(path, z_ND, y_ND, label, run.dataset.class_names, seed=run.plan.seed)
 
 
-def _written(dataset: data.Dataset, rows: np.ndarray) -> list[str]:
-    """Write out the captions of test images."""
-    return [captions.caption_of(each, dataset.vocabulary) for each in dataset.test["tokens"][rows]]
+def _written(dataset: data.Dataset, tokens_NL: np.ndarray) -> list[str]:
+    """Write captions out."""
+    return [captions.caption_of(each, dataset.vocabulary) for each in tokens_NL]

@@ -80,7 +80,7 @@ def ask(opened: OpenedRun, queries: Sequence[str]) -> None:
 def nearest(loaded: LoadedRun, queries: Sequence[str]) -> Nearest:
     """Find the nearest images of the first gallery: of glyphs those of one style."""
     run, _, trained = loaded
-    rows = galleries.galleries(run.dataset.test)[0].rows
+    rows = galleries.galleries(run.dataset)[0].rows
     image_ND = images.extract(run, trained, run.dataset.test["image"][rows])["embedding"]
     text_QD = captions.embed_words(run, trained, queries)
     cosine_QK, index_QK = neighbors.knn_neighbors(image_ND, text_QD, k=min(FOUND, len(rows)))

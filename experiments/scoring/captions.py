@@ -65,57 +65,48 @@ score = partial(
 
 def rows(run: Run, trained: TrainState) -> list[Row]:
     """Score both towers, and what needs no training beside them."""
-    of_glyphs, ranked, zero_shot = "style" in run.dataset.test, [], []
+    of_glyphs, zero_shot = galleries.is_glyphs(run.dataset), []
+    images_of = {name: _images(run, state) for name, state in states(run, trained).items()}
     for representation, state in states(run, trained).items():
-        image_ND = images.extract(run, state, run.dataset.test["image"])["embedding"]
-        ranked += _both_ways(run, state, image_ND, representation)
+        image_ND = images_of[representation]
         if run.dataset.class_names:
             zero_shot.append(_by_captions(run, state, representation, image_ND))
         if of_glyphs:
             embed = partial(embed_words, run, state)
             zero_shot.append(glyph_scores.small_or_capital(embed, run, image_ND, representation))
     more = glyph_scores.across_styles(run, trained) if of_glyphs else []
-    return [*_beside_neighbors(run, ranked), *more, *filter(None, zero_shot)]
+    return [*retrieval_rows(run, trained, images_of), *more, *filter(None, zero_shot)]
 
 
-def retrieval_rows(run: Run, trained: TrainState) -> list[Row]:
-    """Score retrieval from image to text and back alone."""
+def retrieval_rows(
+    run: Run, trained: TrainState, images_of: Mapping[str, np.ndarray] | None = None
+) -> list[Row]:
+    """Score retrieval from image to text and back.
+
+    Args:
+      run: whose test images are scored.
+      trained: its state.
+      images_of: embeddings of all test images by representation, where they are known.
+    """
     ranked: list[Ranked] = []
-    for representation, state in states(run, trained).items():
-        image_ND = images.extract(run, state, run.dataset.test["image"])["embedding"]
-        ranked += _both_ways(run, state, image_ND, representation)
-    return _beside_neighbors(run, ranked)
+    for name, state in states(run, trained).items():
+        image_ND = _images(run, state) if images_of is None else images_of[name]
+        for gallery in galleries.galleries(run.dataset):
+            text_MD = embed_text(run, state, gallery.tokens_ML)
+            ranked += galleries.both_ways(image_ND[gallery.rows], text_MD, gallery, name)
+    if images.of_run(run).baselines:
+        ranked += _by_neighbors(run.dataset)
+    return galleries.rows(ranked, NEAREST)
+
+
+def _images(run: Run, state: TrainState) -> np.ndarray:
+    return images.extract(run, state, run.dataset.test["image"])["embedding"]
 
 
 def states(run: Run, trained: TrainState) -> dict[str, TrainState]:
     """What is scored, by the name of the representation: trained, and untrained as a baseline."""
     baselines = images.of_run(run).baselines
     return {"trained": trained} | ({"untrained": run.fresh_state()} if baselines else {})
-
-
-def _both_ways(
-    run: Run, state: TrainState, image_ND: np.ndarray, representation: str
-) -> list[Ranked]:
-    text_ND = embed_text(run, state, run.dataset.test["tokens"])
-    return _in_galleries(run, image_ND, text_ND, representation)
-
-
-def _in_galleries(
-    run: Run, image_ND: np.ndarray, text_ND: np.ndarray, representation: str
-) -> list[Ranked]:
-    return [
-        ranked
-        for gallery in galleries.galleries(run.dataset.test)
-        for ranked in galleries.both_ways(image_ND, text_ND, gallery, representation)
-    ]
-
-
-def _beside_neighbors(run: Run, ranked: Sequence[Ranked]) -> list[Row]:
-    """Record rankings beside those of the baseline that learns nothing."""
-    weak: list[Ranked] = []
-    if images.of_run(run).baselines:
-        weak = _in_galleries(run, *_words_of_neighbors(run.dataset), NEAREST)
-    return galleries.rows([*ranked, *weak], NEAREST)
 
 
 def unknown(run: Run, text: str) -> bool:
@@ -145,22 +136,26 @@ def embed_text(run: Run, state: TrainState, tokens_NL: np.ndarray) -> np.ndarray
     return found["embedding"][place_N.reshape(-1)]
 
 
-def _words_of_neighbors(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Represent an image by the captions of the nearest training images, in pixels.
+def _by_neighbors(dataset: data.Dataset) -> list[Ranked]:
+    """Rank by the captions of the nearest training images, in pixels.
 
     image_i = sum_k s_ik^8 bag_k over the 20 nearest, bag the words of a caption, weighted by how
     few captions have them: what can be had without learning anything.
     """
-    train, test = dataset.train, dataset.test
-    size = len(dataset.vocabulary)
+    train, size = dataset.train, len(dataset.vocabulary)
     with_word_W = _bags(train["tokens"], size).sum(axis=0)
     weight_W = np.log(len(train["tokens"]) / np.maximum(with_word_W, 1)).astype(np.float32)
-    flat = [x["image"].reshape(len(x["image"]), -1) for x in (train, test)]
-    similarity_NK, index_NK = neighbors.knn_neighbors(*flat, k=NEIGHBORS)
-    bag_NW = np.zeros((len(index_NK), size), np.float32)
-    for similarity_N, index_N in zip(similarity_NK.T, index_NK.T, strict=True):
-        bag_NW += similarity_N[:, None] ** POWER * _bags(train["tokens"][index_N], size)
-    return bag_NW * weight_W, _bags(test["tokens"], size) * weight_W
+    found = []
+    for gallery in galleries.galleries(dataset):
+        shown = train["image"], dataset.test["image"][gallery.rows]
+        flat = [image.reshape(len(image), -1) for image in shown]
+        similarity_NK, index_NK = neighbors.knn_neighbors(*flat, k=min(NEIGHBORS, len(flat[0])))
+        bag_NW = np.zeros((len(index_NK), size), np.float32)
+        for similarity_N, index_N in zip(similarity_NK.T, index_NK.T, strict=True):
+            bag_NW += similarity_N[:, None] ** POWER * _bags(train["tokens"][index_N], size)
+        text_MW = _bags(gallery.tokens_ML, size) * weight_W
+        found += galleries.both_ways(bag_NW * weight_W, text_MW, gallery, NEAREST)
+    return found
 
 
 def _bags(tokens_NL: np.ndarray, size: int) -> np.ndarray:
@@ -178,7 +173,7 @@ def _by_captions(run: Run, state: TrainState, representation: str, image_ND: np.
     label_M, text_MD = train["label"][first_M], _unit(embed_text(run, state, tokens_ML))
     classes = np.unique(label_M)
     class_CD = np.stack([text_MD[label_M == c].mean(axis=0) for c in classes])
-    rows = galleries.galleries(test)[0].rows
+    rows = galleries.galleries(run.dataset)[0].rows
     predicted_N = classes[np.argmax(image_ND[rows] @ _unit(class_CD).T, axis=1)]
     about = {"by": "their training captions", "candidates": len(classes)}
     found = test["label"][rows]

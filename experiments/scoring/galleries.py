@@ -20,9 +20,9 @@ class Gallery(NamedTuple):
 
     name: str
     rows: np.ndarray  # [N] images of the test set
-    texts: np.ndarray  # [M] rows whose captions are all different
-    correct_NM: np.ndarray  # bool: the image's own caption, or that of one equal to the byte
-    strict_NM: np.ndarray  # bool: the image's own caption
+    tokens_ML: np.ndarray  # captions, all different
+    correct_NM: np.ndarray  # bool: a caption of the image, or of one that is equal to the byte
+    strict_NM: np.ndarray  # bool: a caption of the image
 
 
 class Ranked(NamedTuple):
@@ -36,22 +36,43 @@ class Ranked(NamedTuple):
     n_correct_N: np.ndarray
 
 
-def galleries(test: data.Examples) -> list[Gallery]:
-    """Choose what is searched: of glyphs the characters of a style, one seen and one not."""
-    if "style" not in test:
-        return [_gallery("test", test, np.arange(data.n_examples(test)))]
-    wanted = ("Sans", glyphs.UNSEEN[0])
-    rows = {name: test["style"] == list(glyphs.STYLES).index(name) for name in wanted}
-    return [_gallery(name, test, np.flatnonzero(of)) for name, of in rows.items() if of.any()]
+def galleries(dataset: data.Dataset) -> list[Gallery]:
+    """Choose what is searched: the test images, or those of each style; of glyphs of two styles.
+
+    Of glyphs it is a style that training shows, and one that it does not.
+    """
+    test, styles = dataset.test, dataset.styles
+    if not styles:
+        return [gallery("test", test, np.arange(data.n_examples(test)))]
+    chosen = ("Sans", glyphs.UNSEEN[0]) if is_glyphs(dataset) else styles
+    rows = {name: np.flatnonzero(test["style"] == styles.index(name)) for name in chosen}
+    return [gallery(name, test, of) for name, of in rows.items() if len(of)]
 
 
-def _gallery(name: str, test: data.Examples, rows: np.ndarray) -> Gallery:
-    id_N, twin_N = test["id"][rows], cross_modal.twins(test["image"][rows])
-    _, first_M = np.unique(id_N, return_index=True)
-    strict_NM = id_N[:, None] == id_N[first_M]
-    return Gallery(
-        name, rows, rows[first_M], strict_NM | (twin_N[:, None] == twin_N[first_M]), strict_NM
-    )
+def is_glyphs(dataset: data.Dataset) -> bool:
+    """Whether a set is that of the characters of fonts."""
+    return dataset.styles == tuple(glyphs.STYLES)
+
+
+def gallery(name: str, test: data.Examples, rows: np.ndarray) -> Gallery:
+    """Collect the different captions of some images, and which of them are correct.
+
+    Args:
+      name: of the gallery.
+      test: "image" and "tokens" [N, L], or "captions" [N, T, L] of which the first "n_captions" [N]
+        are there.
+      rows: the images.
+    """
+    tokens_NTL = test["captions"][rows] if "captions" in test else test["tokens"][rows][:, None]
+    n_N = test["n_captions"][rows] if "captions" in test else np.ones(len(rows), int)
+    row_P, caption_P = np.nonzero(np.arange(tokens_NTL.shape[1]) < n_N[:, None])
+    unique_ML, place_P = np.unique(tokens_NTL[row_P, caption_P], axis=0, return_inverse=True)
+    strict_NM = np.zeros((len(rows), len(unique_ML)), bool)
+    strict_NM[row_P, place_P.reshape(-1)] = True
+    twin_N = cross_modal.twins(test["image"][rows])
+    of_twins = np.zeros((twin_N.max() + 1, len(unique_ML)), bool)
+    np.logical_or.at(of_twins, twin_N, strict_NM)
+    return Gallery(name, rows, unique_ML, of_twins[twin_N], strict_NM)
 
 
 def rank(
@@ -73,15 +94,15 @@ def rank(
 
 
 def both_ways(
-    image_ND: np.ndarray, text_ND: np.ndarray, gallery: Gallery, representation: str
+    image_ND: np.ndarray, text_MD: np.ndarray, gallery: Gallery, representation: str
 ) -> list[Ranked]:
-    """Rank captions for the images of a gallery, and images for its captions."""
-    image, text = image_ND[gallery.rows], text_ND[gallery.texts]
+    """Rank the captions of a gallery for its images, and the images for the captions."""
     correct, strict, name = gallery.correct_NM, gallery.strict_NM, gallery.name
+    to_text, to_image = f"image to text, {name}", f"text to image, {name}"
     made = {"representation": representation}
     return [
-        rank(image, text, correct, strict, task=f"image to text, {name}", **made),
-        rank(text, image, correct.T, strict.T, task=f"text to image, {name}", **made),
+        rank(image_ND, text_MD, correct, strict, task=to_text, **made),
+        rank(text_MD, image_ND, correct.T, strict.T, task=to_image, **made),
     ]
 
 

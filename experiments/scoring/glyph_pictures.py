@@ -27,7 +27,7 @@ MARKS = (
 def drawings(run: Run, embed: Embed) -> dict[str, Drawing]:
     """Name the pictures that only glyphs allow."""
     made: dict[str, Drawing] = {"marks": partial(_marks, run, embed)}
-    gallery = galleries.galleries(run.dataset.test)[0]
+    gallery = galleries.galleries(run.dataset)[0]
     row_of, places = _in_all_styles(run.dataset.test, gallery)
     if places:
         chosen = np.random.default_rng(run.plan.seed).permutation(places)[:CHARACTERS]
@@ -57,7 +57,7 @@ def _styles(
     test, styles = run.dataset.test, range(len(glyphs.STYLES))
     code_R = test["id"][gallery.rows[chosen]].tolist()
     rows_RS = np.array([[row_of[code, style] for style in styles] for code in code_R])
-    y_MD = embed("text", test["tokens"][gallery.texts])
+    y_MD = embed("text", gallery.tokens_ML)
     z_ND = embed("image", test["image"][rows_RS.ravel()])
     _, index_N1 = neighbors.knn_neighbors(y_MD, z_ND, k=1)
     correct_RSM = np.repeat(gallery.correct_NM[chosen], len(glyphs.STYLES), axis=0)

@@ -82,7 +82,7 @@ def small_or_capital(
 
 def cased(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Find the letters of the first gallery that are small or capital: rows, and classes."""
-    gallery, vocabulary = galleries.galleries(dataset.test)[0], dataset.vocabulary
+    gallery, vocabulary = galleries.galleries(dataset)[0], dataset.vocabulary
     rows, found = [], []
     for row in gallery.rows.tolist():
         words = captions.caption_of(dataset.test["tokens"][row], vocabulary).split()

@@ -64,15 +64,17 @@ def test_letters_with_a_case_are_those_whose_names_say_it():
     tokens = captions.tokens_of([name.split() for name in names], vocabulary)
     image = np.arange(5, dtype=np.uint8)[:, None, None, None]
     test = {"image": image, "tokens": tokens, "id": np.arange(5)}
-    made = glyph_scores.cased(data.Dataset("x", test, test, (), vocabulary=vocabulary))
+    dataset = data.Dataset("x", test, test, (), vocabulary=vocabulary)
+    made = glyph_scores.cased(dataset)
     assert [part.tolist() for part in made] == [[0, 1], [0, 1]]
 
 
 def test_twins_are_correct_in_the_fair_count_alone():
     image = np.array([7, 7, 9], np.uint8)[:, None, None, None]
-    [gallery] = galleries.galleries({"image": image, "id": np.arange(3)})
-    wrong_twin = np.eye(3)[[1, 0, 2]]  # each of the twins is nearer to the other's caption
-    ranked, _ = galleries.both_ways(wrong_twin, np.eye(3), gallery, "trained")
+    gallery = galleries.gallery("x", {"image": image, "tokens": np.eye(3)[::-1]}, np.arange(3))
+    np.testing.assert_array_equal(gallery.tokens_ML[gallery.strict_NM.argmax(1)], np.eye(3)[::-1])
+    wrong_twin = np.eye(3)[[1, 2, 0]]  # each of the twins is nearest to the other's caption
+    ranked, _ = galleries.both_ways(wrong_twin, gallery.tokens_ML, gallery, "trained")
     assert ranked.rank_N.tolist() == [1.0, 1.0, 1.0]
     assert ranked.strict_N.tolist() == [2.5, 2.5, 1.0]
     assert ranked.n_correct_N.tolist() == [2, 2, 1]
@@ -95,3 +97,16 @@ def test_only_pairs_that_training_never_showed_are_judged(tmp_path, monkeypatch)
     assert 10 < judged < sum(cell is not None for row in cells for cell in row) / 4
     assert len(seen["styles"][0]) == glyph_pictures.CHARACTERS
     assert seen["styles"][2][-1] == "Serif Bold Italic (unseen)"
+
+
+def test_every_caption_of_an_image_is_correct_and_asked_for():
+    captions_NTL = np.array([[[2, 3], [2, 4]], [[2, 4], [9, 9]], [[5, 0], [9, 9]]])
+    test = {"image": np.arange(3)[:, None], "captions": captions_NTL, "n_captions": [2, 1, 1]}
+    test |= {"n_captions": np.array(test["n_captions"])}
+    gallery = galleries.gallery("x", test, np.arange(3))
+    assert gallery.tokens_ML.tolist() == [[2, 3], [2, 4], [5, 0]]
+    assert gallery.strict_NM.tolist() == [
+        [True, True, False],
+        [False, True, False],
+        [False] * 2 + [True],
+    ]

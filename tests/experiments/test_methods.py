@@ -274,8 +274,13 @@ def test_prompts_that_are_the_captions_classify_as_retrieval_does(runs, data, tm
     assert found[0]["protocol"]["prompts"] == ["shade {} of gray"]
     retrieved = _cross_modal(workdir.read_json(folder / "results" / "summary.json")["evaluations"])
     for row in found:
-        [first] = [r for r in retrieved if r["protocol"]["task"] == "image to text, test"
-                   and r["measure"] == "recall@1" and r["representation"] == row["representation"]]  # fmt: skip
+        task, whose = ("image to text, test", "recall@1"), row["representation"]
+        [first] = [
+            other
+            for other in retrieved
+            if (other["protocol"]["task"], other["measure"]) == task
+            and other["representation"] == whose
+        ]
         assert row["accuracy"] == first["value"]
 
 

@@ -21,6 +21,9 @@ from experiments.run.build import Run
 from experiments.scoring import caption_pictures, galleries, glyph_scores, images, summary
 from experiments.scoring.galleries import Ranked
 
+WITHOUT_LABELS = (  # in one line
+    "the data has no labels: retrieval is scored; neighbors, probes and zero-shot classes are not"
+)
 NEAREST = "nearest neighbors"  # the baseline
 NEIGHBORS, POWER = 20, 8  # of it: training images, and how fast their weight falls
 

@@ -1,5 +1,8 @@
 """Ranks across modalities equal a loop over all answers, with ties, twins and blocks."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -64,3 +67,45 @@ def test_chance_is_the_recall_of_answers_in_a_random_order():
     for k in (1, 5, 9):
         seen = np.mean(np.array(ranks) <= k)
         assert cross_modal.chance(correct.sum(axis=1), 7, k) == pytest.approx(seen, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def open_clip():
+    """Embeddings and what open_clip says of them; benchmarks/peers/open_clip_scores.py."""
+    return json.loads((Path(__file__).parents[1] / "golden" / "cross_modal.json").read_text())
+
+
+def metrics_of(image, text):
+    """The names and measures of open_clip, from our ranks of pairs."""
+    found, own = {}, np.eye(len(image), dtype=bool).__getitem__
+    for name, sets in {"image_to_text": (image, text), "text_to_image": (text, image)}.items():
+        rank = cross_modal.ranks(*map(np.array, sets), own)
+        found |= {f"{name}_mean_rank": rank.mean(), f"{name}_median_rank": np.median(rank)}
+        found |= {f"{name}_R@{k}": np.mean(rank <= k) for k in cross_modal.RECALL_AT}
+    return found
+
+
+def test_retrieval_equals_open_clip_on_random_embeddings(open_clip):
+    given = open_clip["random"]
+    found = metrics_of(given["image"], given["text"])
+    for side in ("image_to_text", "text_to_image"):
+        found[f"{side}_median_rank"] = np.floor(found[f"{side}_median_rank"])  # as it does
+    assert found == pytest.approx(given["metrics"], abs=1e-12)
+
+
+def test_ties_count_as_open_clip_counts_them_on_average(open_clip):
+    given = open_clip["tied"]
+    found = metrics_of(given["image"], given["text"])
+    for name, value in found.items():
+        assert given["min"][name] <= value <= given["max"][name]
+        if name.endswith("mean_rank"):
+            assert given["min"][name] < value < given["max"][name]  # the order decides there
+            assert value == pytest.approx(given["mean"][name], abs=0.1)
+
+
+def test_the_classifier_of_prompts_equals_that_of_open_clip(open_clip):
+    given = open_clip["zero_shot"]
+    vector_of = dict(zip(given["texts"], given["embeddings"], strict=True))
+    embed = lambda texts: np.array([vector_of[text] for text in texts])  # noqa: E731
+    found = cross_modal.prompt_vectors(embed, given["names"], given["prompts"])
+    np.testing.assert_allclose(found, given["classifier"], rtol=0, atol=1e-12)

@@ -26,7 +26,8 @@ siglip    the pairwise sigmoid loss in place of the softmax (arXiv 2303.15343), 
             0.04         -10    10                        .420  .844
             0.03         -10    10                        .394  .817
             600 steps: softmax .610 .872, the chosen one  .590  .870
-          A start near where training ends, temperature .03 and bias -11, is what a short run needs.
+          The best of nine starts, and no more than two standard errors from most: what costs is
+          the paper's temperature, too high a start of a short run, and a bias far below.
 smoke     seconds: it runs every step of the path and learns next to nothing.
 """
 

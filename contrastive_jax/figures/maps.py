@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.figures.canvas import (
+    BLUE,
     FAINT,
     GRAY,
+    ORANGE,
     PathLike,
     channels_note,
     class_name,
@@ -109,12 +111,13 @@ def modality_map(
     kept = np.random.default_rng(seed).permutation(len(both[0]))[: _ROWS // 2]
     label_N = np.full(len(kept), -1) if labels is None else np.asarray(labels)[kept]
     label_N = _most_frequent(label_N, len(_MARKERS))
+    gray = (GRAY, GRAY) if (label_N >= 0).any() else (BLUE, ORANGE)  # of what has no class
     maps = _maps(np.concatenate([_unit(each[kept]) for each in both]), seed)
     with subplots(path, (4.8 * len(maps), 5.2), 1, len(maps)) as all_axes:
         for axes, (title, xy_N2) in zip(all_axes, maps, strict=True):
             image_N2, text_N2 = np.split(xy_N2, 2)
-            handles = _scatter(axes, image_N2, label_N, marker="o")
-            _scatter(axes, text_N2, label_N, marker="x")
+            handles = _scatter(axes, image_N2, label_N, marker="o", rest=gray[0])
+            _scatter(axes, text_N2, label_N, marker="x", rest=gray[1])
             axes.set(title=f"{title}\n{len(kept):,} images ● and captions ×", xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=FAINT)
         names = [class_name(class_names, c) if c >= 0 else "others" for c in np.unique(label_N)]
@@ -203,9 +206,13 @@ def _tsne(x_ND: np.ndarray, pca_N2: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _scatter(
-    axes: Any, xy_N2: np.ndarray, label_N: np.ndarray, marker: str | None = None
+    axes: Any,
+    xy_N2: np.ndarray,
+    label_N: np.ndarray,
+    marker: str | None = None,
+    rest: str = GRAY,
 ) -> list[Any]:
-    """Draw the points of each class in a color and a marker, unlabeled ones in gray."""
+    """Draw the points of each class in a color and a marker, unlabeled ones in that of the rest."""
     classes = np.unique(label_N)
     known = classes[classes >= 0]
     colors = dict(zip(known, palette(len(known)), strict=False))
@@ -213,7 +220,7 @@ def _scatter(
     drawn = []
     for i, label in enumerate(classes):
         x_N, y_N = xy_N2[label_N == label].T
-        color = colors.get(label, GRAY)
+        color = colors.get(label, rest)
         own = "." if label < 0 else _MARKERS[i % len(_MARKERS)]
         drawn.append(axes.scatter(x_N, y_N, marker=marker or own, color=[color], **style))
     return drawn

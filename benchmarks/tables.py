@@ -75,7 +75,7 @@ def image_text(results: Path = RESULTS) -> str:
 
 
 def image_text_rows(name: str, kept: Mapping[str, Any]) -> Iterator[Row]:
-    """Percent of the trained towers with its interval, of what learns nothing, untrained, chance."""
+    """Percent of the trained towers, of what learns nothing, of the untrained ones, of chance."""
     link = f"[{name}.json](benchmarks/results/{name}.json), {provenance(kept)}"
     quoted = [
         row

@@ -104,7 +104,8 @@ def load(
         then ~/tensorflow_datasets); for a folder that of the images; for arrays an .npz with image,
         label, test_image and test_label, or a folder with train.npz and test.npz that hold image
         and label. Labels may be left out, and be any integers: the classes are those of the
-        training split, in order. Texts (text, test_text) caption the images.
+        training split, in order. Texts (text, test_text) caption the images;
+        style and test_style name how they depict a thing.
       train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabeled"; of a
         folder, the folders in it. Only the training split may hold unlabeled images (label -1);
         `labeled` leaves them out.

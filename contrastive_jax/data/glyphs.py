@@ -80,6 +80,10 @@ def load_glyphs(name: str | None, data_dir: Any, validation_fraction: float = 0.
     if validation_fraction:
         chosen = {code for code in train if fraction_of(f"validation {code}") < validation_fraction}
         train, held_out = hold_out(captions, train, chosen)
+        if not held_out:
+            raise ValueError(
+                f"validation_fraction {validation_fraction} holds out no character; give more"
+            )
     vocabulary = vocabulary_of(captions[code] for code in sorted(train))
     scripts = scripts_of(captions[code] for code in sorted(train))
     shown = [glyph for glyph in seen if glyph.code in train]

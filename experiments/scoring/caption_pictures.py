@@ -7,12 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from contrastive_jax import data, figures
-from contrastive_jax.data import captions
+from contrastive_jax import figures
 from contrastive_jax.evaluation import neighbors
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
-from experiments.scoring import galleries, glyph_pictures
+from experiments.scoring import caption_words, galleries, glyph_pictures
 from experiments.scoring.galleries import Gallery
 from experiments.scoring.summary import Drawing
 
@@ -49,7 +48,7 @@ def _nearest_captions(
     z_QD, y_MD = embed("image", test["image"][rows]), embed("text", gallery.tokens_ML)
     similarity, index = neighbors.knn_neighbors(y_MD, z_QD, k=ANSWERS)
     caption_M, caption_Q = (
-        _written(run.dataset, of) for of in (gallery.tokens_ML, test["tokens"][rows])
+        caption_words.written(run.dataset, of) for of in (gallery.tokens_ML, test["tokens"][rows])
     )
     figures.nearest_captions(
         path,
@@ -76,7 +75,7 @@ def _nearest_images(run: Run, embed: Any, gallery: Gallery, order: np.ndarray, p
     )
     marked = [[bool(each) or None for each in row] for row in right]
     found = [[image[i] for i in row] for row in index_QK]
-    figures.image_grid(path, found, _written(run.dataset, tokens), [], marked, title)
+    figures.image_grid(path, found, caption_words.written(run.dataset, tokens), [], marked, title)
 
 
 def _modalities(run: Run, embed: Any, gallery: Gallery, order: np.ndarray, path: Path) -> None:
@@ -84,8 +83,3 @@ def _modalities(run: Run, embed: Any, gallery: Gallery, order: np.ndarray, path:
     z_ND, y_ND = embed("image", test["image"][rows]), embed("text", test["tokens"][rows])
     label = test["label"][rows] if "label" in test else None
     figures.modality_map(path, z_ND, y_ND, label, run.dataset.class_names, seed=run.plan.seed)
-
-
-def _written(dataset: data.Dataset, tokens_NL: np.ndarray) -> list[str]:
-    """Write captions out."""
-    return [captions.caption_of(each, dataset.vocabulary) for each in tokens_NL]

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from contrastive_jax import figures
-from contrastive_jax.data import captions as words
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.evaluation import neighbors, protocols
 from contrastive_jax.storage import workdir
 from experiments.run import console, lifecycle, provenance, restore
 from experiments.run.restore import LoadedRun, OpenedRun
-from experiments.scoring import captions, galleries, images, kinds
+from experiments.scoring import caption_words, captions, galleries, images, kinds
 
 FOUND, PRINTED = 8, 3  # images of a caption: on the picture, and in the terminal
 
@@ -33,7 +32,7 @@ def open_captioned(folder: Path) -> OpenedRun:
       ConfigError: the folder holds none.
     """
     opened = restore.open_run(folder)
-    if opened.experiment.kind is not kinds.CAPTIONED_IMAGES:
+    if not kinds.is_captioned(opened.experiment.kind):
         raise ConfigError(
             f"{folder} is a run of {opened.experiment.name!r}: say by --data what is searched. "
             "Only a run of experiments.clip is scored on its own captions."
@@ -62,14 +61,14 @@ def ask(opened: OpenedRun, queries: Sequence[str]) -> None:
     lifecycle.set_up_jax()
     loaded = opened.load()
     for query in queries:
-        if captions.unknown(loaded.run, query):
+        if caption_words.unknown(loaded.run.dataset, query):
             raise ConfigError(f"--query: training met no word of {query!r}; use others.")
     found = nearest(loaded, queries)
-    test, vocabulary = loaded.run.dataset.test, loaded.run.dataset.vocabulary
+    dataset = loaded.run.dataset
     for query, rows, cosines in zip(queries, *found, strict=True):
         print(query)
-        for row, cosine in zip(rows[:PRINTED], cosines, strict=False):
-            caption = words.caption_of(test["tokens"][row], vocabulary)
+        captioned = caption_words.written(dataset, dataset.test["tokens"][rows[:PRINTED]])
+        for row, cosine, caption in zip(rows, cosines, captioned, strict=False):
             print(f"  {cosine:.3f}  test image {row}: {caption}")
     with restore.place_for_results(opened.folder) as place:
         path = place / "figures" / "queries.png"
@@ -82,7 +81,7 @@ def nearest(loaded: LoadedRun, queries: Sequence[str]) -> Nearest:
     run, _, trained = loaded
     rows = galleries.galleries(run.dataset)[0].rows
     image_ND = images.extract(run, trained, run.dataset.test["image"][rows])["embedding"]
-    text_QD = captions.embed_words(run, trained, queries)
+    text_QD = captions.embed_texts(run, trained, queries)
     cosine_QK, index_QK = neighbors.knn_neighbors(image_ND, text_QD, k=min(FOUND, len(rows)))
     return Nearest(rows[index_QK], cosine_QK)
 

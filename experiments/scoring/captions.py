@@ -18,7 +18,14 @@ from contrastive_jax.evaluation import cross_modal, features, neighbors
 from contrastive_jax.evaluation.results import Row
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
-from experiments.scoring import caption_pictures, galleries, glyph_scores, images, summary
+from experiments.scoring import (
+    caption_pictures,
+    caption_words,
+    galleries,
+    glyph_scores,
+    images,
+    summary,
+)
 from experiments.scoring.galleries import Ranked
 
 WITHOUT_LABELS = (  # in one line
@@ -75,7 +82,7 @@ def rows(run: Run, trained: TrainState) -> list[Row]:
         if run.dataset.class_names:
             zero_shot.append(_by_captions(run, state, representation, image_ND))
         if of_glyphs:
-            embed = partial(embed_words, run, state)
+            embed = partial(embed_texts, run, state)
             zero_shot.append(glyph_scores.small_or_capital(embed, run, image_ND, representation))
     more = glyph_scores.across_styles(run, trained) if of_glyphs else []
     return [*retrieval_rows(run, trained, images_of), *more, *filter(None, zero_shot)]
@@ -112,15 +119,9 @@ def states(run: Run, trained: TrainState) -> dict[str, TrainState]:
     return {"trained": trained} | ({"untrained": run.fresh_state()} if baselines else {})
 
 
-def unknown(run: Run, text: str) -> bool:
-    """Say whether training met none of the words of a text."""
-    return not set(captions.words_of(text)) & set(run.dataset.vocabulary)
-
-
-def embed_words(run: Run, state: TrainState, texts: Sequence[str]) -> np.ndarray:
-    """Embed texts by the words of the run's vocabulary, [N,D]."""
-    words = [captions.words_of(text) for text in texts]
-    return embed_text(run, state, captions.tokens_of(words, run.dataset.vocabulary))
+def embed_texts(run: Run, state: TrainState, texts: Sequence[str]) -> np.ndarray:
+    """Embed texts, [N,D]."""
+    return embed_text(run, state, caption_words.tokens(run.dataset, texts))
 
 
 def embed_text(run: Run, state: TrainState, tokens_NL: np.ndarray) -> np.ndarray:

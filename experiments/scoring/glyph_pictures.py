@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from contrastive_jax import data, figures
-from contrastive_jax.data import captions, glyphs
+from contrastive_jax.data import glyphs
 from contrastive_jax.evaluation import neighbors
 from experiments.run.build import Run
-from experiments.scoring import galleries
+from experiments.scoring import caption_words, galleries
 from experiments.scoring.galleries import Gallery
 from experiments.scoring.summary import Drawing
 
@@ -80,8 +80,8 @@ def _marks(run: Run, embed: Embed, path: Path) -> None:
     wanted = "latin small letter {} with {}"
     codes = [[named.get(wanted.format(letter, mark)) for letter in LETTERS] for mark in MARKS]
     there = [code for row in codes for code in row if code is not None]
-    words = [captions.words_of(unicodedata.name(chr(code))) for code in there]
-    y_MD = embed("text", captions.tokens_of(words, run.dataset.vocabulary))
+    names = [unicodedata.name(chr(code)) for code in there]
+    y_MD = embed("text", caption_words.tokens(run.dataset, names))
     z_MD = embed("image", np.stack([drawn[code] for code in there]))
     _, index_M1 = neighbors.knn_neighbors(y_MD, z_MD, k=1)
     hit = dict(zip(there, index_M1[:, 0] == np.arange(len(there)), strict=True))

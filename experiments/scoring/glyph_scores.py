@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from contrastive_jax import data
-from contrastive_jax.data import captions, glyphs
+from contrastive_jax.data import glyphs
 from contrastive_jax.evaluation import cross_modal
 from contrastive_jax.evaluation.results import Row
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
-from experiments.scoring import galleries, images
+from experiments.scoring import caption_words, galleries, images
 from experiments.scoring.galleries import Ranked
 
 QUERIED, SEARCHED = glyphs.UNSEEN[0], "Sans"  # styles
@@ -82,10 +82,10 @@ def small_or_capital(
 
 def cased(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Find the letters of the first gallery that are small or capital: rows, and classes."""
-    gallery, vocabulary = galleries.galleries(dataset)[0], dataset.vocabulary
-    rows, found = [], []
-    for row in gallery.rows.tolist():
-        words = captions.caption_of(dataset.test["tokens"][row], vocabulary).split()
+    gallery, rows, found = galleries.galleries(dataset)[0], [], []
+    captions = caption_words.written(dataset, dataset.test["tokens"][gallery.rows])
+    for row, caption in zip(gallery.rows.tolist(), captions, strict=True):
+        words = caption.split()
         case = [name for name in CASES if name in words]
         if len(case) == 1 and "letter" in words and words[0] in CASED:
             rows.append(row)

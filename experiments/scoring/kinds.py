@@ -31,6 +31,12 @@ CAPTIONED_IMAGES = IMAGES._replace(
     score=captions.score,
 )
 
+
+def is_captioned(kind: Kind) -> bool:
+    """Whether a kind of data is captioned images, whatever a method adds to it."""
+    return kind.score is CAPTIONED_IMAGES.score
+
+
 TEXT = Kind(
     unit="pairs",
     sections={

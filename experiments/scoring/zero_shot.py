@@ -13,7 +13,7 @@ from contrastive_jax.evaluation.results import Scored
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
 from experiments.run.restore import OpenedRun
-from experiments.scoring import captions, images, kinds
+from experiments.scoring import caption_words, captions, images, kinds
 
 
 def read(file: str, opened: OpenedRun) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def read(file: str, opened: OpenedRun) -> tuple[str, ...]:
     Raises:
       ConfigError: a run without a text encoder, no such file, no template, one without a slot.
     """
-    if opened.experiment.kind is not kinds.CAPTIONED_IMAGES:
+    if not kinds.is_captioned(opened.experiment.kind):
         raise ConfigError(
             f"--prompts: a run of {opened.experiment.name!r} has no text encoder; give a run of "
             "experiments.clip."
@@ -53,7 +53,7 @@ def check(run: Run) -> None:
     names = run.dataset.class_names
     if "label" not in run.dataset.test or not names:
         raise ConfigError(f"--prompts: {run.dataset.name} has no labels to be compared with.")
-    unknown = [name for name in names if captions.unknown(run, name)]
+    unknown = [name for name in names if caption_words.unknown(run.dataset, name)]
     if len(unknown) == len(names):
         raise ConfigError(
             f"--prompts: training met no word of the classes of {run.dataset.name}: "
@@ -73,7 +73,7 @@ def scores(run: Run, trained: TrainState, prompts: Sequence[str]) -> Iterator[Sc
     about = {"by": f"{len(prompts)} prompt{'s' * (len(prompts) > 1)}", "prompts": list(prompts)}
     for representation, state in captions.states(run, trained).items():
         print(f"scoring: {representation}, zero-shot", flush=True)
-        embed = partial(captions.embed_words, run, state)
+        embed = partial(captions.embed_texts, run, state)
         vectors_CD = cross_modal.prompt_vectors(embed, names, prompts)
         image_ND = images.extract(run, state, test["image"])["embedding"]
         predicted_N = np.argmax(image_ND @ vectors_CD.T, axis=1)

@@ -36,7 +36,7 @@ STYLES = {
 }
 UNSEEN = ("Serif Italic", "Serif Bold Italic")  # styles that training never shows
 SIDE, POINTS, BASELINE = 24, 17, 18  # pixels
-_OTHER = "other"
+OTHER = "other"
 
 
 class Glyph(NamedTuple):
@@ -163,7 +163,7 @@ def scripts_of(captions: Iterable[Sequence[str]], least: int = 40) -> tuple[str,
     ('greek', 'other')
     """
     counts = Counter(caption[0] for caption in captions)
-    return (*sorted(word for word, count in counts.items() if count >= least), _OTHER)
+    return (*sorted(word for word, count in counts.items() if count >= least), OTHER)
 
 
 def _examples(
@@ -173,7 +173,7 @@ def _examples(
     scripts: Sequence[str],
 ) -> Examples:
     of_glyphs = [captions[glyph.code] for glyph in glyphs]
-    first = [words[0] if words[0] in scripts else _OTHER for words in of_glyphs]
+    first = [words[0] if words[0] in scripts else OTHER for words in of_glyphs]
     return {
         "image": np.stack([glyph.image for glyph in glyphs])[..., None],
         "tokens": tokens_of(of_glyphs, vocabulary),

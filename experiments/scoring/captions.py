@@ -5,7 +5,7 @@ captions, beside the untrained towers and a baseline that learns nothing, and ze
 classification.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -82,6 +82,9 @@ def rows(run: Run, trained: TrainState) -> list[Row]:
         if run.dataset.class_names:
             zero_shot.append(_by_captions(run, state, representation, image_ND))
         if of_glyphs:
+            letters = partial(glyph_scores.in_scripts, run.dataset)
+            about = (run, state, representation, image_ND, letters)
+            zero_shot.append(_by_captions(*about, task="script of a letter"))
             embed = partial(embed_texts, run, state)
             zero_shot.append(glyph_scores.small_or_capital(embed, run, image_ND, representation))
     more = glyph_scores.across_styles(run, trained) if of_glyphs else []
@@ -170,16 +173,39 @@ def _bags(tokens_NL: np.ndarray, size: int) -> np.ndarray:
     return bag_NW
 
 
-def _by_captions(run: Run, state: TrainState, representation: str, image_ND: np.ndarray) -> Row:
-    """Classify test images by the mean of the training captions of each class."""
+def _by_captions(
+    run: Run,
+    state: TrainState,
+    representation: str,
+    image_ND: np.ndarray,
+    chosen: Callable[[data.Examples], np.ndarray] | None = None,
+    **task: str,
+) -> Row | None:
+    """Classify the images of the first gallery by the mean of the training captions of each class.
+
+    Args:
+      run: whose test images are classified.
+      state: of its encoders.
+      representation: the name of the state.
+      image_ND: embeddings of the test images.
+      chosen: marks the examples that it is about; None: all.
+      task: {"task": name}, where it is not about all.
+
+    Returns:
+      None where there is nothing to classify, or by.
+    """
     train, test = data.labeled(run.dataset.train), run.dataset.test
+    rows = galleries.galleries(run.dataset)[0].rows
+    if chosen is not None:
+        train, rows = data.take(train, chosen(train)), rows[chosen(data.take(test, rows))]
+    if not len(train["label"]) or not len(rows):
+        return None
     tokens_ML, first_M = np.unique(train["tokens"], axis=0, return_index=True)
     label_M, text_MD = train["label"][first_M], _unit(embed_text(run, state, tokens_ML))
     classes = np.unique(label_M)
     class_CD = np.stack([text_MD[label_M == c].mean(axis=0) for c in classes])
-    rows = galleries.galleries(run.dataset)[0].rows
     predicted_N = classes[np.argmax(image_ND[rows] @ _unit(class_CD).T, axis=1)]
-    about = {"by": "their training captions", "candidates": len(classes)}
+    about = {"by": "their training captions", "candidates": len(classes), **task}
     found = test["label"][rows]
     return cross_modal.zero_shot_row(predicted_N, found, representation=representation, **about)
 

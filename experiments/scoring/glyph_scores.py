@@ -1,5 +1,7 @@
 """What glyphs allow beside captions: one character in another style, and small or capital."""
 
+import string
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +17,7 @@ from experiments.scoring.galleries import Ranked
 
 QUERIED, SEARCHED = glyphs.UNSEEN[0], "Sans"  # styles
 CASES, CASED = ("small", "capital"), ("latin", "greek", "cyrillic", "armenian")
-CASE_PROMPTS = ("{} letter", *(f"{script} {{}} letter" for script in CASED))
+CASE_PROMPTS = tuple(f"latin {{}} letter {letter}" for letter in string.ascii_lowercase)
 
 
 def across_styles(run: Run, trained: TrainState) -> list[Row]:
@@ -78,6 +80,12 @@ def small_or_capital(
     about = {"task": "small or capital", "by": f"{len(CASE_PROMPTS)} prompts"}
     about["prompts"] = list(CASE_PROMPTS)
     return cross_modal.zero_shot_row(predicted, label, representation=representation, **about)
+
+
+def in_scripts(dataset: data.Dataset, examples: data.Examples) -> np.ndarray:
+    """Mark the letters of a script that has a class of its own, [N] bool."""
+    letter_N = np.array([unicodedata.category(chr(code))[0] == "L" for code in examples["id"]])
+    return letter_N & (examples["label"] != dataset.class_names.index(glyphs.OTHER))
 
 
 def cased(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -183,6 +183,41 @@ def prompt_vectors(
     return _unit(each_CPD.mean(axis=1))
 
 
+def classify_by_captions(
+    image_ND: np.ndarray, text_MD: np.ndarray, label_M: np.ndarray, temperature: float = 0.07
+) -> np.ndarray:
+    """Classify images by captions with classes: an ensemble of them in the space of probabilities.
+
+        argmax_c mean_{m: label_m = c} exp( cos(image_n, text_m) / temperature )
+
+    A class of many kinds of things has no one direction that its captions share, which their mean
+    vector would need.
+
+    Args:
+      image_ND: embeddings.
+      text_MD: of captions.
+      label_M: their classes.
+      temperature: the lower, the more the nearest captions count.
+
+    Returns:
+      [N] classes.
+
+    >>> label = np.array([3, 3, 5])
+    >>> classify_by_captions(np.eye(3), np.eye(3), label).tolist()
+    [3, 3, 5]
+
+    Radford et al. 2021 (CLIP), section 3.1.4, compares ensembles of both kinds.
+    """
+    text_MD, classes = _unit(text_MD), np.unique(label_M)
+    found = [np.zeros(0, classes.dtype)]
+    for start in range(0, len(image_ND), _QUERIES_AT_ONCE):
+        image_QD = _unit(image_ND[start : start + _QUERIES_AT_ONCE])
+        likely_QM = np.exp((image_QD @ text_MD.T - 1) / temperature)
+        mean_QC = np.stack([likely_QM[:, label_M == c].mean(axis=1) for c in classes], axis=1)
+        found.append(classes[np.argmax(mean_QC, axis=1)])
+    return np.concatenate(found)
+
+
 def twins(image_NHWC: np.ndarray) -> np.ndarray:
     """Number images so that those which are equal to the byte have the same number, [N] int32.
 

@@ -181,7 +181,7 @@ def _by_captions(
     chosen: Callable[[data.Examples], np.ndarray] | None = None,
     **task: str,
 ) -> Row | None:
-    """Classify the images of the first gallery by the mean of the training captions of each class.
+    """Classify the images of the first gallery by the training captions of each class.
 
     Args:
       run: whose test images are classified.
@@ -201,14 +201,8 @@ def _by_captions(
     if not len(train["label"]) or not len(rows):
         return None
     tokens_ML, first_M = np.unique(train["tokens"], axis=0, return_index=True)
-    label_M, text_MD = train["label"][first_M], _unit(embed_text(run, state, tokens_ML))
-    classes = np.unique(label_M)
-    class_CD = np.stack([text_MD[label_M == c].mean(axis=0) for c in classes])
-    predicted_N = classes[np.argmax(image_ND[rows] @ _unit(class_CD).T, axis=1)]
-    about = {"by": "their training captions", "candidates": len(classes), **task}
+    label_M, text_MD = train["label"][first_M], embed_text(run, state, tokens_ML)
+    predicted_N = cross_modal.classify_by_captions(image_ND[rows], text_MD, label_M)
+    about = {"by": "their training captions", "candidates": len(np.unique(label_M)), **task}
     found = test["label"][rows]
     return cross_modal.zero_shot_row(predicted_N, found, representation=representation, **about)
-
-
-def _unit(x_ND: np.ndarray) -> np.ndarray:
-    return x_ND / np.maximum(np.linalg.norm(x_ND, axis=-1, keepdims=True), 1e-12)

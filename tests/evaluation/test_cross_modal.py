@@ -58,6 +58,22 @@ def test_prompts_are_averaged_as_unit_vectors():
         cross_modal.prompt_vectors(embed, ["cat"], ["a cat"])
 
 
+def test_classes_by_captions_equal_a_loop_over_them(monkeypatch):
+    monkeypatch.setattr(cross_modal, "_QUERIES_AT_ONCE", 3)
+    rng = np.random.default_rng(0)
+    image, text, label = rng.normal(size=(20, 4)), rng.normal(size=(15, 4)), np.arange(15) % 4 + 7
+    unit = lambda x: x / np.linalg.norm(x)  # noqa: E731
+    want = []
+    for z in image:
+        of_class = {}
+        for y, c in zip(text, label.tolist(), strict=True):
+            of_class.setdefault(c, []).append(np.exp(unit(z) @ unit(y) / 0.2))
+        want.append(max(of_class, key=lambda c: np.mean(of_class[c])))
+    found = cross_modal.classify_by_captions(image, text, label, temperature=0.2)
+    assert found.tolist() == want
+    assert len(set(want)) == 4
+
+
 def test_chance_is_the_recall_of_answers_in_a_random_order():
     rng, correct = np.random.default_rng(0), np.arange(7) < np.array([[1], [3]])
     ranks = [

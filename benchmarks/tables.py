@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,37 @@ def results_rows(chosen: Iterable[Mapping[str, Any]]) -> list[Row]:
             label = protocols.label(found[0]["protocol"])
             rows.append([run, label, *(f"{100 * value_of(row):.1f}" for row in found), link])
     return rows
+
+
+def image_text(results: Path = RESULTS) -> str:
+    """Recalls and zero-shot accuracies of the runs on captioned images, beside their baselines."""
+    kept = {name: results / f"{name}.json" for name in IMAGE_TEXT}
+    kept = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
+    if not kept:
+        return "Not yet recorded; `python -m benchmarks.publish record RUN NAME` keeps a run."
+    rows = [row for name, run in kept.items() for row in image_text_rows(name, run)]
+    return markdown(IMAGE_TEXT_HEAD, rows)
+
+
+def image_text_rows(name: str, kept: Mapping[str, Any]) -> Iterator[Row]:
+    """Percent of the trained towers, of what learns nothing, of the untrained ones, of chance."""
+    link = f"[{name}.json](benchmarks/results/{name}.json), {provenance(kept)}"
+    quoted = [
+        row
+        for row in kept["evaluations"]
+        if row["protocol"]["name"] in ("cross-modal", "zero-shot")
+        and row["measure"] not in ("MRR", "recall@5")
+    ]
+    value = {
+        (r["representation"], protocols.label(r["protocol"])): 100 * r["value"] for r in quoted
+    }
+    for row in (row for row in quoted if row["representation"] == "trained"):
+        label, (low, high) = protocols.label(row["protocol"]), row["ci95"]
+        weak = row.get("paired", {}).get("against")
+        baseline = f"{value[weak, label]:.1f} ({weak})" if weak else ""
+        ours = f"{100 * row['value']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        others = f"{value['untrained', label]:.1f}", f"{100 * row['chance']:.1f}"
+        yield [name, f"{label}, n = {row['n']:,}", ours, baseline, *others, link]
 
 
 def evaluation(
@@ -215,6 +246,8 @@ RESULTS_HEAD = "run | protocol (features, test set) | trained | untrained | pixe
 CLAIMS_HEAD = "claim | verdict | measured, ± 2 standard errors | table"
 ALL_CLAIMS_HEAD = f"{CLAIMS_HEAD} | source | seeds | run on"
 SPEED_HEAD = "loss | in tiles | dense | fastest peer"
+IMAGE_TEXT_HEAD = "run | score | trained (95 %) | learns nothing | untrained | chance | evidence"
+IMAGE_TEXT = ("glyphs", "glyphs_seed1", "glyphs_siglip", "glyphs_siglip_seed1", "emoji")
 MULTI_CROP_HEAD = "views | seconds a step | times that of 2 large | times their pixels | MB a step"
 LOSSES_HEAD = (
     "loss | what it does | use it | formula, first line | needs | scales by | in runs | arXiv"
@@ -252,5 +285,6 @@ def all_tables() -> dict[str, str]:
         "losses": markdown(LOSSES_HEAD, losses_rows()),
         "methods": ablation_table("methods_cpu"),
         "multi-crop": multi_crop(),
+        "image and text": image_text(),
         "performance": markdown(performance.HEAD, performance.rows(RESULTS)),
     }

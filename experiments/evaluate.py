@@ -3,6 +3,7 @@
 python -m experiments.evaluate runs/digits
 python -m experiments.evaluate runs/r18 --protocols knn,sgd,finetune --epochs 20
 python -m experiments.evaluate runs/r18 --data configs/imagenette.py
+python -m experiments.evaluate runs/glyphs --prompts prompts.txt --data mine.npz
 python -m experiments.evaluate --features mine.npz other.npz
 
 RUN                            the folder of a run, of any method; its config is in it
@@ -11,7 +12,10 @@ RUN                            the folder of a run, of any method; its config is
                                sgd and finetune, which train
 --epochs N                     of sgd and finetune (default: 30)
 --label_fraction X             of the labels, for finetune (default: 1)
---data FILE[:preset]           transfer: score on the `data` section of this config
+--data FILE[:preset]           transfer: score on the `data` section of this config, or on the
+                               images of an .npz or a folder
+--prompts FILE                 zero-shot, of a run on captioned images, by templates such as
+                               "a photo of a {}", one a line; {} becomes the name of each class
 --data.data.key=value          change one value of it
 --against DIR                  another run that was scored so: paired tests on the same test images
 --config.eval.key=value        change how it is scored
@@ -47,7 +51,7 @@ from experiments.run import command_line, lifecycle, provenance, restore
 from experiments.run.build import Run
 from experiments.run.command_line import Command
 from experiments.run.sections import as_kwargs, nearest
-from experiments.scoring import feature_files, finetune, images, results, summary
+from experiments.scoring import feature_files, finetune, images, results, summary, zero_shot
 from experiments.scoring.kinds import IMAGES
 
 TRAINED = ("sgd", "finetune")
@@ -56,7 +60,8 @@ FLAGS = {
     "epochs": "of sgd and finetune",
     "label_fraction": "of the labels, for finetune",
     "against": "the workdir of another run",
-    "data": "a config whose data is scored",
+    "data": "a config, an .npz or a folder whose data is scored",
+    "prompts": "templates for zero-shot classification, one a line",
 }
 
 
@@ -66,6 +71,7 @@ class Request(NamedTuple):
     features: tuple[str, ...]  # protocols on frozen features
     trained: tuple[str, ...]  # protocols that train
     recipe: finetune.Recipe
+    prompts: tuple[str, ...]  # templates of zero-shot classification
 
 
 def main(argv: Sequence[str]) -> int:
@@ -75,19 +81,25 @@ def main(argv: Sequence[str]) -> int:
     command, opened = restore.parse(argv, __doc__ or "", FLAGS)
     if opened.experiment.kind.unit != IMAGES.unit:
         return _score_texts(command, opened)
-    request = _request(command, opened.config)
+    request = _request(command, opened)
     lifecycle.set_up_jax()
     with restore.place_for_results(opened.folder) as place:
         target, name = _target(command, argv)
         run, step, trained = opened.load(command.strings["step"] or "latest")
         run = run if target is None else _on_other_data(run, target)
+        if request.prompts:
+            zero_shot.check(run)
         if request.trained:
             finetune.check(run, request.recipe, request.trained)
         other = _other(command.strings["against"], f"{name}.npz", images.labels(run).test)
         origin = provenance.of_scores(run, opened.description, step)
         origin["data"] = data.identity(run.dataset)
         result: dict[str, Any] = {"evaluations": []}
-        parts = ((_score_features, request.features), (_score_by_training, request.trained))
+        parts = (
+            (_score_features, request.features),
+            (_score_by_prompts, request.prompts),
+            (_score_by_training, request.trained),
+        )
         for score, wanted in parts:  # what training costs hours for cannot cost the others
             if wanted:
                 found, predictions = score(run, trained, request)
@@ -144,10 +156,12 @@ def _before(
         return before, dict(file)
 
 
-def _request(command: Command, config: ConfigDict) -> Request:
+def _request(command: Command, opened: restore.OpenedRun) -> Request:
     known = (*protocols.PROTOCOLS, *TRAINED)
-    text = command.strings["protocols"]
-    chosen = tuple(text.split(",")) if text else tuple(protocols.PROTOCOLS)
+    text, file = command.strings["protocols"], command.strings["prompts"]
+    prompts = zero_shot.read(file, opened) if file else ()
+    default = () if prompts else tuple(protocols.PROTOCOLS)
+    chosen = tuple(text.split(",")) if text else default
     for name in chosen:
         if name not in known:
             raise ConfigError(f"--protocols: {name!r} is no protocol; {nearest(name, known)}")
@@ -155,7 +169,8 @@ def _request(command: Command, config: ConfigDict) -> Request:
     return Request(
         tuple(name for name in chosen if name in protocols.PROTOCOLS),
         tuple(name for name in chosen if name in TRAINED),
-        finetune.recipe(config, epochs, fraction),
+        finetune.recipe(opened.config, epochs, fraction),
+        prompts,
     )
 
 
@@ -172,14 +187,23 @@ def _target(command: Command, argv: Sequence[str]) -> tuple[data.Dataset | None,
     path = command.strings["data"]
     if path is None:
         return None, "evaluation"
-    file = command_line.read(path)
-    section = ConfigDict({"data": file.data} if "data" in file else {})
+    section = _data_section(path)
     sections = {"data": IMAGES.sections["data"]}
     texts = command_line.override_texts(argv, "data")
     config = command_line.override(section, texts, sections)
     with command_line.bad_values():
         target = data.load(**as_kwargs(config, "data"))
     return target, "evaluation-" + re.sub(r"[^\w.-]+", "_", target.name)
+
+
+def _data_section(path: str) -> ConfigDict:
+    """The data section of a config, or one of a place of images."""
+    place = Path(path).expanduser()
+    if place.suffix == ".npz" or place.is_dir():
+        source = "folder" if place.is_dir() else "arrays"
+        return ConfigDict({"data": {"source": source, "data_dir": str(place), "batch_size": 1}})
+    file = command_line.read(path)
+    return ConfigDict({"data": file.data} if "data" in file else {})
 
 
 def _on_other_data(run: Run, target: data.Dataset) -> Run:
@@ -189,7 +213,8 @@ def _on_other_data(run: Run, target: data.Dataset) -> Run:
             f"{target.name} has images of {theirs} channels, but the run was trained on {ours}; "
             "pass --data with a set of as many."
         )
-    return run._replace(dataset=target)
+    words = run.dataset.vocabulary  # what the text encoder knows
+    return run._replace(dataset=target._replace(vocabulary=words))
 
 
 def _score_features(
@@ -209,6 +234,15 @@ def _score_features(
         **named,
         "diagnostics_protocol": _diagnostics_protocol(run),
     }, predictions
+
+
+def _score_by_prompts(
+    run: Run, trained: TrainState, request: Request
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The same of zero-shot classification."""
+    scored = list(zero_shot.scores(run, trained, request.prompts))
+    rows, predictions = results.named(scored, run.dataset.name, images.labels(run).test)
+    return {"evaluations": rows}, predictions
 
 
 def _score_by_training(

@@ -1,10 +1,16 @@
-"""Download CIFAR-10 or CIFAR-100 once and write it as a TensorFlow Datasets folder.
+"""Download a set once: CIFAR-10 or CIFAR-100 as a TensorFlow Datasets folder, emoji as an .npz.
 
     python -m experiments.prepare cifar10 --data_dir DIR
     python -m experiments.prepare cifar10 --data_dir DIR --archive cifar-10-binary.tar.gz
+    python -m experiments.prepare emoji --data_dir DIR
+    python -m experiments.prepare emoji --data_dir DIR --archive openmoji-17.0.0.tgz \
+        --archive emoji-datasource-twitter-16.0.0.tgz
 
-The folder (`DIR/cifar10/3.0.2`, ArrayRecord, lossless PNG) is a genuine one, written without
-TensorFlow. Any other set can be used too, once it is built where TensorFlow is installed:
+The emoji are images with their names as texts, in two styles; `npm pack openmoji
+emoji-datasource-twitter` fetches what they are made of. Their licenses are written beside them.
+
+The folder of CIFAR (`DIR/cifar10/3.0.2`, ArrayRecord, lossless PNG) is a genuine one, written
+without TensorFlow. Any other set can be used too, once it is built where TensorFlow is installed:
 
     tfds build imagenette/320px-v2 --file_format=array_record --data_dir DIR
 
@@ -34,6 +40,7 @@ import numpy as np
 from contrastive_jax.data._errors import WITHOUT_DOWNLOAD, first_line, needs
 from contrastive_jax.data.tfds import find_prepared
 from contrastive_jax.errors import DataError
+from experiments.preparing import emoji
 from experiments.run.command_line import described, exit_codes
 
 TIMEOUT_S = 10
@@ -79,7 +86,9 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv[1:])
     root = args.data_dir.expanduser().absolute()
     try:
-        prepare(args.name, root, args.archive)
+        if args.name == "emoji":
+            return prepare_emoji(root, args.archive)
+        prepare(args.name, root, _one_archive(args.archive))
     except KeyboardInterrupt:
         print("stopped; the same command continues from here", file=sys.stderr)
         return 130
@@ -111,6 +120,43 @@ def prepare(name: str, root: Path, archive_file: Path | None = None) -> None:
     archive_file.unlink()
     with contextlib.suppress(OSError):  # others may keep their downloads there
         downloads.rmdir()
+
+
+def prepare_emoji(root: Path, archives: Sequence[Path]) -> int:
+    """Write `root/emoji.npz`, from local packages or from downloads; once.
+
+    Raises:
+      DataError: when the packages cannot be had or read, or the folder not be written.
+    """
+    target = root / "emoji.npz"
+    if target.exists():
+        print(f"emoji is already prepared in {target}")
+    else:
+        emoji.check_can_draw()
+        paths = list(archives) or [_fetched(root, package) for package in emoji.PACKAGES.values()]
+        emoji.write(root, paths)
+        for path in () if archives else paths:
+            path.unlink()
+        with np.load(target, allow_pickle=False) as arrays:
+            counts = " + ".join(f"{len(arrays[part]):,}" for part in ("image", "test_image"))
+        print(f"prepared emoji in {target}: {counts} images; see emoji-LICENSES.txt beside it")
+    print(
+        "Train on it:\n  python -m experiments.clip --config configs/emoji.py "
+        f"--config.data.data_dir={shlex.quote(str(target))}"
+    )
+    return 0
+
+
+def _fetched(root: Path, package: emoji.Package) -> Path:
+    path = root / "downloads" / urlsplit(package.url).path.rpartition("/")[2]
+    download(package.url, path, package.size, package.sha256)
+    return path
+
+
+def _one_archive(archives: Sequence[Path]) -> Path | None:
+    if len(archives) > 1:
+        raise DataError("this set has one archive; give --archive once")
+    return archives[0] if archives else None
 
 
 def _already_prepared(name: str, root: Path) -> Path | None:
@@ -297,12 +343,15 @@ def _sha256(path: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = described("prepare", __doc__)
-    parser.add_argument("name", choices=ARCHIVES, metavar="{" + ",".join(ARCHIVES) + "}")
+    names = (*ARCHIVES, "emoji")
+    parser.add_argument("name", choices=names, metavar="{" + ",".join(names) + "}")
     default = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     text = "folder of prepared sets (default: TFDS_DATA_DIR, then ~/tensorflow_datasets)"
     parser.add_argument("--data_dir", type=Path, default=default, metavar="DIR", help=text)
-    text = "the binary version, fetched elsewhere: nothing is downloaded"
-    parser.add_argument("--archive", type=Path, metavar="FILE", help=text)
+    text = "the binary version of CIFAR, or each package of emoji, fetched elsewhere: nothing is "
+    text += "downloaded"
+    flag = {"type": Path, "metavar": "FILE", "action": "append", "default": []}
+    parser.add_argument("--archive", **flag, help=text)
     return parser
 
 

@@ -2,6 +2,10 @@
 
 python -m experiments.retrieval --data BEIR_DIR bm25 runs/mine other.npz run.trec --to scores.json
 python -m experiments.retrieval --data docstrings bm25
+python -m experiments.retrieval runs/glyphs --query "greek small letter alpha with tonos"
+
+Without --data it is a run of experiments.clip that is scored, from image to text and back on its
+own test captions; --query TEXT, once or more, shows the images that are nearest to a caption.
 
 --data DATA      a folder with corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv, the layout of BEIR;
                  a file of pairs, .jsonl, .tsv or .csv; or "docstrings", "docstrings:package":
@@ -36,7 +40,7 @@ from contrastive_jax.evaluation.ranking import Comparison, Ranked, Results
 from contrastive_jax.storage import workdir
 from experiments.run import command_line, lifecycle, restore, start_folder
 from experiments.run.sections import nearest
-from experiments.scoring import kinds, rankings, texts
+from experiments.scoring import caption_retrieval, kinds, rankings, texts
 
 Encode = Callable[[str, Sequence[str]], np.ndarray]  # ("query" or "document", texts) -> [N,D]
 SHOWN = ("nDCG", "MRR", "MAP", "recall", "hole")
@@ -45,6 +49,10 @@ SHOWN = ("nDCG", "MRR", "MAP", "recall", "hole")
 def main(argv: Sequence[str]) -> int:
     """Rank by every system, score, compare, write."""
     args = _parser().parse_args(argv[1:])
+    if args.data is None:
+        return _between_modalities(args)
+    if args.query:
+        raise ConfigError("--query is of a run of experiments.clip, without --data.")
     at = _ranks(args.at)
     if args.measure not in ranking.MEASURES:
         hint = nearest(args.measure, list(ranking.MEASURES))
@@ -76,12 +84,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.error = refuse  # type: ignore[method-assign]
     parser.add_argument("systems", nargs="+")
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data")
+    parser.add_argument("--query", action="append")
     parser.add_argument("--split")
     parser.add_argument("--at", default="10")
     parser.add_argument("--measure", default="nDCG")
     parser.add_argument("--to", type=Path)
     return parser
+
+
+def _between_modalities(args: argparse.Namespace) -> int:
+    """Score a run on captioned images, or look captions up by it."""
+    if len(args.systems) != 1 or not Path(args.systems[0]).expanduser().is_dir():
+        raise ConfigError(
+            "Say by --data what is searched, or give the folder of one run of experiments.clip."
+        )
+    if args.to is not None:
+        check_target(args.to, ".json")
+    opened = caption_retrieval.open_captioned(Path(args.systems[0]).expanduser())
+    if args.query:
+        caption_retrieval.ask(opened, args.query)
+    else:
+        caption_retrieval.score(opened, args.to)
+    return 0
 
 
 def refuse(message: str) -> Any:

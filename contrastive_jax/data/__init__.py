@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 _OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only sources that read them: their defaults
+    "glyphs": {"validation_fraction": 0.0},
     "tfds": {"image_key": None, "label_key": None},
     "folder, webdataset or captions": {
         "test_fraction": None,
@@ -97,6 +98,7 @@ def load(
     test_path: PathLike | None = None,
     context: int = LONGEST,
     tokenizer: str = "",
+    validation_fraction: float = 0.0,
 ) -> Dataset:
     """Load a dataset into memory, or open it for streaming, and check it; never uses the network.
 
@@ -114,7 +116,8 @@ def load(
         (`tars.py`); for arrays an .npz with image,
         label, test_image and test_label, or a folder with train.npz and test.npz that hold image
         and label. Labels may be left out, and be any integers: the classes are those of the
-        training split, in order. Texts (text, test_text) caption the images.
+        training split, in order. Texts (text, test_text) caption the images;
+        style and test_style name how they depict a thing.
       train_split, test_split: tfds splits or slices: "train[:45000]", "train+unlabeled"; of a
         folder, the folders in it. Only the training split may hold unlabeled images (label -1);
         `labeled` leaves them out.
@@ -145,6 +148,8 @@ def load(
       context: tokens of a caption at most; what comes after is cut off.
       tokenizer: a tokenizer.json of the `tokenizers` library; "" for the words of the training
         captions.
+      validation_fraction: of the training characters of the glyphs, kept from training and tested
+        on in place of the test characters: to choose a recipe by.
 
     Raises:
       ValueError: for arguments that cannot be meant.
@@ -164,7 +169,7 @@ def load(
         source, image_key=image_key, label_key=label_key, test_fraction=test_fraction,
         split_seed=split_seed, class_folders=class_folders, channels=channels,
         exif_orientation=exif_orientation, path=path, test_path=test_path, context=context,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer, validation_fraction=validation_fraction,
     )  # fmt: skip
     splits, limits = (train_split, test_split), (limit_train, limit_test)
     if source == "tfds":
@@ -187,8 +192,11 @@ def load(
         loaded = captioned.load_captions(request, batch_size, streaming, workers, bank)
     else:
         _check_whole(source, splits, image_size)
-        embedded = {"digits": load_digits, "glyphs": load_glyphs}
-        loaded = load_npz(data_dir) if source == "arrays" else embedded[source](name, data_dir)
+        loaded = {
+            "digits": lambda: load_digits(name, data_dir),
+            "glyphs": lambda: load_glyphs(name, data_dir, validation_fraction),
+            "arrays": lambda: load_npz(data_dir),
+        }[source]()
     dataset = _checked(loaded, train_split, test_split)
     if not streaming:
         train, test = take(dataset.train, slice(limit_train)), take(dataset.test, slice(limit_test))

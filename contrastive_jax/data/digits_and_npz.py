@@ -44,8 +44,33 @@ def load_npz(data_dir: PathLike | None) -> Dataset:
     path = Path(os.path.abspath(Path(data_dir).expanduser()))
     if path.is_dir():
         train, test = (_read_npz(path / f"{split}.npz", "") for split in ("train", "test"))
-        return _with_tokens(Dataset(path.name, train, test, ()))
-    return _with_tokens(Dataset(path.stem, _read_npz(path, ""), _read_npz(path, "test_"), ()))
+        return _with_styles(_with_tokens(Dataset(path.name, train, test, ())))
+    parts = _read_npz(path, ""), _read_npz(path, "test_")
+    return _with_styles(_with_tokens(Dataset(path.stem, *parts, ())))
+
+
+def _with_styles(dataset: Dataset) -> Dataset:
+    """Number the styles of images, where both splits name them.
+
+    Raises:
+      DataError: not a style for each image.
+    """
+    splits = (dataset.train, dataset.test)
+    if not any("style" in examples for examples in splits):
+        return dataset
+    for examples in splits:
+        style = examples.get("style", np.zeros(0))
+        if style.dtype.kind != "U" or style.shape != examples["image"].shape[:1]:
+            raise DataError(
+                f"{dataset.name}: style is {style.dtype} {style.shape} for "
+                f"{len(examples['image'])} images\nGive both splits the name of a style an image"
+            )
+    names = np.unique(np.concatenate([examples["style"] for examples in splits]))
+    train, test = (
+        {**examples, "style": np.searchsorted(names, examples["style"]).astype(np.int32)}
+        for examples in splits
+    )
+    return dataset._replace(train=train, test=test, styles=tuple(names.tolist()))
 
 
 def _with_tokens(dataset: Dataset) -> Dataset:
@@ -85,7 +110,7 @@ def _read_npz(path: Path, prefix: str) -> Examples:
                 raise ValueError("a single array, not an .npz")
             if f"{prefix}image" not in arrays:
                 raise ValueError(f"no {prefix}image in it, only {arrays.files}")
-            names = [name for name in ("image", "label", "text") if prefix + name in arrays]
+            names = [n for n in ("image", "label", "text", "style") if prefix + n in arrays]
             return {name: arrays[prefix + name] for name in names}
     except Exception as error:  # the file system, zipfile and numpy raise many types
         raise DataError(

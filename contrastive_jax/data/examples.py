@@ -130,6 +130,7 @@ class Dataset(NamedTuple):
     batch_size: int = 1
     stream: StoredSplit | None = None
     vocabulary: tuple[str, ...] = ()  # the words of captions, by token
+    styles: tuple[str, ...] = ()  # in which images depict one thing; "style" [N] says which
     texts: Texts | None = None
     tokenizer: Tokenizer | None = None  # of captions, where they are not words
     captions: Examples | None = None  # of a streamed set, of all its training images

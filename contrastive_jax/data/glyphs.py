@@ -6,7 +6,7 @@ code point, and kept where every word of its name occurs in three names of the t
 a word is drawn has to be learned from other characters. Two styles are never trained on.
 """
 
-import hashlib
+import functools
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -18,6 +18,7 @@ import numpy as np
 from contrastive_jax.data._errors import needs
 from contrastive_jax.data.captions import tokens_of, vocabulary_of, words_of
 from contrastive_jax.data.examples import Dataset, Examples
+from contrastive_jax.data.held_out import fraction_of, hold_out
 
 STYLES = {
     "Sans": "DejaVuSans",
@@ -35,8 +36,7 @@ STYLES = {
 }
 UNSEEN = ("Serif Italic", "Serif Bold Italic")  # styles that training never shows
 SIDE, POINTS, BASELINE = 24, 17, 18  # pixels
-_IN_NAMES = 3  # names of the training set that a word has to occur in
-_OTHER = "other"
+OTHER = "other"
 
 
 class Glyph(NamedTuple):
@@ -47,8 +47,13 @@ class Glyph(NamedTuple):
     image: np.ndarray  # [SIDE, SIDE] uint8, white ink on black
 
 
-def load_glyphs(name: str | None, data_dir: Any) -> Dataset:
+def load_glyphs(name: str | None, data_dir: Any, validation_fraction: float = 0.0) -> Dataset:
     """Draw the glyphs and split them by character.
+
+    Args:
+      name, data_dir: None.
+      validation_fraction: of the training characters, held out from training by another hash and
+        tested on in place of the test characters, which then nothing sees; 0 for the real test.
 
     Returns:
       A set whose examples hold "image" [N,24,24,1], "tokens" [N,L] int32 (the words of the name
@@ -56,8 +61,12 @@ def load_glyphs(name: str | None, data_dir: Any) -> Dataset:
       into `STYLES`) and "label" [N] int32: the script, which is the first word of the name.
 
     Raises:
-      ValueError: a name or a folder, of which this set has none.
+      ValueError: a name or a folder, of which this set has none, or a fraction out of range.
     """
+    if not 0 <= validation_fraction <= 0.5:
+        raise ValueError(
+            f"validation_fraction is {validation_fraction}; give 0 (test), or up to 0.5"
+        )
     if name not in (None, "glyphs") or data_dir is not None:
         raise ValueError(
             f"source 'glyphs' ships with matplotlib; name is {name!r}, data_dir {data_dir!r}\n"
@@ -68,16 +77,25 @@ def load_glyphs(name: str | None, data_dir: Any) -> Dataset:
     unseen = {list(STYLES).index(style) for style in UNSEEN}
     seen = [glyph for glyph in glyphs if glyph.style not in unseen]
     train, held_out = split(captions, {glyph.code for glyph in seen})
+    if validation_fraction:
+        chosen = {code for code in train if fraction_of(f"validation {code}") < validation_fraction}
+        train, held_out = hold_out(captions, train, chosen)
+        if not held_out:
+            raise ValueError(
+                f"validation_fraction {validation_fraction} holds out no character; give more"
+            )
     vocabulary = vocabulary_of(captions[code] for code in sorted(train))
     scripts = scripts_of(captions[code] for code in sorted(train))
     shown = [glyph for glyph in seen if glyph.code in train]
     tested = [g for g in glyphs if g.code in held_out]
     parts = (_examples(part, captions, vocabulary, scripts) for part in (shown, tested))
-    return Dataset("glyphs", *parts, class_names=scripts, vocabulary=vocabulary)
+    dataset = Dataset("glyphs", *parts, class_names=scripts, vocabulary=vocabulary)
+    return dataset._replace(styles=tuple(STYLES))
 
 
-def draw_style(style: str) -> list[Glyph]:
-    """Draw every named character of a style, centered, on one baseline and at one size.
+@functools.cache
+def draw_style(style: str) -> tuple[Glyph, ...]:
+    """Draw every named character of a style, centered, on one baseline and at one size; once.
 
     Case shows in the size over the baseline; what does not fit is shrunk. The basic layout draws
     the glyph of a code point, whatever a machine's text shaping can do.
@@ -98,7 +116,7 @@ def draw_style(style: str) -> list[Glyph]:
     }
     drawn = ((code, _draw(chr(code), sizes)) for code in codes)
     number = list(STYLES).index(style)
-    return [Glyph(code, number, image) for code, image in drawn if image.any()]
+    return tuple(Glyph(code, number, image) for code, image in drawn if image.any())
 
 
 def _is_named(character: str) -> bool:
@@ -134,15 +152,8 @@ def split(captions: dict[int, tuple[str, ...]], seen: Collection[int]) -> tuple[
     >>> len(train), len(test)
     (89, 11)
     """
-    chosen = {code for code in captions if _fraction(code) < 0.2}
-    train = set(seen) - chosen
-    known = Counter(word for code in train for word in set(captions[code]))
-    taught = {word for word, count in known.items() if count >= _IN_NAMES}
-    return train, {code for code in chosen if taught.issuperset(captions[code])}
-
-
-def _fraction(code: int) -> float:
-    return int.from_bytes(hashlib.sha256(f"glyphs {code}".encode()).digest()[:4], "big") / 2**32
+    chosen = {code for code in captions if fraction_of(f"glyphs {code}") < 0.2}
+    return hold_out(captions, seen, chosen)
 
 
 def scripts_of(captions: Iterable[Sequence[str]], least: int = 40) -> tuple[str, ...]:
@@ -152,7 +163,7 @@ def scripts_of(captions: Iterable[Sequence[str]], least: int = 40) -> tuple[str,
     ('greek', 'other')
     """
     counts = Counter(caption[0] for caption in captions)
-    return (*sorted(word for word, count in counts.items() if count >= least), _OTHER)
+    return (*sorted(word for word, count in counts.items() if count >= least), OTHER)
 
 
 def _examples(
@@ -162,7 +173,7 @@ def _examples(
     scripts: Sequence[str],
 ) -> Examples:
     of_glyphs = [captions[glyph.code] for glyph in glyphs]
-    first = [words[0] if words[0] in scripts else _OTHER for words in of_glyphs]
+    first = [words[0] if words[0] in scripts else OTHER for words in of_glyphs]
     return {
         "image": np.stack([glyph.image for glyph in glyphs])[..., None],
         "tokens": tokens_of(of_glyphs, vocabulary),

@@ -66,6 +66,22 @@ def _ranks(similarity_QM: np.ndarray, correct_QM: np.ndarray, start: int) -> np.
     return 1 + above_Q + level_Q / 2
 
 
+def chance(n_correct_N: np.ndarray, gallery: int, k: int) -> float:
+    """Compute the recall@k of answers in a random order: the mean of 1 - C(M - c, k) / C(M, k).
+
+    Args:
+      n_correct_N: c, how many of the M answers are correct for each query.
+      gallery: M.
+      k: of the recall.
+
+    >>> round(chance(np.array([1, 2]), 4, 2), 4)  # 1/2 and 5/6
+    0.6667
+    """
+    t_K = np.arange(min(k, gallery))
+    wrong_NK = np.maximum(gallery - np.asarray(n_correct_N)[:, None] - t_K, 0)
+    return float(np.mean(1 - np.prod(wrong_NK / (gallery - t_K), axis=1)))
+
+
 def retrieval_rows(
     rank_N: np.ndarray, task: str, gallery: int, *, representation: str, **protocol: Any
 ) -> list[Row]:
@@ -99,7 +115,12 @@ def retrieval_rows(
 
 
 def zero_shot_row(
-    predicted_N: np.ndarray, label_N: np.ndarray, *, representation: str, **protocol: Any
+    predicted_N: np.ndarray,
+    label_N: np.ndarray,
+    *,
+    representation: str,
+    candidates: int | None = None,
+    **protocol: Any,
 ) -> Row:
     """Record the balanced accuracy of zero-shot predictions: each class weighs the same.
 
@@ -107,9 +128,16 @@ def zero_shot_row(
 
     p_c being the accuracy of the n_c examples of class c.
 
+    Args:
+      predicted_N, label_N: classes.
+      representation: whose embeddings they are.
+      candidates: how many classes were to choose from, for the score of guessing; None: those that
+        occur in `label_N`.
+      protocol: what else the record should say.
+
     >>> row = zero_shot_row(np.array([0, 0, 1]), np.array([0, 0, 2]), representation="trained")
-    >>> row["measure"], row["value"]
-    ('balanced accuracy', 0.5)
+    >>> row["measure"], row["value"], row["chance"]
+    ('balanced accuracy', 0.5, 0.5)
     """
     classes, n_C = np.unique(label_N, return_counts=True)
     p_C = np.array([np.mean(predicted_N[label_N == c] == c) for c in classes])
@@ -119,6 +147,7 @@ def zero_shot_row(
     value = float(p_C.mean())
     interval = [max(0.0, value - half), min(1.0, value + half)]
     row |= {"measure": "balanced accuracy", "value": value, "accuracy": row["value"]}
+    row["chance"] = 1 / (candidates or len(classes))
     return row | {"ci95": interval, "ci95_method": "normal, stratified by class"}
 
 
@@ -152,6 +181,41 @@ def prompt_vectors(
     texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
     each_CPD = _unit(embed(texts)).reshape(len(names), len(prompts), -1)
     return _unit(each_CPD.mean(axis=1))
+
+
+def classify_by_captions(
+    image_ND: np.ndarray, text_MD: np.ndarray, label_M: np.ndarray, temperature: float = 0.07
+) -> np.ndarray:
+    """Classify images by captions with classes: an ensemble of them in the space of probabilities.
+
+        argmax_c mean_{m: label_m = c} exp( cos(image_n, text_m) / temperature )
+
+    A class of many kinds of things has no one direction that its captions share, which their mean
+    vector would need.
+
+    Args:
+      image_ND: embeddings.
+      text_MD: of captions.
+      label_M: their classes.
+      temperature: the lower, the more the nearest captions count.
+
+    Returns:
+      [N] classes.
+
+    >>> label = np.array([3, 3, 5])
+    >>> classify_by_captions(np.eye(3), np.eye(3), label).tolist()
+    [3, 3, 5]
+
+    Radford et al. 2021 (CLIP), section 3.1.4, compares ensembles of both kinds.
+    """
+    text_MD, classes = _unit(text_MD), np.unique(label_M)
+    found = [np.zeros(0, classes.dtype)]
+    for start in range(0, len(image_ND), _QUERIES_AT_ONCE):
+        image_QD = _unit(image_ND[start : start + _QUERIES_AT_ONCE])
+        likely_QM = np.exp((image_QD @ text_MD.T - 1) / temperature)
+        mean_QC = np.stack([likely_QM[:, label_M == c].mean(axis=1) for c in classes], axis=1)
+        found.append(classes[np.argmax(mean_QC, axis=1)])
+    return np.concatenate(found)
 
 
 def twins(image_NHWC: np.ndarray) -> np.ndarray:

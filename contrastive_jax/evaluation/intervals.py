@@ -270,14 +270,19 @@ def compare(
     """
     label_N = predictions["label"]
     shared = [key for key in predictions if key in other and key.startswith("trained/")]
-    tests = {k: paired(other[k] == label_N, predictions[k] == label_N) for k in shared}
+    return {k: record(paired(other[k] == label_N, predictions[k] == label_N)) for k in shared}
+
+
+def record(test: Paired) -> dict[str, Any]:
+    """Nest a paired test as dicts, ready for JSON.
+
+    >>> record(paired(np.zeros(4, bool), np.ones(4, bool)))["mcnemar"]["p_value"]
+    0.125
+    """
     return {
-        key: {
-            **test._asdict(),
-            "interval": test.interval._asdict(),
-            "mcnemar": test.mcnemar._asdict() if test.mcnemar else None,
-        }
-        for key, test in tests.items()
+        **test._asdict(),
+        "interval": test.interval._asdict(),
+        "mcnemar": test.mcnemar._asdict() if test.mcnemar else None,
     }
 
 

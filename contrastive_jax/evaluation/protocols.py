@@ -271,7 +271,8 @@ def label(protocol: Mapping[str, Any]) -> str:
     if name == "cross-modal":
         return f"{protocol['task']}, {protocol['measure']}"
     if name == "zero-shot":
-        return f"zero-shot, {protocol['classes']} classes by {protocol['by']}"
+        task = protocol.get("task", f"{protocol['classes']} classes")
+        return f"zero-shot, {task} by {protocol['by']}"
     if name == "transformation":
         return f"linear, predicts {protocol['predicts']}"
     if name == "linear":
@@ -291,9 +292,13 @@ def _knn_label(protocol: Mapping[str, Any]) -> str:
 def is_quoted(protocol: Mapping[str, Any]) -> bool:
     """Say whether a table shows it: of the kNN grid what papers quote and what was chosen.
 
+    Of retrieval across modalities it is the recalls: the mean reciprocal rank is in the file alone.
+
     >>> is_quoted({"name": "knn", "k_requested": 5, "temperature": None, "metric": "cosine"})
     False
     """
+    if protocol["name"] == "cross-modal":
+        return protocol["measure"] != "MRR"
     if protocol["name"] != "knn" or "selection" in protocol:
         return True
     setting = KnnProtocol(protocol["k_requested"], protocol["temperature"])

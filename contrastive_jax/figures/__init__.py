@@ -9,8 +9,9 @@ from contrastive_jax.figures.bars import cosine_histogram, cosine_histograms, sc
 from contrastive_jax.figures.captions import nearest_captions
 from contrastive_jax.figures.confusion import confusion_matrix
 from contrastive_jax.figures.curves import curves
+from contrastive_jax.figures.grid import image_grid
 from contrastive_jax.figures.images import image_pairs, neighbors, views_grid
-from contrastive_jax.figures.maps import embedding_map, image_map
+from contrastive_jax.figures.maps import embedding_map, image_map, modality_map
 from contrastive_jax.figures.rankings import gains
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "curves",
     "embedding_map",
     "gains",
+    "image_grid",
     "image_map",
     "image_pairs",
+    "modality_map",
     "nearest_captions",
     "neighbors",
     "score_bars",

@@ -27,6 +27,7 @@ _PANELS = (
     _Panel("knn_validation", "kNN, held-out training images", "%", 100.0),
     _Panel("nDCG_validation", "nDCG, validation queries", "%", 100.0),
     _Panel("temperature", "Temperature", ""),
+    _Panel("bias", "Bias", "logit"),
     _Panel("effective_rank", "Effective rank of z", "dimensions"),
     _Panel("alignment", "Alignment of two views", "squared distance"),
     _Panel("uniformity", "Uniformity of z", "log mean potential"),

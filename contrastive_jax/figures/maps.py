@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.figures.canvas import (
+    BLUE,
     FAINT,
     GRAY,
+    ORANGE,
     PathLike,
     channels_note,
     class_name,
@@ -77,6 +79,62 @@ def embedding_map(
     return Path(path)
 
 
+def modality_map(
+    path: PathLike,
+    image_ND: np.ndarray,
+    text_ND: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: Sequence[str],
+    seed: int,
+) -> Path:
+    """Draw images and their captions in one map of their common space, by PCA and by t-SNE.
+
+    Images are points and captions crosses, in the color of their class; the ten most frequent
+    classes have a color of their own. At most 1,000 pairs are shown, chosen by the seed.
+
+    Args:
+      path: of the PNG.
+      image_ND, text_ND: embeddings of pairs, row by row.
+      labels: [N] integers, below 0 for unlabeled; None where there are none.
+      class_names: of the classes.
+      seed: of the choice of pairs and of t-SNE.
+
+    Raises:
+      ValueError: there are no pairs, or a number is not finite.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     modality_map(f"{folder}/map.png", np.eye(4), np.eye(4), None, [], seed=0).name
+    'map.png'
+    """
+    both = np.asarray(image_ND), np.asarray(text_ND)
+    if not len(both[0]) or not all(np.isfinite(each).all() for each in both):
+        raise ValueError(f"a map needs pairs of finite embeddings, not {len(both[0])} such pairs")
+    kept = np.random.default_rng(seed).permutation(len(both[0]))[: _ROWS // 2]
+    label_N = np.full(len(kept), -1) if labels is None else np.asarray(labels)[kept]
+    label_N = _most_frequent(label_N, len(_MARKERS))
+    gray = (GRAY, GRAY) if (label_N >= 0).any() else (BLUE, ORANGE)  # of what has no class
+    maps = _maps(np.concatenate([_unit(each[kept]) for each in both]), seed)
+    with subplots(path, (4.8 * len(maps), 5.2), 1, len(maps)) as all_axes:
+        for axes, (title, xy_N2) in zip(all_axes, maps, strict=True):
+            image_N2, text_N2 = np.split(xy_N2, 2)
+            handles = _scatter(axes, image_N2, label_N, marker="o", rest=gray[0])
+            _scatter(axes, text_N2, label_N, marker="x", rest=gray[1])
+            axes.set(title=f"{title}\n{len(kept):,} images ● and captions ×", xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color=FAINT)
+        names = [class_name(class_names, c) if c >= 0 else "others" for c in np.unique(label_N)]
+        if len(names) > 1:
+            legend(all_axes[0].figure, handles, names, columns=6)
+    return Path(path)
+
+
+def _most_frequent(label_N: np.ndarray, most: int) -> np.ndarray:
+    """Replace the labels of the other classes by -1."""
+    classes, counts = np.unique(label_N[label_N >= 0], return_counts=True)
+    chosen = classes[np.argsort(-counts, kind="stable")[:most]]
+    return np.where(np.isin(label_N, chosen), label_N, -1)
+
+
 def image_map(path: PathLike, features_ND: np.ndarray, image_NHWC: Any, seed: int) -> Path:
     """Draw images side by side so that similar ones are near: the map of a set without labels.
 
@@ -116,12 +174,17 @@ def image_map(path: PathLike, features_ND: np.ndarray, image_NHWC: Any, seed: in
 
 def _maps(x_ND: np.ndarray, seed: int) -> list[tuple[str, np.ndarray]]:
     """(title, points [N, 2]) of each map."""
-    x_ND = x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
+    x_ND = _unit(x_ND)
     pca_N2, explained = _pca(x_ND)
     maps = [(f"PCA ({explained:.0%} of the variance)", pca_N2)]
     if len(x_ND) >= _TSNE_ROWS:
         maps.append(("t-SNE of cosine distances", _tsne(x_ND, pca_N2, seed)))
     return maps
+
+
+def _unit(x_ND: np.ndarray) -> np.ndarray:
+    x_ND = np.asarray(x_ND, np.float32)
+    return x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-12)
 
 
 def _pca(x_ND: np.ndarray) -> tuple[np.ndarray, float]:
@@ -144,16 +207,22 @@ def _tsne(x_ND: np.ndarray, pca_N2: np.ndarray, seed: int) -> np.ndarray:
         return TSNE(perplexity=perplexity, **options).fit_transform(x_ND)
 
 
-def _scatter(axes: Any, xy_N2: np.ndarray, label_N: np.ndarray) -> list[Any]:
-    """Draw the points of each class in a color and a marker, unlabeled ones in gray."""
+def _scatter(
+    axes: Any,
+    xy_N2: np.ndarray,
+    label_N: np.ndarray,
+    marker: str | None = None,
+    rest: str = GRAY,
+) -> list[Any]:
+    """Draw the points of each class in a color and a marker, unlabeled ones in that of the rest."""
     classes = np.unique(label_N)
     known = classes[classes >= 0]
     colors = dict(zip(known, palette(len(known)), strict=False))
-    style = {"s": 10 if len(xy_N2) > 500 else 20, "linewidths": 0}
+    style = {"s": 10 if len(xy_N2) > 500 else 20, "linewidths": 0.7 if marker == "x" else 0}
     drawn = []
     for i, label in enumerate(classes):
         x_N, y_N = xy_N2[label_N == label].T
-        color = colors.get(label, GRAY)
-        marker = "." if label < 0 else _MARKERS[i % len(_MARKERS)]
-        drawn.append(axes.scatter(x_N, y_N, marker=marker, color=[color], **style))
+        color = colors.get(label, rest)
+        own = "." if label < 0 else _MARKERS[i % len(_MARKERS)]
+        drawn.append(axes.scatter(x_N, y_N, marker=marker or own, color=[color], **style))
     return drawn

@@ -5,35 +5,34 @@ captions, beside the untrained towers and a baseline that learns nothing, and ze
 classification.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import data, figures, parallel
-from contrastive_jax.data import captions, glyphs
+from contrastive_jax import data, parallel
+from contrastive_jax.data import captions
 from contrastive_jax.evaluation import cross_modal, features, neighbors
 from contrastive_jax.evaluation.results import Row
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
-from experiments.scoring import images, summary
-from experiments.scoring.summary import Drawing
+from experiments.scoring import (
+    caption_pictures,
+    caption_words,
+    galleries,
+    glyph_scores,
+    images,
+    summary,
+)
+from experiments.scoring.galleries import Ranked
 
-NEIGHBORS, POWER = 20, 8  # of the baseline: training images, and how fast their weight falls
-SHOWN, ANSWERS = 24, 4  # of the picture
-
-
-class Gallery(NamedTuple):
-    """Test images, their different captions, and what cannot be distinguished."""
-
-    name: str
-    rows: np.ndarray  # [N] images of the test set
-    texts: np.ndarray  # [M] rows whose captions are all different
-    correct_NM: np.ndarray  # bool: the image's own caption, or that of one equal to the byte
-    strict_NM: np.ndarray  # bool: the image's own caption
+WITHOUT_LABELS = (  # in one line
+    "the data has no labels: retrieval is scored; neighbors, probes and zero-shot classes are not"
+)
+NEAREST = "nearest neighbors"  # the baseline
+NEIGHBORS, POWER = 20, 8  # of it: training images, and how fast their weight falls
 
 
 def load(config: ConfigDict) -> data.Dataset:
@@ -70,50 +69,62 @@ def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
 score = partial(
     summary.score,
     more=lambda run, trained: rows(run, trained),
-    drawings=lambda run, trained: drawings(run, trained),
+    drawings=lambda run, trained: caption_pictures.drawings(run, trained),
 )
 
 
 def rows(run: Run, trained: TrainState) -> list[Row]:
     """Score both towers, and what needs no training beside them."""
-    found: list[Row] = []
-    for representation, image_ND, text_ND in _representations(run, trained):
-        for gallery in galleries(run.dataset.test):
-            found += _retrieval(image_ND, text_ND, gallery, representation)
-        if representation != "nearest neighbors" and run.dataset.class_names:
-            found.append(_zero_shot(run, trained, representation, image_ND))
-    return found
+    of_glyphs, zero_shot = galleries.is_glyphs(run.dataset), []
+    images_of = {name: _images(run, state) for name, state in states(run, trained).items()}
+    for representation, state in states(run, trained).items():
+        image_ND = images_of[representation]
+        if run.dataset.class_names:
+            zero_shot.append(_by_captions(run, state, representation, image_ND))
+        if of_glyphs:
+            letters = partial(glyph_scores.in_scripts, run.dataset)
+            about = (run, state, representation, image_ND, letters)
+            zero_shot.append(_by_captions(*about, task="script of a letter"))
+            embed = partial(embed_texts, run, state)
+            zero_shot.append(glyph_scores.small_or_capital(embed, run, image_ND, representation))
+    more = glyph_scores.across_styles(run, trained) if of_glyphs else []
+    return [*retrieval_rows(run, trained, images_of), *more, *filter(None, zero_shot)]
 
 
-def galleries(test: data.Examples) -> list[Gallery]:
-    """Choose what is searched: of glyphs the characters of a style, one seen and one not."""
-    if "style" not in test:
-        return [_gallery("test", test, np.arange(data.n_examples(test)))]
-    wanted = ("Sans", glyphs.UNSEEN[0])
-    rows = {name: test["style"] == list(glyphs.STYLES).index(name) for name in wanted}
-    return [_gallery(name, test, np.flatnonzero(of)) for name, of in rows.items() if of.any()]
+def retrieval_rows(
+    run: Run, trained: TrainState, images_of: Mapping[str, np.ndarray] | None = None
+) -> list[Row]:
+    """Score retrieval from image to text and back.
 
-
-def _gallery(name: str, test: data.Examples, rows: np.ndarray) -> Gallery:
-    id_N, twin_N = test["id"][rows], cross_modal.twins(test["image"][rows])
-    _, first_M = np.unique(id_N, return_index=True)
-    strict_NM = id_N[:, None] == id_N[first_M]
-    return Gallery(
-        name, rows, rows[first_M], strict_NM | (twin_N[:, None] == twin_N[first_M]), strict_NM
-    )
-
-
-def _representations(run: Run, trained: TrainState) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Embed the test images and their captions: (name, [N,D], [N,D])."""
-    test = run.dataset.test
-    states = {"trained": trained}
+    Args:
+      run: whose test images are scored.
+      trained: its state.
+      images_of: embeddings of all test images by representation, where they are known.
+    """
+    ranked: list[Ranked] = []
+    for name, state in states(run, trained).items():
+        image_ND = _images(run, state) if images_of is None else images_of[name]
+        for gallery in galleries.galleries(run.dataset):
+            text_MD = embed_text(run, state, gallery.tokens_ML)
+            ranked += galleries.both_ways(image_ND[gallery.rows], text_MD, gallery, name)
     if images.of_run(run).baselines:
-        states["untrained"] = run.fresh_state()
-    for name, state in states.items():
-        image = images.extract(run, state, test["image"])["embedding"]
-        yield name, image, embed_text(run, state, test["tokens"])
-    if len(states) > 1:
-        yield "nearest neighbors", *_words_of_neighbors(run.dataset)
+        ranked += _by_neighbors(run.dataset)
+    return galleries.rows(ranked, NEAREST)
+
+
+def _images(run: Run, state: TrainState) -> np.ndarray:
+    return images.extract(run, state, run.dataset.test["image"])["embedding"]
+
+
+def states(run: Run, trained: TrainState) -> dict[str, TrainState]:
+    """What is scored, by the name of the representation: trained, and untrained as a baseline."""
+    baselines = images.of_run(run).baselines
+    return {"trained": trained} | ({"untrained": run.fresh_state()} if baselines else {})
+
+
+def embed_texts(run: Run, state: TrainState, texts: Sequence[str]) -> np.ndarray:
+    """Embed texts, [N,D]."""
+    return embed_text(run, state, caption_words.tokens(run.dataset, texts, run.config.data.context))
 
 
 def embed_text(run: Run, state: TrainState, tokens_NL: np.ndarray) -> np.ndarray:
@@ -132,22 +143,26 @@ def embed_text(run: Run, state: TrainState, tokens_NL: np.ndarray) -> np.ndarray
     return found["embedding"][place_N.reshape(-1)]
 
 
-def _words_of_neighbors(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Represent an image by the captions of the nearest training images, in pixels.
+def _by_neighbors(dataset: data.Dataset) -> list[Ranked]:
+    """Rank by the captions of the nearest training images, in pixels.
 
     image_i = sum_k s_ik^8 bag_k over the 20 nearest, bag the words of a caption, weighted by how
     few captions have them: what can be had without learning anything.
     """
-    train, test = dataset.train, dataset.test
-    size = len(dataset.vocabulary)
+    train, size = dataset.train, len(dataset.vocabulary)
     with_word_W = _bags(train["tokens"], size).sum(axis=0)
     weight_W = np.log(len(train["tokens"]) / np.maximum(with_word_W, 1)).astype(np.float32)
-    flat = [x["image"].reshape(len(x["image"]), -1) for x in (train, test)]
-    similarity_NK, index_NK = neighbors.knn_neighbors(*flat, k=NEIGHBORS)
-    bag_NW = np.zeros((len(index_NK), size), np.float32)
-    for similarity_N, index_N in zip(similarity_NK.T, index_NK.T, strict=True):
-        bag_NW += similarity_N[:, None] ** POWER * _bags(train["tokens"][index_N], size)
-    return bag_NW * weight_W, _bags(test["tokens"], size) * weight_W
+    found = []
+    for gallery in galleries.galleries(dataset):
+        shown = train["image"], dataset.test["image"][gallery.rows]
+        flat = [image.reshape(len(image), -1) for image in shown]
+        similarity_NK, index_NK = neighbors.knn_neighbors(*flat, k=min(NEIGHBORS, len(flat[0])))
+        bag_NW = np.zeros((len(index_NK), size), np.float32)
+        for similarity_N, index_N in zip(similarity_NK.T, index_NK.T, strict=True):
+            bag_NW += similarity_N[:, None] ** POWER * _bags(train["tokens"][index_N], size)
+        text_MW = _bags(gallery.tokens_ML, size) * weight_W
+        found += galleries.both_ways(bag_NW * weight_W, text_MW, gallery, NEAREST)
+    return found
 
 
 def _bags(tokens_NL: np.ndarray, size: int) -> np.ndarray:
@@ -158,79 +173,36 @@ def _bags(tokens_NL: np.ndarray, size: int) -> np.ndarray:
     return bag_NW
 
 
-def _retrieval(
-    image_ND: np.ndarray, text_ND: np.ndarray, gallery: Gallery, representation: str
-) -> list[Row]:
-    """Rank captions for images and images for captions."""
-    image, text = image_ND[gallery.rows], text_ND[gallery.texts]
-    both = gallery.correct_NM, gallery.strict_NM
-    tasks = {
-        "image to text": (image, text, both),
-        "text to image": (text, image, tuple(correct.T for correct in both)),
-    }
-    found = []
-    for task, (query, answers, corrects) in tasks.items():
-        rank, strict = (cross_modal.ranks(query, answers, each.__getitem__) for each in corrects)
-        made = cross_modal.retrieval_rows(
-            rank,
-            f"{task}, {gallery.name}",
-            len(answers),
-            representation=representation,
-            twins="captions of images that are equal to the byte are all correct",
-        )
-        for row, k in zip(made, (*cross_modal.RECALL_AT, None), strict=True):
-            values = 1 / strict if k is None else strict <= k
-            found.append(row | {"without_twins": float(np.mean(values))})
-    return found
+def _by_captions(
+    run: Run,
+    state: TrainState,
+    representation: str,
+    image_ND: np.ndarray,
+    chosen: Callable[[data.Examples], np.ndarray] | None = None,
+    **task: str,
+) -> Row | None:
+    """Classify the images of the first gallery by the training captions of each class.
 
+    Args:
+      run: whose test images are classified.
+      state: of its encoders.
+      representation: the name of the state.
+      image_ND: embeddings of the test images.
+      chosen: marks the examples that it is about; None: all.
+      task: {"task": name}, where it is not about all.
 
-def _zero_shot(run: Run, trained: TrainState, representation: str, image_ND: np.ndarray) -> Row:
-    """Classify test images by the mean of the training captions of each class."""
-    state = trained if representation == "trained" else run.fresh_state()
+    Returns:
+      None where there is nothing to classify, or by.
+    """
     train, test = data.labeled(run.dataset.train), run.dataset.test
+    rows = galleries.galleries(run.dataset)[0].rows
+    if chosen is not None:
+        train, rows = data.take(train, chosen(train)), rows[chosen(data.take(test, rows))]
+    if not len(train["label"]) or not len(rows):
+        return None
     tokens_ML, first_M = np.unique(train["tokens"], axis=0, return_index=True)
-    label_M, text_MD = train["label"][first_M], _unit(embed_text(run, state, tokens_ML))
-    classes = np.unique(label_M)
-    class_CD = _unit(np.stack([text_MD[label_M == c].mean(axis=0) for c in classes]))
-    rows = galleries(test)[0].rows
-    predicted_N = classes[np.argmax(_unit(image_ND[rows]) @ class_CD.T, axis=1)]
-    about = {"representation": representation, "by": "their training captions"}
-    return cross_modal.zero_shot_row(predicted_N, test["label"][rows], **about)
-
-
-def _unit(x_ND: np.ndarray) -> np.ndarray:
-    return x_ND / np.maximum(np.linalg.norm(x_ND, axis=-1, keepdims=True), 1e-12)
-
-
-def drawings(run: Run, trained: TrainState) -> dict[str, Drawing]:
-    """Show what each tower finds for test examples sampled at random."""
-
-    def nearest_captions(path: Any) -> None:
-        test, gallery = run.dataset.test, galleries(run.dataset.test)[0]
-        order = np.random.default_rng(run.plan.seed).permutation(len(gallery.rows))[:SHOWN]
-        rows = gallery.rows[order]
-        z_QD = _embedding(run, trained, "image", {"image": test["image"][rows]})
-        y_MD = _embedding(run, trained, "text", {"tokens": test["tokens"][gallery.texts]})
-        similarity, index = neighbors.knn_neighbors(y_MD, z_QD, k=ANSWERS)
-        caption_M, caption_Q = (_written(run, of) for of in (gallery.texts, rows))
-        figures.nearest_captions(
-            path,
-            test["image"][rows],
-            [[caption_M[i] for i in nearest] for nearest in index],
-            similarity,
-            np.take_along_axis(gallery.correct_NM[order], index, axis=1),
-            caption_Q,
-        )
-
-    return {"nearest_captions": nearest_captions}
-
-
-def _embedding(run: Run, state: TrainState, of: str, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Embed a batch on one device, for a picture."""
-    embed = jax.jit(run.objective.embed[of])
-    return np.asarray(embed(state.params, state.model_state, batch)["embedding"])
-
-
-def _written(run: Run, rows: np.ndarray) -> list[str]:
-    tokens = run.dataset.test["tokens"][rows]
-    return [captions.caption_of(each, run.dataset.vocabulary) for each in tokens]
+    label_M, text_MD = train["label"][first_M], embed_text(run, state, tokens_ML)
+    predicted_N = cross_modal.classify_by_captions(image_ND[rows], text_MD, label_M)
+    about = {"by": "their training captions", "candidates": len(np.unique(label_M)), **task}
+    found = test["label"][rows]
+    return cross_modal.zero_shot_row(predicted_N, found, representation=representation, **about)

@@ -136,8 +136,12 @@ def labels(run: Run) -> protocols.Labels:
     return protocols.Labels(train, test, len(run.dataset.class_names))
 
 
-def check(run: Run) -> list[str]:
+def check(run: Run, without_labels: str = _WITHOUT_LABELS) -> list[str]:
     """Ask, before the first step, what scoring and drawing will need; say what is left out.
+
+    Args:
+      run: that is about to be trained.
+      without_labels: what is said of data without any.
 
     Raises:
       ValueError: `eval.predict` asks for a transformation that these images cannot take.
@@ -146,7 +150,7 @@ def check(run: Run) -> list[str]:
     impossible = protocols.left_out(protocols.SUMMARY, labels(run), chosen.protocols)
     notes = [f"left out of the scores: {name} ({why})" for name, why in impossible.items()]
     if not len(labels(run).train) and not len(labels(run).test):
-        notes = [_WITHOUT_LABELS]
+        notes = [without_labels]
     elif chosen.every_steps and len(labels(run).train) < 4:
         notes.append("left out of the metrics: kNN during training (too few labeled images)")
     if chosen.predict is not None:

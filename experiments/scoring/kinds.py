@@ -1,5 +1,7 @@
 """The kinds of data: what each brings to a run of any method."""
 
+from functools import partial
+
 from contrastive_jax import augment, data
 from contrastive_jax.data.text import sets, sources
 from experiments.run.build import Kind
@@ -25,8 +27,17 @@ IMAGES = Kind(
 )
 
 CAPTIONED_IMAGES = IMAGES._replace(
-    load=captions.load, stand_in=captions.stand_in, score=captions.score
+    load=captions.load,
+    stand_in=captions.stand_in,
+    check=partial(images.check, without_labels=captions.WITHOUT_LABELS),
+    score=captions.score,
 )
+
+
+def is_captioned(kind: Kind) -> bool:
+    """Whether a kind of data is captioned images, whatever a method adds to it."""
+    return kind.score is CAPTIONED_IMAGES.score
+
 
 TEXT = Kind(
     unit="pairs",

@@ -41,6 +41,20 @@ def test_a_caption_is_the_name_of_its_character_and_the_label_its_first_word(loa
     assert loaded.class_names[-1] == "other"
 
 
+def test_a_validation_share_comes_from_the_training_characters_alone(loaded):
+    chosen = data.load("glyphs", batch_size=1, validation_fraction=0.1)
+    codes = [{*part["id"].tolist()} for part in (loaded.train, chosen.train, chosen.test)]
+    assert codes[1] | codes[2] <= codes[0]
+    assert not codes[1] & codes[2]
+    assert 0.05 < len(codes[2]) / len(codes[0]) < 0.1  # a few have words that are not taught
+    assert set(chosen.test["style"]) == set(range(len(glyphs.STYLES)))
+    for fraction, message in ((0.9, "is 0.9; give"), (1e-9, "holds out no character")):
+        with pytest.raises(ValueError, match=f"validation_fraction .*{message}"):
+            data.load("glyphs", batch_size=1, validation_fraction=fraction)
+    with pytest.raises(ValueError, match="'digits' has no such key"):
+        data.load("digits", batch_size=1, validation_fraction=0.1)
+
+
 def test_capitals_are_larger_than_small_letters_on_one_baseline():
     drawn = {chr(glyph.code): glyph.image for glyph in glyphs.draw_style("Sans")}
     rows = {c: np.flatnonzero(drawn[c].any(axis=1)) for c in "oO"}
@@ -70,4 +84,18 @@ def test_texts_of_an_npz_become_tokens_and_equal_ones_share_an_id(tmp_path):
 def test_texts_that_do_not_fit_the_images_are_refused(tmp_path, wrong):
     path = write(tmp_path / "mine.npz", test_text=wrong)
     with pytest.raises(DataError, match="text of test is .* and there are 2 images"):
+        data.load("arrays", batch_size=2, data_dir=path)
+
+
+def test_styles_of_an_npz_are_numbered_over_both_splits(tmp_path):
+    style = {
+        "style": np.array(["ink", "oil", "ink", "ink"]),
+        "test_style": np.array(["wax", "ink"]),
+    }
+    loaded = data.load("arrays", batch_size=2, data_dir=write(tmp_path / "mine.npz", **style))
+    assert loaded.styles == ("ink", "oil", "wax")
+    assert loaded.train["style"].tolist() == [0, 1, 0, 0]
+    assert loaded.test["style"].tolist() == [2, 0]
+    path = write(tmp_path / "half.npz", style=style["style"])
+    with pytest.raises(DataError, match="half: style is .* for 2 images"):
         data.load("arrays", batch_size=2, data_dir=path)

@@ -1,5 +1,8 @@
 """Ranks across modalities equal a loop over all answers, with ties, twins and blocks."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -53,3 +56,72 @@ def test_prompts_are_averaged_as_unit_vectors():
     np.testing.assert_allclose(got, [[0.5**0.5, 0.5**0.5], [1.0, 0.0]])
     with pytest.raises(ValueError, match="has no {} for the name"):
         cross_modal.prompt_vectors(embed, ["cat"], ["a cat"])
+
+
+def test_classes_by_captions_equal_a_loop_over_them(monkeypatch):
+    monkeypatch.setattr(cross_modal, "_QUERIES_AT_ONCE", 3)
+    rng = np.random.default_rng(0)
+    image, text, label = rng.normal(size=(20, 4)), rng.normal(size=(15, 4)), np.arange(15) % 4 + 7
+    unit = lambda x: x / np.linalg.norm(x)  # noqa: E731
+    want = []
+    for z in image:
+        of_class = {}
+        for y, c in zip(text, label.tolist(), strict=True):
+            of_class.setdefault(c, []).append(np.exp(unit(z) @ unit(y) / 0.2))
+        want.append(max(of_class, key=lambda c: np.mean(of_class[c])))
+    found = cross_modal.classify_by_captions(image, text, label, temperature=0.2)
+    assert found.tolist() == want
+    assert len(set(want)) == 4
+
+
+def test_chance_is_the_recall_of_answers_in_a_random_order():
+    rng, correct = np.random.default_rng(0), np.arange(7) < np.array([[1], [3]])
+    ranks = [
+        cross_modal.ranks(q, rng.normal(size=(7, 2)), correct.__getitem__)
+        for q in rng.normal(size=(4000, 2, 2))
+    ]
+    for k in (1, 5, 9):
+        seen = np.mean(np.array(ranks) <= k)
+        assert cross_modal.chance(correct.sum(axis=1), 7, k) == pytest.approx(seen, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def open_clip():
+    """Embeddings and what open_clip says of them; benchmarks/peers/open_clip_scores.py."""
+    return json.loads((Path(__file__).parents[1] / "golden" / "cross_modal.json").read_text())
+
+
+def metrics_of(image, text):
+    """The names and measures of open_clip, from our ranks of pairs."""
+    found, own = {}, np.eye(len(image), dtype=bool).__getitem__
+    for name, sets in {"image_to_text": (image, text), "text_to_image": (text, image)}.items():
+        rank = cross_modal.ranks(*map(np.array, sets), own)
+        found |= {f"{name}_mean_rank": rank.mean(), f"{name}_median_rank": np.median(rank)}
+        found |= {f"{name}_R@{k}": np.mean(rank <= k) for k in cross_modal.RECALL_AT}
+    return found
+
+
+def test_retrieval_equals_open_clip_on_random_embeddings(open_clip):
+    given = open_clip["random"]
+    found = metrics_of(given["image"], given["text"])
+    for side in ("image_to_text", "text_to_image"):
+        found[f"{side}_median_rank"] = np.floor(found[f"{side}_median_rank"])  # as it does
+    assert found == pytest.approx(given["metrics"], abs=1e-12)
+
+
+def test_ties_count_as_open_clip_counts_them_on_average(open_clip):
+    given = open_clip["tied"]
+    found = metrics_of(given["image"], given["text"])
+    for name, value in found.items():
+        assert given["min"][name] <= value <= given["max"][name]
+        if name.endswith("mean_rank"):
+            assert given["min"][name] < value < given["max"][name]  # the order decides there
+            assert value == pytest.approx(given["mean"][name], abs=0.1)
+
+
+def test_the_classifier_of_prompts_equals_that_of_open_clip(open_clip):
+    given = open_clip["zero_shot"]
+    vector_of = dict(zip(given["texts"], given["embeddings"], strict=True))
+    embed = lambda texts: np.array([vector_of[text] for text in texts])  # noqa: E731
+    found = cross_modal.prompt_vectors(embed, given["names"], given["prompts"])
+    np.testing.assert_allclose(found, given["classifier"], rtol=0, atol=1e-12)

@@ -10,7 +10,7 @@ import pytest
 from contrastive_jax import export as exports
 from contrastive_jax.errors import CheckpointError, ConfigError
 from contrastive_jax.storage import jsonl, workdir
-from experiments import ablations, evaluate, export, linear_probe, report
+from experiments import ablations, evaluate, export, linear_probe, report, retrieval
 from experiments.run import restore
 from experiments.run.methods import METHODS
 from tests.experiments import tiny
@@ -259,3 +259,62 @@ def test_captions_are_retrieved_beside_what_learns_nothing(run):
         if row["measure"] == "recall@10" and row["protocol"]["gallery"] == 3:
             assert row["value"] == 1.0
     assert (folder / "figures" / "nearest_captions.png").exists()
+
+
+def _cross_modal(rows):
+    return [row for row in rows if row["protocol"]["name"] == "cross-modal"]
+
+
+def test_prompts_that_are_the_captions_classify_as_retrieval_does(runs, data, tmp_path):
+    folder, prompts = runs("clip"), tmp_path / "prompts.txt"
+    prompts.write_text("# a comment\n\nshade {} of gray\n")
+    assert tiny.main_of(evaluate.main, folder, f"--prompts={prompts}", f"--data={data}") == 0
+    found = workdir.read_json(folder / "results" / "evaluation-shades.json")["evaluations"]
+    assert [row["representation"] for row in found] == ["trained", "untrained"]
+    assert found[0]["protocol"]["prompts"] == ["shade {} of gray"]
+    retrieved = _cross_modal(workdir.read_json(folder / "results" / "summary.json")["evaluations"])
+    for row in found:
+        task, whose = ("image to text, test", "recall@1"), row["representation"]
+        [first] = [
+            other
+            for other in retrieved
+            if (other["protocol"]["task"], other["measure"]) == task
+            and other["representation"] == whose
+        ]
+        assert row["accuracy"] == first["value"]
+
+
+def test_prompts_without_a_slot_or_a_text_encoder_are_refused(runs, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a {}\na photo\n")
+    with pytest.raises(ConfigError, match="line 2: 'a photo' has no {} for the name"):
+        tiny.main_of(evaluate.main, runs("clip"), f"--prompts={prompts}")
+    with pytest.raises(ConfigError, match="'simclr' has no text encoder"):
+        tiny.main_of(evaluate.main, runs("simclr"), f"--prompts={prompts}")
+
+
+def test_a_run_retrieves_its_own_captions_as_its_summary_says(runs, tmp_path):
+    scores = tmp_path / "scores.json"
+    assert tiny.main_of(retrieval.main, runs("clip"), "--to", scores) == 0
+    summary = workdir.read_json(runs("clip") / "results" / "summary.json")
+    assert workdir.read_json(scores)["evaluations"] == _cross_modal(summary["evaluations"])
+    with pytest.raises(ConfigError, match="run of 'simclr': say by --data"):
+        tiny.main_of(retrieval.main, runs("simclr"))
+
+
+def test_a_typed_caption_finds_images_by_cosine(runs, capsys):
+    folder = runs("clip")
+    assert tiny.main_of(retrieval.main, folder, "--query", "Shade 1 of gray!") == 0
+    assert (folder / "figures" / "queries.png").exists()
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("Shade 1 of gray!") + 1
+    cosines = [float(line.split()[0]) for line in lines[start : start + 3]]
+    run, _, trained = restore.open_run(folder).load()
+    image = run.objective.embed["image"](*trained[1:3], {"image": run.dataset.test["image"]})
+    tokens = run.dataset.test["tokens"][1:2]
+    text = run.objective.embed["text"](*trained[1:3], {"tokens": tokens})
+    z, y = (np.asarray(x["embedding"]) for x in (image, text))
+    want = (z @ y[0]) / np.linalg.norm(z, axis=1) / np.linalg.norm(y)
+    np.testing.assert_allclose(cosines, sorted(want)[::-1][:3], atol=2e-3)
+    with pytest.raises(ConfigError, match="no word of 'xyz'"):
+        tiny.main_of(retrieval.main, folder, "--query", "xyz")

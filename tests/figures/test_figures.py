@@ -127,6 +127,17 @@ def draw_pairs(path: Path, n=12, shape=(32, 32, 3), names=CIFAR, labeled=True):
     return figures.image_pairs(path, images(n, 2, *shape), labels, cosine, names, "Hardest pairs")
 
 
+def draw_grid(path: Path, columns=("Serif Bold Italic (unseen)", "Sans", "Mono"), names=CIFAR):
+    cells = [[*images(2, 8, 8, 1), None] for _ in names]
+    judged = [[True, False, None] for _ in names]
+    return figures.image_grid(path, cells, names, columns, judged, "Pairs\n✓ the nearest: 3 of 6")
+
+
+def draw_modalities(path: Path, n=40, names=CIFAR):
+    z = rng().normal(size=(n, 5))
+    return figures.modality_map(path, z, z + 0.1, np.arange(n) % 12 - 1, names, seed=0)
+
+
 def draw_ablation(path: Path, points, **how):
     title = "losses-cpu-data.data_dir=/somewhere/else, which is a long name of an ablation"
     spread = "mean ± 2 standard errors, 3 seeds"
@@ -176,6 +187,13 @@ DRAWINGS = {
     "map without labels": lambda path: draw_map(path, labeled=False),
     "map of partly labeled images": draw_partly_labeled_map,
     "map with odd names": lambda path: draw_map(path, names=ODD_NAMES),
+    "grid": draw_grid,
+    "grid without columns": lambda path: draw_grid(path, columns=()),
+    "grid of letters": lambda path: draw_grid(path, columns="abc", names=["a"]),
+    "grid with odd names": lambda path: draw_grid(path, columns=ODD_NAMES[:3], names=ODD_NAMES),
+    "modalities": draw_modalities,
+    "modalities of one pair": lambda path: draw_modalities(path, n=1),
+    "modalities with odd names": lambda path: draw_modalities(path, names=ODD_NAMES),
     "confusion with odd names": lambda path: draw_confusion(path, ODD_NAMES),
     "confusion of one class": lambda path: draw_confusion(path, ["cat"]),
     "cosines of a single image": lambda path: draw_cosines(path, n_negatives=0),

@@ -51,6 +51,10 @@ class Tokenizer:
         by_token = {token: piece for piece, token in self._inner.get_vocab(True).items()}
         return tuple(by_token.get(token, "") for token in range(max(by_token, default=-1) + 1))
 
+    def decode(self, tokens_NL: np.ndarray) -> list[str]:
+        """Write texts out, without padding and special tokens."""
+        return [self._inner.decode(np.trim_zeros(row, "b").tolist()) for row in tokens_NL]
+
     def encode(
         self, texts: Sequence[str], max_length: int, prompt: str = "", shortest: int = 1
     ) -> Tokens:

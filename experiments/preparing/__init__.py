@@ -1,0 +1,1 @@
+"""Sets that are prepared once, from what others publish."""

@@ -244,7 +244,7 @@ def _scan(path: Path, on_corrupt: str) -> Index:
         np.array([start for _, start, _ in images.values()], np.int64),
         np.array([size for _, _, size in images.values()], np.int64),
         np.array([labels.get(key, UNLABELED) for key in images], np.int64),
-        np.int64(len(keys - images.keys())),
+        np.array(len(keys - images.keys())),
     )
 
 

@@ -21,7 +21,7 @@ def written(dataset: Dataset, tokens_NL: np.ndarray) -> list[str]:
 
 
 def unknown(dataset: Dataset, text: str) -> bool:
-    """Say whether the training captions have none of the words of a text; pieces they always have."""
+    """Say whether the training captions have none of the words of a text; pieces are all known."""
     if dataset.tokenizer is not None:
         return not text.strip()
     return not set(captions.words_of(text)) & set(dataset.vocabulary)

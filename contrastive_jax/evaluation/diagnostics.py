@@ -40,7 +40,8 @@ def contrastive_accuracy(z_BVD: jax.Array) -> jax.Array:
     """
     z_BVD = _views(z_BVD)
     rows_ND = _unit_rows(z_BVD)
-    return _accuracy(dot(rows_ND, rows_ND.T), z_BVD.shape[1])
+    views, n = z_BVD.shape[1], len(rows_ND)
+    return _accuracy(dot(rows_ND, rows_ND.T), views, _candidates(n, views, across=False))
 
 
 def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax.Array:
@@ -65,7 +66,8 @@ def contrastive_entropy(z_BVD: jax.Array, temperature: jax.Array | float) -> jax
     z_BVD = _views(z_BVD)
     temperature = _temperature(temperature)
     rows_ND = _unit_rows(z_BVD)
-    return _entropy(dot(rows_ND, rows_ND.T), temperature)
+    candidates_NN = _candidates(len(rows_ND), z_BVD.shape[1], across=False)
+    return _entropy(dot(rows_ND, rows_ND.T) / temperature, candidates_NN)
 
 
 def alignment(z_BVD: jax.Array) -> jax.Array:
@@ -266,7 +268,9 @@ def class_separation(z_ND: jax.Array, label_N: jax.Array | np.ndarray) -> jax.Ar
     return jnp.where(total > _NO_SPREAD, 1 - within / jnp.maximum(total, _NO_SPREAD), 0.0)
 
 
-def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> Metrics:
+def summary(
+    z_BVD: jax.Array, temperature: jax.Array | float | None = None, *, across: bool = False
+) -> Metrics:
     """Measure one training batch, from one [BV, BV] similarity matrix.
 
     `contrastive_accuracy`, `contrastive_entropy`, `alignment`, `uniformity` (t = 2, over pairs of
@@ -277,6 +281,8 @@ def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> M
       z_BVD: embeddings of V >= 2 views of B examples, any float dtype.
       temperature: positive, a Python number or a scalar array; None leaves out
         `contrastive_entropy`, of losses that have none.
+      across: accuracy and entropy are of the candidates of the other views alone, as of images
+        among texts: embeddings of one modality are nearer to each other than to any of the other.
 
     Raises:
       ValueError: if `z_BVD` is not [B, V, D] with B, V >= 2, or `temperature` is a number <= 0.
@@ -290,15 +296,17 @@ def summary(z_BVD: jax.Array, temperature: jax.Array | float | None = None) -> M
     if z_BVD.shape[0] < 2:
         raise ValueError(f"summary compares examples: need B >= 2, got shape {z_BVD.shape}")
     rows_ND = _unit_rows(z_BVD)
-    similarity_NN = dot(rows_ND, rows_ND.T)
+    similarity_NN, views = dot(rows_ND, rows_ND.T), z_BVD.shape[1]
+    candidates_NN = _candidates(len(rows_ND), views, across)
     entropy = {}
     if temperature is not None:
-        entropy = {"contrastive_entropy": _entropy(similarity_NN, _temperature(temperature))}
+        scaled_NN = similarity_NN / _temperature(temperature)
+        entropy = {"contrastive_entropy": _entropy(scaled_NN, candidates_NN)}
     return {
-        "contrastive_accuracy": _accuracy(similarity_NN, z_BVD.shape[1]),
+        "contrastive_accuracy": _accuracy(similarity_NN, views, candidates_NN),
         **entropy,
         "alignment": alignment(z_BVD),
-        "uniformity": _uniformity_between(similarity_NN, z_BVD.shape[1]),
+        "uniformity": _uniformity_between(similarity_NN, views),
         "embedding_std": embedding_std(rows_ND),
         "effective_rank": effective_rank(rows_ND, order=2),
     }
@@ -347,19 +355,26 @@ def of_features(
     return jax.tree.map(lambda x: x.tolist(), jax.device_get(measure(z_ND, view_BVD)))
 
 
-def _accuracy(similarity_NN: jax.Array, views: int) -> jax.Array:
+def _candidates(n: int, views: int, across: bool) -> jax.Array:
+    """Which rows each row is compared with: all others, or those of other views alone."""
+    if not across:
+        return ~jnp.eye(n, dtype=bool)
+    view_N = jnp.arange(n) % views
+    return view_N[:, None] != view_N[None, :]
+
+
+def _accuracy(similarity_NN: jax.Array, views: int, candidates_NN: jax.Array) -> jax.Array:
     same_NN = _same_example(len(similarity_NN), views)
-    positive_NN = same_NN & ~jnp.eye(len(similarity_NN), dtype=bool)
-    nearest_positive_N = jnp.max(similarity_NN, axis=1, where=positive_NN, initial=-jnp.inf)
-    nearest_negative_N = jnp.max(similarity_NN, axis=1, where=~same_NN, initial=-jnp.inf)
+    nearest_positive_N, nearest_negative_N = (
+        jnp.max(similarity_NN, axis=1, where=which_NN & candidates_NN, initial=-jnp.inf)
+        for which_NN in (same_NN, ~same_NN)
+    )
     return jnp.mean(nearest_positive_N > nearest_negative_N, dtype=jnp.float32)
 
 
-def _entropy(similarity_NN: jax.Array, temperature: jax.Array | float) -> jax.Array:
-    logits_NN = similarity_NN / temperature
-    others_NN = ~jnp.eye(len(similarity_NN), dtype=bool)
-    surprise_NN = logsumexp(logits_NN, axis=1, keepdims=True, where=others_NN) - logits_NN
-    probability_NN = jnp.exp(jnp.where(others_NN, -surprise_NN, -jnp.inf))
+def _entropy(logits_NN: jax.Array, candidates_NN: jax.Array) -> jax.Array:
+    surprise_NN = logsumexp(logits_NN, axis=1, keepdims=True, where=candidates_NN) - logits_NN
+    probability_NN = jnp.exp(jnp.where(candidates_NN, -surprise_NN, -jnp.inf))
     return jnp.mean(jnp.sum(probability_NN * surprise_NN, axis=1))
 
 

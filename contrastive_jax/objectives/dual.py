@@ -127,7 +127,8 @@ def make(
         scale = scale_of(params)
         contrastive = pair_loss({**z, **others}, scale).mean()
         both_BVD = jnp.stack([z[side][:DIAGNOSED] for side in SIDES], axis=1)
-        measured = diagnostics.summary(jax.lax.stop_gradient(both_BVD), scale.get("temperature"))
+        both_BVD, tau = jax.lax.stop_gradient(both_BVD), scale.get("temperature")
+        measured = diagnostics.summary(both_BVD, tau, across=True)
         learned = scale if "loss" in params else {}
         return contrastive, LossOutput(model_state, {"loss": contrastive, **learned, **measured})
 

@@ -76,6 +76,29 @@ def test_summary_equals_each_diagnostic(z_BVD):
         np.testing.assert_allclose(fast[name], value, rtol=1e-5, err_msg=name)
 
 
+def test_across_modalities_only_the_other_one_is_compared():
+    rng = np.random.default_rng(0)
+    own_BD, noise_BVD = rng.normal(size=(12, 6)), 0.3 * rng.normal(size=(12, 2, 6))
+    gap_V = np.array([20.0, -20.0])  # each modality in a cone of its own
+    z_BVD = np.pad(own_BD[:, None] + noise_BVD, ((0, 0), (0, 0), (0, 1)))
+    z_BVD[:, :, -1] = gap_V
+    x_BD, y_BD = np.moveaxis(z_BVD / np.linalg.norm(z_BVD, axis=-1, keepdims=True), 1, 0)
+    logits_BB = x_BD @ y_BD.T / 0.001
+    hits = [logits.argmax(1) == np.arange(12) for logits in (logits_BB, logits_BB.T)]
+    entropies = []
+    for logits in (logits_BB, logits_BB.T):
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        entropies.append(-(p * np.log(p + 1e-300)).sum(1))
+    together = diagnostics.summary(jnp.asarray(z_BVD), 0.001)
+    across = diagnostics.summary(jnp.asarray(z_BVD), 0.001, across=True)
+    assert together["contrastive_accuracy"] == 0 < np.mean(hits)
+    np.testing.assert_allclose(across["contrastive_accuracy"], np.mean(hits), atol=1e-6)
+    np.testing.assert_allclose(across["contrastive_entropy"], np.mean(entropies), rtol=2e-2)
+    others = set(together) - {"contrastive_accuracy", "contrastive_entropy"}
+    assert all(together[name] == across[name] for name in others)
+
+
 def test_summary_is_float32_scalars_for_bfloat16_embeddings(z_BVD):
     measured = summary(jnp.asarray(z_BVD, jnp.bfloat16), jnp.float32(0.3))
     assert {(value.dtype, value.shape) for value in measured.values()} == {

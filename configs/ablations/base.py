@@ -54,10 +54,14 @@ def pick(preset: str, *, full, cpu, smoke):
     return {"full": full, "cpu": cpu, "smoke": smoke}[check(preset)]
 
 
-def _quiet(config: ConfigDict) -> ConfigDict:
+def quiet(config: ConfigDict, **others) -> ConfigDict:
     """One checkpoint and one evaluation during training, at the end; no pictures, no baselines."""
     config.checkpoint.update({"every_steps": ONLY_AT_THE_END, "keep": 1})
     with config.unlocked():
-        config.eval.update({"every_steps": ONLY_AT_THE_END, "labels_per_class": 0})
-        config.eval.update({"figures": False, "baselines": False})
+        config.eval = config.get("eval") or ConfigDict()
+        config.eval.update({"figures": False, "baselines": False, **others})
     return config
+
+
+def _quiet(config: ConfigDict) -> ConfigDict:
+    return quiet(config, every_steps=ONLY_AT_THE_END, labels_per_class=0)

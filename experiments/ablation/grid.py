@@ -15,7 +15,7 @@ from experiments.run.sections import Sections, check_names, nearest, set_values
 
 Results = Mapping[str, Mapping[str, tuple[float, ...]]]  # cell -> column -> one number a seed
 Overrides = Mapping[str, Any]
-SCORE_KEYS = {"layer", "name", "k", "temperature", "measure"}
+SCORE_KEYS = {"layer", "name", "k", "temperature", "measure", "task"}
 COSTS = ("milliseconds", "megabytes")  # of a step, in the summary of a run
 KEYS = ("experiment", "axes", "cells", "seeds", "columns", "tuned", "figure", "seconds")
 FIGURE_KEYS = ("form", "axis", "columns", "tuned")
@@ -58,7 +58,8 @@ def read(path: str, preset: str) -> Grid:
       cells       instead of axes: name, or (row, column), -> overrides; "experiment" among them
                   is the method of that cell
       seeds       how many, from the base's train.seed on
-      columns     name -> {"layer", "name", "k", "temperature"} of a row of the summary, or
+      columns     name -> {"layer", "name", "k", "temperature"} of a row of the summary (of
+                  rankings "measure", of captions "task" as well), or
                   {"logged": a metric of the last logged step}, or {"cost": "milliseconds" or
                   "megabytes" of a step}
       tuned       name -> cells, the best of which, by the mean of the column "validation", stands
@@ -178,7 +179,7 @@ def _check_columns(columns: Mapping[str, Mapping[str, Any]]) -> None:
         if not ({"layer", "name"} <= keys <= SCORE_KEYS or keys in ({"logged"}, {"cost"})):
             raise ConfigError(
                 f"the column {name!r} is {dict(column)}; give layer and name "
-                "(and k, temperature, measure), logged, or cost."
+                "(and k, temperature, measure, task), logged, or cost."
             )
 
 

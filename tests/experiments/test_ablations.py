@@ -247,7 +247,7 @@ def test_a_column_of_costs_is_that_of_the_summary(page):
 def test_every_page_is_whole(name):
     """Its cells build, its claim reads cells that are there, its header quotes its source."""
     path = f"configs/ablations/{name}.py"
-    info = RunInfo(parallel.make_mesh(), 1, 10)
+    info = RunInfo(parallel.make_mesh(), 1, 10, n_tokens=20)
     for preset in ("full", "cpu", "smoke"):
         page = grid.read(path, preset)
         sections = {name: method.all_sections() for name, method in METHODS.items()}

@@ -87,7 +87,7 @@ def main() -> None:
     kept = args.out.with_suffix(".npz")
     risen = float(harness.in_own_process("benchmarks.miner_memory", *flags, "--measure", kept))
     given = vectors(**sizes)
-    with np.load(kept) as file:
+    with np.load(kept, allow_pickle=False) as file:
         compared = differences(given, dict(file), args.compared)
     kept.unlink()
     holds = {

@@ -207,7 +207,7 @@ def cached_values(folder: Path, name: str, target: Collection, kept: Path) -> np
         workdir.replace_file(
             path, lambda file: np.save(open(file, "wb"), values_of(folder, target))
         )
-    return np.load(path)
+    return np.load(path, allow_pickle=False)
 
 
 def summary(values: list[np.ndarray], zero_shot_Q: np.ndarray) -> dict[str, Any]:

@@ -16,8 +16,9 @@ Hardware  an accelerator that holds 512 images of 224 px; train.chunk_size encod
 lit       a frozen image tower without a projection (LiT, Zhai et al. 2022, arXiv 2111.07991):
           --config.encoder.init=FILE with the tensors of a timm ViT-B/16. Rate 1e-3, decay 0.01,
           temperature from 0.1 on, 5,000 steps; as `lit_coco.py` of big_vision, whose batch is
-          4,096 and warm-up 150 steps. Its text tower starts from BERT, as one here does with
-          --config.text.name=bert --config.text.folder=DIR.
+          4,096 and warm-up 150 steps.
+lit_bert  the same with a text tower from --config.text.folder=DIR, as there: BERT, or a folder of
+          sentence-transformers.
 smoke     seconds: small towers on 32 px.
 """
 
@@ -27,10 +28,11 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """`preset` is "", "lit" or "smoke"."""
-    presets = {"": lambda config: None, "lit": _lit, "smoke": _smoke}
+    """`preset` is "", "lit", "lit_bert" or "smoke"."""
+    presets = {"": lambda config: None, "lit": _lit, "lit_bert": _lit_bert}
+    presets["smoke"] = _smoke
     if preset not in presets:
-        raise ValueError(f"preset {preset!r} is unknown; configs/captions.py has '', lit and smoke")
+        raise ValueError(f"preset {preset!r} is unknown; configs/captions.py has {[*presets]}")
     config = ConfigDict()
     config.data = ConfigDict(
         {
@@ -90,6 +92,11 @@ def _lit(config: ConfigDict) -> None:
     config.optimizer.update({"learning_rate": 1e-3, "weight_decay": 0.01, "frozen": "encoder/"})
     config.optimizer.warmup_epochs = 0.0
     config.train.update({"steps": 5000, "epochs": None})
+
+
+def _lit_bert(config: ConfigDict) -> None:
+    _lit(config)
+    config.text = ConfigDict({"name": "bert", "folder": "DIR"})
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -3,10 +3,11 @@
     python -m experiments.prepare emoji --data_dir DIR
     python -m experiments.clip --config configs/emoji.py --config.data.data_dir=DIR/emoji.npz
 
-Data      6,131 pictures of 32x32 of 3,128 emoji, drawn by OpenMoji (CC BY-SA 4.0) and by Twitter
-          (CC BY 4.0), with their names: "woman judge: light skin tone". One in five emoji is held
-          out by a hash of its code points and tested on, where every word of its name is in three
-          names of the training set. Most of these are people: it tests how parts are put together.
+Data      6,131 training pictures of 32x32 of 3,128 emoji, drawn by OpenMoji (CC BY-SA 4.0) and by
+          Twitter (CC BY 4.0), with their names: "woman judge: light skin tone". One in five emoji
+          is held out by a hash of its code points and tested on, where every word of its name is in
+          three names of the training set. Most of these are people: it tests how parts are put
+          together.
 Recipe    that of configs/glyphs.py, with half the batch and half the steps; the two pictures of an
           emoji have one caption, and are no negatives of one another.
 Hardware  two CPU cores, a few minutes.

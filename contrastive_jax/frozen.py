@@ -28,10 +28,7 @@ def freeze(objective: Objective, pattern: str) -> Objective:
     """
     if not pattern:
         return objective
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"optimizer.frozen is {pattern!r}, which is no regex: {error}") from error
+    _check(pattern)
 
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
         params, model_state = objective.init(key, batch)
@@ -75,10 +72,21 @@ def mask(tree: Any, pattern: str) -> Any:
 def covers(tree: Any, name: str, pattern: str) -> bool:
     """Say whether every leaf of the part `name` of a tree matches.
 
+    Raises:
+      ValueError: the pattern is no regex.
+
     >>> covers({"kernel": 1, "bias": 2}, "encoder", "encoder/.*kernel")
     False
     """
+    _check(pattern)
     return bool(pattern) and all(jax.tree.leaves(mask({name: tree}, pattern)))
+
+
+def _check(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"optimizer.frozen is {pattern!r}, which is no regex: {error}") from error
 
 
 def _matches(pattern: str, path: tuple[Any, ...]) -> bool:

@@ -101,7 +101,9 @@ def keeping() -> Load:
         one = config.copy_and_resolve_references()
         one.data.batch_size = 1
         read = [as_kwargs(one, name) for name in ("data", "tokens") if name in one]
-        read.append(one.get("encoder", {}).get("folder"))  # whose tokenizer it may be
+        read += [one.get(name, {}).get("folder") for name in ("encoder", "text")]  # tokenizers
+        read.append(one.get("mine", {}).get("every_steps", 0) > 0)  # what it keeps of the texts
+        read.append(one.get("loss", {}).get("guide"))  # whose vectors belong to the set
         key = repr((experiment.kind.load, read))
         if key not in kept:
             kept.clear()

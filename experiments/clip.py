@@ -56,6 +56,7 @@ OPTIONS = {kind: {"bias": Key(-10.0, float)} if kind == "siglip" else {} for kin
 
 def build(config: ConfigDict, info: RunInfo) -> Objective:
     """Make the objective of a config."""
+    check_context(config)
     options = as_kwargs(config, "loss")
     loss, block_size = KINDS[options["kind"]], options["block_size"]
     scale = [options[f"temperature{part}"] for part in ("", "_start", "_min")]
@@ -78,6 +79,21 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         frozen=config.optimizer.frozen,
     )
     return started(objective, config.towers.init) if config.towers.init else objective
+
+
+def check_context(config: ConfigDict) -> None:
+    """Refuse captions that may be longer than what the text tower reads.
+
+    Raises:
+      ValueError: naming both lengths.
+    """
+    text = config.text
+    longest = text.get("context") or text.get("positions", 0) - text.get("position_offset", 0)
+    if 0 < longest < config.data.context:
+        raise ValueError(
+            f"captions may have {config.data.context} tokens (data.context), and the text tower "
+            f"reads {longest}; lower data.context, or raise text.context"
+        )
 
 
 def started(objective: Objective, file: str) -> Objective:

@@ -213,8 +213,8 @@ def _on_other_data(run: Run, target: data.Dataset) -> Run:
             f"{target.name} has images of {theirs} channels, but the run was trained on {ours}; "
             "pass --data with a set of as many."
         )
-    words = run.dataset.vocabulary  # what the text encoder knows
-    return run._replace(dataset=target._replace(vocabulary=words))
+    known = {"vocabulary": run.dataset.vocabulary, "tokenizer": run.dataset.tokenizer}
+    return run._replace(dataset=target._replace(**known))  # what the text encoder knows
 
 
 def _score_features(

@@ -100,6 +100,11 @@ def test_part_of_a_tower_is_frozen_by_its_path():
     assert any(jax.tree.leaves(moved(state, after_state)))  # of modules that still learn
 
 
+def test_what_is_no_regex_is_refused_wherever_it_is_asked():
+    with pytest.raises(ValueError, match="no regex"):
+        frozen.covers({"kernel": 0}, "encoder", "encoder/(")
+
+
 def test_a_frozen_tower_encodes_as_in_evaluation():
     made = objective("encoder/")
     params, state = made.init(jax.random.key(0), batch())

@@ -114,6 +114,9 @@ ON_DEVICE = {  # compiled together
     "make_views": views,
 }
 ON_HOST = {
+    "mine_in_blocks": lambda: mining.mine_in_blocks(
+        X[:4], X, ROWS, np.full((4, 1), -1), n_negatives=2, ranks=(0, 5)
+    ),
     "report": lambda: mining.report(mining.Negatives(ROWS, X[:4, :1], ROWS < 3, X[:4, 0] + 1)),
     "extract": extracted,
     "knn_neighbors": lambda: neighbors.knn_neighbors(X, X, k=3, block_size=7),

@@ -227,9 +227,12 @@ def _refuse_few_concepts(id_N: np.ndarray, batch_size: int, path: str) -> None:
             f"{path}: all {n} training images have a caption in common, so none has a negative.\n"
             "Give captions that tell images apart, and leave out those that all of them have."
         )
+    if batch_size == 1:  # what reads a set for several runs; no loss of pairs trains on one
+        return
     of_one = sum(math.comb(count, batch_size) for count in count_C if count >= batch_size)
-    if of_one > 0.01 * math.comb(n, batch_size):
-        share = of_one / math.comb(n, batch_size)
+    possible = math.comb(n, batch_size)  # beyond any float: compared as integers
+    if 100 * of_one > possible:
+        share = of_one / possible
         raise DataError(
             f"{path}: {max(count_C)} of {n} training images have captions in common, so "
             f"{share:.0%} of the batches of {batch_size} hold one concept and teach nothing.\n"

@@ -113,7 +113,9 @@ def run(
                 train_step = lowered.lower(state, resident, sent, key).compile()
                 compiling = time.perf_counter() - began
             state, metrics = train_step(state, resident, sent, key)
-        if not resident:  # streamed batches are large: one in use and one on its way are enough
+        if (
+            feed.spec is not None
+        ):  # streamed batches are large: one in use and one on its way are enough
             jax.block_until_ready(running)
             running = metrics
         step += 1

@@ -233,7 +233,11 @@ def run_name(path: str, overrides: Mapping[str, str], config: ConfigDict | None 
     file, _, preset = path.partition(":")
     parts = [os.path.splitext(os.path.basename(file))[0], preset]
     parts += [f"{k}={v}" for k, v in sorted(overrides.items()) if k != "data.data_dir"]
-    if config is not None and config.get("data", {}).get("source") in ("arrays", "folder"):
+    if config is not None and config.get("data", {}).get("source") in (
+        "arrays",
+        "folder",
+        "webdataset",
+    ):
         data_dir = str(config.data.get("data_dir") or "")
         parts.append(os.path.splitext(os.path.basename(os.path.normpath(data_dir)))[0])
     return re.sub(r"[^\w.=,+-]+", "_", "-".join(part for part in parts if part))[:150]

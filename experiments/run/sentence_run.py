@@ -9,6 +9,7 @@ from contrastive_jax import sentence_folder
 from contrastive_jax.data.text import tokens
 from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.sentence_folder import SentenceFolder
+from experiments.run import start_folder
 from experiments.run.restore import LoadedRun, OpenedRun
 from experiments.run.sections import as_kwargs
 from experiments.scoring.texts import TOKENIZER
@@ -44,6 +45,12 @@ def check(opened: OpenedRun) -> None:
       ConfigError: naming the key.
     """
     config = opened.config
+    if config.encoder.name not in start_folder.FROM_A_FOLDER:
+        raise ConfigError(
+            f"{opened.folder} has encoder.name {config.encoder.name!r}; a folder of "
+            f"sentence-transformers holds one of {start_folder.FROM_A_FOLDER}.\n"
+            "Its vectors are written by experiments.encode."
+        )
     of_bag = {"encoder.repeats": (config.encoder.get("repeats"), 1.0)}
     needed = {
         **(of_bag if config.encoder.name == "bag" else {}),

@@ -2,7 +2,8 @@
 
 The folder is the key `folder` of the config's section with the text encoder: `encoder` of
 experiments.text, `text` of experiments.clip. What the run trains is decided by the folder's files,
-so they fill the config in, which later commands read; the folder itself is no longer needed then.
+so they fill the config in, which later commands read; `encode`, `mine` and `export` do without the
+folder, `evaluate` and captions read it.
 """
 
 from collections.abc import Mapping
@@ -18,9 +19,9 @@ from contrastive_jax.types import RunInfo
 from experiments.run.sections import Choice, Key, as_kwargs, takes
 
 _START = {"folder": Key("", str), "folder_sha256": Key("", str)}  # the latter of its tensors
-_FROM_A_FOLDER = ("bag", "bert")
+FROM_A_FOLDER = ("bag", "bert")
 OPTIONS = {  # of a text encoder, by its name
-    name: takes(make, without=("n_tokens", "idf_T")) | (_START if name in _FROM_A_FOLDER else {})
+    name: takes(make, without=("n_tokens", "idf_T")) | (_START if name in FROM_A_FOLDER else {})
     for name, make in text.TEXT_ENCODERS.items()
 }
 OWN = ("n_tokens", "dropout", "attention_dropout", "word_dropout", "dtype")  # of the run

@@ -150,12 +150,13 @@ def _by_neighbors(dataset: data.Dataset) -> list[Ranked]:
     few captions have them: what can be had without learning anything.
     """
     train, size = dataset.train, len(dataset.vocabulary)
-    with_word_W = _bags(train["tokens"], size).sum(axis=0)
+    with_word_W = _texts_with_each(train["tokens"], size)
     weight_W = np.log(len(train["tokens"]) / np.maximum(with_word_W, 1)).astype(np.float32)
     found = []
+    [known_ND] = images.pixels(train["image"]).values()
     for gallery in galleries.galleries(dataset):
-        shown = train["image"], dataset.test["image"][gallery.rows]
-        flat = [image.reshape(len(image), -1) for image in shown]
+        [asked_ND] = images.pixels(dataset.test["image"][gallery.rows]).values()
+        flat = known_ND, asked_ND
         similarity_NK, index_NK = neighbors.knn_neighbors(*flat, k=min(NEIGHBORS, len(flat[0])))
         bag_NW = np.zeros((len(index_NK), size), np.float32)
         for similarity_N, index_N in zip(similarity_NK.T, index_NK.T, strict=True):
@@ -163,6 +164,16 @@ def _by_neighbors(dataset: data.Dataset) -> list[Ranked]:
         text_MW = _bags(gallery.tokens_ML, size) * weight_W
         found += galleries.both_ways(bag_NW * weight_W, text_MW, gallery, NEAREST)
     return found
+
+
+def _texts_with_each(tokens_NL: np.ndarray, size: int) -> np.ndarray:
+    """Count the captions that have each word, [W]."""
+    ordered_NL = np.sort(tokens_NL, axis=1)
+    first_NL = np.ones(ordered_NL.shape, bool)
+    first_NL[:, 1:] = ordered_NL[:, 1:] != ordered_NL[:, :-1]
+    with_word_W = np.bincount(ordered_NL[first_NL], minlength=size)
+    with_word_W[captions.PAD] = 0
+    return with_word_W
 
 
 def _bags(tokens_NL: np.ndarray, size: int) -> np.ndarray:

@@ -69,7 +69,7 @@ def of_run(run: Run) -> Settings:
 def refresh(run: Run) -> training.Refresh | None:
     """Mine as often as the config asks; None where it does not."""
     chosen, mineable = of_run(run), texts.texts_of(run).mineable
-    if mineable is None:
+    if mineable is None or not chosen.every_steps:
         return None
 
     def renew(state: TrainState, step: int) -> tuple[TrainState, Mapping[str, float]]:
@@ -89,7 +89,7 @@ def check(run: Run) -> list[str]:
       ValueError: naming both numbers.
     """
     chosen, mineable = of_run(run), texts.texts_of(run).mineable
-    if mineable is None:
+    if mineable is None or not chosen.every_steps:
         return texts.check(run)
     n, (first, last) = run.config.data.n_negatives, chosen.ranks
     if last - first < n:

@@ -216,11 +216,11 @@ def representations(
     if baselines:
         untrained = run.fresh_state()
         yield "untrained", tuple(extract(run, untrained, each) for each in images)
-        yield "pixels", tuple(_pixels(each) for each in images)
+        yield "pixels", tuple(pixels(each) for each in images)
 
 
-def _pixels(image: np.ndarray) -> Features:
-    """The images as vectors; large ones as means over squares, about 32 to a side."""
+def pixels(image: np.ndarray) -> Features:
+    """Make vectors of images; of large ones they are means over squares, about 32 to a side."""
     step = max(image.shape[1] // PIXEL_SIDE, 1)
     parts = [_means(image[i : i + 1024], step) for i in range(0, len(image), 1024)]
     layer = "pixels" if step == 1 else f"pixels, means of {step}x{step}"

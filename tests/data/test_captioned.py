@@ -8,7 +8,7 @@ from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.augment import make_views
-from contrastive_jax.data import caption_feed, captions
+from contrastive_jax.data import caption_feed, captioned, captions
 from contrastive_jax.data.text import tokens
 from contrastive_jax.errors import DataError
 from contrastive_jax.training import step
@@ -195,6 +195,11 @@ def test_lists_that_teach_nothing_are_refused(tmp_path, fault):
     with pytest.raises(DataError, match=message) as error:
         load(write(tmp_path, rows=rows), batch_size=2)
     assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 512, 2999])
+def test_many_images_with_captions_of_their_own_are_fine(batch_size):
+    captioned._refuse_few_concepts(np.arange(3000), batch_size, "a.jsonl")
 
 
 def test_broken_lines_and_wrong_keys_are_refused(tmp_path):

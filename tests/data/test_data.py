@@ -245,7 +245,7 @@ def test_arrays_are_called_by_their_file_or_folder(tmp_path, monkeypatch):
         ({"batch_size": 0}, "batch_size is 0 .* 1297"),
         ({"batch_size": 1298}, "batch_size is 1298 .* 1297"),
         ({"limit_train": 100, "batch_size": 101}, "batch_size is 101 .* 100"),
-        ({"source": "imagenet"}, "'imagenet'.*digits, glyphs, folder, captions, tfds, arrays"),
+        ({"source": "imagenet"}, "'imagenet'.*digits, glyphs, folder, webdataset, captions"),
         ({"limit_test": 0}, "limit_test is 0"),
         ({"image_size": -1}, "image_size is -1"),
         ({"image_size": 16}, "image_size 16"),

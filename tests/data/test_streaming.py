@@ -339,7 +339,7 @@ def test_a_set_that_is_not_there_names_the_command_that_builds_it(tmp_path):
     ("arguments", "message"),
     [
         ({"streaming": False, "workers": 2}, "workers=2.*streaming=True only"),
-        ({"image_size": None}, "needs source 'tfds' or 'folder' and image_size"),
+        ({"image_size": None}, "needs image_size and a source of tfds"),
         ({"workers": -1}, "workers is -1"),
         ({"bank": 0}, "bank is 0"),
         ({"batch_size": N_TRAIN + 1}, f"has {N_TRAIN} examples"),

@@ -3,11 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from contrastive_jax import parallel
+from contrastive_jax.data import Dataset
 from contrastive_jax.evaluation import claims
 from contrastive_jax.storage import workdir
 from contrastive_jax.types import RunInfo
@@ -241,6 +244,25 @@ def test_a_column_of_costs_is_that_of_the_summary(page):
     assert "| temperature=0.1 | 12.35 ± 0.00 |" in results.table("a", table, complete, verdict)
     with pytest.raises(ValueError, match="'ms': the summary has no milliseconds of a step"):
         results.row(table, table.cells[0], 0, {"step_cost": None}, [])
+
+
+READ = {  # what decides which set is read, beside `data`
+    "mining": {"mine": {"every_steps": 4}},
+    "a guide": {"loss": {"kind": "guided_info_nce", "guide": "DIR"}},
+    "a tokenizer of texts": {"encoder": {"folder": "DIR"}},
+    "a tokenizer of captions": {"text": {"folder": "DIR"}},
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_cells_share_a_set_only_where_it_is_the_same(case):
+    loaded = []
+    kind = SimpleNamespace(load=lambda config: loaded.append(config) or Dataset("a", {}, {}, ()))
+    plain = {"data": {"source": "pairs", "batch_size": 8}, "mine": {"every_steps": 0}}
+    load = ablations.keeping()
+    for config in (plain, plain | {"train": {"steps": 3}}, plain | READ[case], plain):
+        load(SimpleNamespace(kind=kind), ConfigDict(config))
+    assert len(loaded) == 3
 
 
 @pytest.mark.parametrize("name", PAGES)

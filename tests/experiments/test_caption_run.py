@@ -1,5 +1,6 @@
 """Runs on captioned images of a list: every text tower, frozen towers, resumes, what is refused."""
 
+import collections
 import json
 import shutil
 
@@ -8,7 +9,8 @@ import pytest
 from PIL import Image
 
 from contrastive_jax import sentence_folder
-from contrastive_jax.errors import DataError
+from contrastive_jax.data import Dataset
+from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.storage import workdir
 from experiments import evaluate, export
 from experiments.run import command_line, lifecycle, restore
@@ -44,6 +46,7 @@ def photos(tmp_path_factory):
 def config(path, text, **sections):
     values = tiny.config("clip", path)
     data = {"source": "captions", "path": str(path), "batch_size": 8, "image_size": 8}
+    data |= {"context": text["context"]} if "context" in text else {}
     values |= {"data": data, "text": text}
     values["eval"] = {**values["eval"], "figures": False}
     return {**values, **sections}
@@ -77,12 +80,42 @@ def test_every_text_tower_learns_and_resumes_bit_for_bit(photos, tmp_path, name,
     assert ends[0]["state_sha256"] == ends[1]["state_sha256"]
 
 
+def test_a_streamed_list_is_scored_as_one_in_memory(photos, tmp_path):
+    scores = []
+    for streaming in (False, True):
+        values = config(photos, TEXT["words"])
+        values["data"]["streaming"] = streaming
+        values["augment"] = {**values["augment"], "crop_probability": 1.0}
+        folder = tmp_path / str(streaming)
+        assert train(folder, values) == 0
+        rows = workdir.read_json(folder / "results" / "summary.json")["evaluations"]
+        scores.append({str(row["protocol"].get("task")) for row in rows})
+    assert "image to text, test" in scores[0] & scores[1]
+
+
+def test_captions_longer_than_the_text_tower_reads_are_refused(photos, tmp_path):
+    values = config(photos, TEXT["transformer"])
+    values["data"]["context"] = 7
+    with pytest.raises(ConfigError, match=r"7 tokens \(data.context\), and the text tower reads 6"):
+        train(tmp_path / "run", values)
+
+
+def test_other_images_keep_the_words_and_the_tokenizer_of_the_run():
+    Run = collections.namedtuple("Run", "dataset")
+    image = {"image": np.zeros((2, 4, 4, 3), np.uint8)}
+    own = Dataset("own", image, image, (), vocabulary=("", "a"), tokenizer="that of the run")
+    found = evaluate._on_other_data(Run(own), Dataset("other", image, image, ("x",)))
+    assert found.dataset.name == "other"
+    assert (found.dataset.vocabulary, found.dataset.tokenizer) == (("", "a"), "that of the run")
+
+
 def test_a_text_tower_starts_from_a_folder_with_its_tokenizer(photos, tmp_path):
     start = tmp_path / "start"
     model = random_model(layers=1, pooling="mean", attention_dropout=0.0, dropout=0.0)
     sentence_folder.write(start, model, card="")
-    folder, text = tmp_path / "run", {"name": "bert", "folder": str(start)}
-    assert train(folder, config(photos, text)) == 0
+    folder, values = tmp_path / "run", config(photos, {"name": "bert", "folder": str(start)})
+    values["data"]["context"] = 20  # that of the model
+    assert train(folder, values) == 0
     assert (folder / "tokenizer.json").read_text() == sentence_folder.read(start).tokenizer_json
     loaded = restore.open_run(folder).load()
     fresh = loaded.run.fresh_state().params["text"]

@@ -84,7 +84,8 @@ def test_only_pairs_that_training_never_showed_are_judged(tmp_path, monkeypatch)
     seen = {}
     monkeypatch.setattr(figures, "image_grid", lambda path, *drawn: seen.update({path.stem: drawn}))
     dataset = data.load("glyphs", batch_size=1)
-    run = SimpleNamespace(dataset=dataset, plan=SimpleNamespace(seed=0))
+    config = SimpleNamespace(data=SimpleNamespace(context=64))
+    run = SimpleNamespace(dataset=dataset, plan=SimpleNamespace(seed=0), config=config)
     embed = lambda of, array: np.random.default_rng(0).normal(size=(len(array), 2))  # noqa: E731
     for name, draw in glyph_pictures.drawings(run, embed).items():  # type: ignore[arg-type]
         draw(tmp_path / f"{name}.png")

@@ -195,6 +195,9 @@ def test_scores_that_are_all_equal_and_losses_that_do_not_read_them(tmp_path, ca
     same = write(tmp_path / "same.jsonl", score=lambda i: 1)
     with pytest.raises(ConfigError, match="one and the same score"):
         train(tmp_path / "run", quick(same, "cosent"))
+    mostly = write(tmp_path / "mostly.jsonl", score=lambda i: int(i == 0))
+    with pytest.raises(ConfigError, match="raise data.test_fraction or data.limit_test"):
+        train(tmp_path / "run", quick(mostly, "cosent"), "--config.data.limit_test=2")
     path = write(tmp_path / "graded.jsonl", score=lambda i: i)
     assert train(tmp_path / "plain", quick(path, "info_nce")) == 0
     assert "takes all for positives" in capsys.readouterr().err

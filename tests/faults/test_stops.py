@@ -118,6 +118,7 @@ def interrupt(phase, info):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where jobs run behind a shell
 with command_line.exit_codes():
     gc.callbacks.append(interrupt)
     gc.collect()

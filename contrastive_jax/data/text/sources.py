@@ -81,6 +81,11 @@ def read(
     if negatives_path is not None:
         train = _with_negatives(train, Path(negatives_path).expanduser())
     graded = tuple(whole.graded[:limit_test])
+    if graded and len({row.score for row in graded}) == 1:
+        raise ValueError(
+            f"the {len(graded)} test pairs have one and the same score, with which nothing "
+            "correlates; raise data.test_fraction or data.limit_test"
+        )
     corpus = whole._replace(train=train, test=test, graded=graded)
     return corpus._replace(notes=(*corpus.notes, *_leaks(corpus)))
 
@@ -123,11 +128,6 @@ def of_file(path: Path, test_fraction: float = 0.1, validation: bool = False) ->
     notes = pairs.collection(path).notes
     all_graded = all(row.score is not None for row in rows)
     graded = tuple(row for row in rows if all_graded and row.query in held_out[0])
-    if graded and len({row.score for row in graded}) == 1:
-        raise ValueError(
-            f"the {len(graded)} test pairs have one and the same score, with which nothing "
-            "correlates; raise data.test_fraction"
-        )
     return Corpus(path.stem, train, test, tuned, notes, graded)
 
 

@@ -185,6 +185,11 @@ def load(
         load_files = folder.load_folder if source == "folder" else tars.load_tars
         loaded = load_files(request, streaming, workers, bank)
     elif source == "captions":
+        if data_dir is not None or name is not None or splits != ("train", "test"):
+            raise ValueError(
+                "source 'captions' reads the lists path and test_path, and has no data_dir, name, "
+                "train_split or test_split\nLeave them unset"
+            )
         request = captioned.Request(
             path, test_path, test_fraction, split_seed, image_size, channels, exif_orientation,
             *limits, on_corrupt, context, tokenizer,

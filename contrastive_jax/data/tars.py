@@ -206,15 +206,18 @@ def read_index(path: Path, on_corrupt: str = "error") -> Index:
             return Index(*(arrays[field] for field in Index._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there yet, or damaged
-    found = _scan(path, on_corrupt)
-    _cache.keep(kept, lambda target: np.savez(target, **found._asdict()))
+    found, whole = _scan(path, on_corrupt)
+    if whole:  # else the next run warns again
+        _cache.keep(kept, lambda target: np.savez(target, **found._asdict()))
     return found
 
 
-def _scan(path: Path, on_corrupt: str) -> Index:
+def _scan(path: Path, on_corrupt: str) -> tuple[Index, bool]:
+    """Read the headers; whether the tar ends as a whole one does."""
     images: dict[str, tuple[bytes, int, int]] = {}
     labels: dict[str, int] = {}
     keys: set[str] = set()
+    whole = True
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
@@ -238,14 +241,16 @@ def _scan(path: Path, on_corrupt: str) -> Index:
                 f"cannot read {path}: {first_line(error)}\n"
                 'Set data.on_corrupt="skip" to use what stands before, or mend that file'
             ) from error
+        whole = False
         _log.warning("%s is cut after %d images: %s", path, len(images), first_line(error))
-    return Index(
+    found = Index(
         np.array([name for name, _, _ in images.values()], np.bytes_),
         np.array([start for _, start, _ in images.values()], np.int64),
         np.array([size for _, _, size in images.values()], np.int64),
         np.array([labels.get(key, UNLABELED) for key in images], np.int64),
         np.array(len(keys - images.keys())),
     )
+    return found, whole
 
 
 def _label(path: Path, name: str, file: object) -> int:

@@ -211,6 +211,8 @@ def test_broken_lines_and_wrong_keys_are_refused(tmp_path):
         load(tmp_path / "photos")
     with pytest.raises(ValueError, match="needs data.path"):
         load(None)
+    with pytest.raises(ValueError, match="Leave them unset"):
+        load(path, data_dir=tmp_path)
     with pytest.raises(ValueError, match="leave one out"):
         load(path, test_path=path, test_fraction=0.5)
     with pytest.raises(ValueError, match="'digits' has no such key"):

@@ -159,6 +159,9 @@ def test_a_tar_that_is_cut_is_named_and_read_as_far_as_it_goes(shards, caplog):
     loaded = load(shards, on_corrupt="skip")
     assert 10 < len(loaded.train["label"]) < 20
     assert "train-01.tar is cut after" in caplog.text
+    caplog.clear()
+    assert len(load(shards, on_corrupt="skip").train["label"]) == len(loaded.train["label"])
+    assert "train-01.tar is cut after" in caplog.text  # said again, not kept
 
 
 @pytest.mark.parametrize("streaming", [False, True])

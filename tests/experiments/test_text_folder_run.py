@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from contrastive_jax import sentence_folder
 from contrastive_jax.data.text import tokens
@@ -12,7 +14,7 @@ from contrastive_jax.errors import ConfigError, DataError
 from contrastive_jax.evaluation import ranking
 from contrastive_jax.storage import jsonl, workdir
 from experiments import encode, export, retrieval
-from experiments.run import command_line, restore
+from experiments.run import command_line, restore, sentence_run
 from experiments.run.methods import METHODS
 from experiments.scoring import rankings, texts
 from tests.experiments import tiny
@@ -252,3 +254,10 @@ def test_the_default_prompt_of_a_folder_stands_before_both_sides(path, start, tm
     assert train(tmp_path / "run", from_folder(path, tmp_path / "start")) == 0
     chosen = restore.open_run(tmp_path / "run").config.tokens
     assert chosen.query_prompt == chosen.document_prompt == "find: "
+
+
+@pytest.mark.parametrize("name", ["words", "transformer"])
+def test_encoders_that_no_sentence_folder_holds_are_refused_by_name(name):
+    config = ConfigDict({"encoder": {"name": name}, "head": {"kind": "none"}})
+    with pytest.raises(ConfigError, match=f"encoder.name '{name}'"):
+        sentence_run.check(SimpleNamespace(folder="runs/a", config=config))  # type: ignore[arg-type]

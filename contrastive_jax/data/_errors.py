@@ -21,6 +21,15 @@ def needs(packages: str) -> Iterator[None]:
         raise DataError(f"{error}\nInstall what this needs: pip install {packages}") from error
 
 
+def check_packages(streaming: bool) -> None:
+    """Ask for what image files are read with."""
+    with needs("pillow grain" if streaming else "pillow"):
+        import PIL  # noqa: F401
+
+        if streaming:
+            import grain  # noqa: F401
+
+
 def first_line(error: BaseException) -> str:
     """Shorten what an error says to one line.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from contrastive_jax.data import captions, decode, folder
-from contrastive_jax.data._errors import PathLike, needs
+from contrastive_jax.data._errors import PathLike, check_packages
 from contrastive_jax.data.caption_files import Captioned, Listed, read
 from contrastive_jax.data.captions import Language
 from contrastive_jax.data.examples import (
@@ -66,11 +66,7 @@ def load_captions(
       ValueError: no list given, or a number out of range. DataError: what the list lacks.
     """
     _check(request)
-    with needs("pillow grain" if streaming else "pillow"):
-        import PIL  # noqa: F401
-
-        if streaming:
-            import grain  # noqa: F401
+    check_packages(streaming)
     train, test = _splits(request)
     for note in dict.fromkeys((*train.notes, *test.notes)):
         _log.warning("%s", note)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from contrastive_jax.data import decode, tree
-from contrastive_jax.data._errors import PathLike, needs
+from contrastive_jax.data._errors import PathLike, check_packages
 from contrastive_jax.data.examples import UNLABELED, Dataset, ImageFiles, Members, StoredSplit
 from contrastive_jax.data.in_memory import read_split
 from contrastive_jax.data.records import chunks_of, map_chunks, naming, read_rows
@@ -79,11 +79,7 @@ def check(request: Request, source: str, what: str, streaming: bool) -> None:
         raise ValueError(f"test_fraction is {request.test_fraction}; give one between 0 and 1")
     if request.channels not in decode.MODES:
         raise ValueError(f"channels is {request.channels}; give 1, 2, 3 or 4")
-    with needs("pillow grain" if streaming else "pillow"):
-        import PIL  # noqa: F401
-
-        if streaming:
-            import grain  # noqa: F401
+    check_packages(streaming)
 
 
 def of_parts(

@@ -1,6 +1,5 @@
 """What glyphs allow beside captions: one character in another style, and small or capital."""
 
-import string
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -17,7 +16,6 @@ from experiments.scoring.galleries import Ranked
 
 QUERIED, SEARCHED = glyphs.UNSEEN[0], "Sans"  # styles
 CASES, CASED = ("small", "capital"), ("latin", "greek", "cyrillic", "armenian")
-CASE_PROMPTS = tuple(f"latin {{}} letter {letter}" for letter in string.ascii_lowercase)
 
 
 def across_styles(run: Run, trained: TrainState) -> list[Row]:
@@ -70,16 +68,25 @@ def small_or_capital(
       representation: whose they are.
 
     Returns:
-      None where the test images have not both.
+      None where the test images have not both, or no training caption has.
     """
-    rows, label = cased(run.dataset)
-    if len(np.unique(label)) < len(CASES):
+    (rows, label), prompts = cased(run.dataset), case_prompts(run.dataset)
+    if len(np.unique(label)) < len(CASES) or not prompts:
         return None
-    vectors_CD = cross_modal.prompt_vectors(embed, CASES, CASE_PROMPTS)
+    vectors_CD = cross_modal.prompt_vectors(embed, CASES, prompts)
     predicted = np.argmax(image_ND[rows] @ vectors_CD.T, axis=1)
-    about = {"task": "small or capital", "by": f"{len(CASE_PROMPTS)} prompts"}
-    about["prompts"] = list(CASE_PROMPTS)
+    about = {"task": "small or capital", "by": f"{len(prompts)} prompts"}
     return cross_modal.zero_shot_row(predicted, label, representation=representation, **about)
+
+
+def case_prompts(dataset: data.Dataset) -> list[str]:
+    """Make a prompt of each caption that training has of the small and of the capital letter."""
+    small, capital = CASES
+    tokens_ML = np.unique(dataset.train["tokens"], axis=0)
+    known = set(caption_words.written(dataset, tokens_ML))
+    of_letters = (caption for caption in sorted(known) if caption.startswith(CASED))
+    prompts = (caption.replace(f" {small} ", " {} ", 1) for caption in of_letters)
+    return [prompt for prompt in prompts if "{}" in prompt and prompt.format(capital) in known]
 
 
 def in_scripts(dataset: data.Dataset, examples: data.Examples) -> np.ndarray:

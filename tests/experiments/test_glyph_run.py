@@ -67,6 +67,7 @@ def test_letters_with_a_case_are_those_whose_names_say_it():
     dataset = data.Dataset("x", test, test, (), vocabulary=vocabulary)
     made = glyph_scores.cased(dataset)
     assert [part.tolist() for part in made] == [[0, 1], [0, 1]]
+    assert glyph_scores.case_prompts(dataset) == ["latin {} letter a"]
 
 
 def test_twins_are_correct_in_the_fair_count_alone():

@@ -51,19 +51,20 @@ COMMON = {
     "temperature_min": Key(0.01, float),
     "block_size": Key(None, int | None),
 }
-OPTIONS = {kind: {"bias": Key(-10.0, float)} if kind == "siglip" else {} for kind in KINDS}
+IDS = {"ids": Key(True, bool)}  # pairs of one id are no negatives of one another
+OPTIONS = {
+    "symmetric_info_nce": IDS,
+    "siglip": {**IDS, "bias": Key(-10.0, float)},
+    "multi_positive_info_nce": {},  # positives, all of them
+}
 
 
 def build(config: ConfigDict, info: RunInfo) -> Objective:
     """Make the objective of a config."""
     check_context(config)
     options = as_kwargs(config, "loss")
-    loss, block_size = KINDS[options["kind"]], options["block_size"]
+    loss = pair_loss(options["kind"], options["block_size"], options.get("ids", True))
     scale = [options[f"temperature{part}"] for part in ("", "_start", "_min")]
-
-    def with_axis(*args, axis_name=None):
-        return loss(*args, axis_name=axis_name, block_size=block_size)
-
     text_head = {"kind": "linear", "output_dim": config.head.output_dim, "bias": False}
     objective = two_towers.make(
         encoders.make(**as_kwargs(config, "encoder")),
@@ -71,7 +72,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         start_folder.encoder_of(config, "text", info),
         heads.make(**text_head, batch_norm=False),
         image_method.one_size_of_views(config, "clip"),
-        parallel.shard_loss(with_axis, info.mesh, n_sharded=3),
+        parallel.shard_loss(loss, info.mesh, n_sharded=3),
         n_classes=info.n_classes,
         temperature=temperature.make(*scale),
         bias=options.get("bias"),
@@ -79,6 +80,22 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         frozen=config.optimizer.frozen,
     )
     return started(objective, config.towers.init) if config.towers.init else objective
+
+
+def pair_loss(kind: str, block_size: int | None = None, ids: bool = True) -> Callable:
+    """Make a loss of (image_BD, text_BD, ids_B, scale); see `two_towers.make`.
+
+    Args:
+      kind: of `KINDS`.
+      block_size: side of its tiles.
+      ids: whether it reads ids_B; without them every other pair is a negative.
+    """
+
+    def loss(image_BD, text_BD, ids_B, scale, axis_name=None):
+        options = {"axis_name": axis_name, "block_size": block_size}
+        return KINDS[kind](image_BD, text_BD, ids_B if ids else None, scale, **options)
+
+    return loss
 
 
 def check_context(config: ConfigDict) -> None:
@@ -134,10 +151,11 @@ def load(config: ConfigDict) -> Dataset:
     known = start_folder.vocabulary(config, "text")
     if not known:
         return kinds.CAPTIONED_IMAGES.load(config)
-    if config.data.source != "captions" or config.data.tokenizer:
+    if not (config.data.source == "captions" or config.data.prompts) or config.data.tokenizer:
         raise ValueError(
             f"text.folder has a tokenizer of its own; data.source {config.data.source!r} with "
-            f"data.tokenizer {config.data.tokenizer!r} has another: give 'captions' and none"
+            f"data.tokenizer {config.data.tokenizer!r} has another: give 'captions' (or "
+            "data.prompts) and none"
         )
     config = config.copy_and_resolve_references()
     config.data.tokenizer = known["tokenizer"].json

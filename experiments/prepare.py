@@ -1,13 +1,16 @@
-"""Download a set once: CIFAR-10 or CIFAR-100 as a TensorFlow Datasets folder, emoji as an .npz.
+"""Prepare once: CIFAR-10, CIFAR-100 as a TensorFlow Datasets folder, emoji, CLIP's tokenizer.
 
     python -m experiments.prepare cifar10 --data_dir DIR
     python -m experiments.prepare cifar10 --data_dir DIR --archive cifar-10-binary.tar.gz
     python -m experiments.prepare emoji --data_dir DIR
     python -m experiments.prepare emoji --data_dir DIR --archive openmoji-17.0.0.tgz \
         --archive emoji-datasource-twitter-16.0.0.tgz
+    python -m experiments.prepare clip_tokenizer --data_dir DIR \
+        --archive bpe_simple_vocab_16e6.txt.gz
 
 The emoji are images with their names as texts, in two styles; `npm pack openmoji
 emoji-datasource-twitter` fetches what they are made of. Their licenses are written beside them.
+The tokenizer is made of the file of github.com/openai/CLIP, which open_clip's wheel has as well.
 
 The folder of CIFAR (`DIR/cifar10/3.0.2`, ArrayRecord, lossless PNG) is a genuine one, written
 without TensorFlow. Any other set can be used too, once it is built where TensorFlow is installed:
@@ -40,7 +43,8 @@ import numpy as np
 from contrastive_jax.data._errors import WITHOUT_DOWNLOAD, first_line, needs
 from contrastive_jax.data.tfds import find_prepared
 from contrastive_jax.errors import DataError
-from experiments.preparing import emoji
+from contrastive_jax.storage import workdir
+from experiments.preparing import clip_tokenizer, emoji
 from experiments.run.command_line import described, exit_codes
 
 TIMEOUT_S = 10
@@ -88,6 +92,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if args.name == "emoji":
             return prepare_emoji(root, args.archive)
+        if args.name == "clip_tokenizer":
+            return prepare_clip_tokenizer(root, _one_archive(args.archive))
         prepare(args.name, root, _one_archive(args.archive))
     except KeyboardInterrupt:
         print("stopped; the same command continues from here", file=sys.stderr)
@@ -144,6 +150,27 @@ def prepare_emoji(root: Path, archives: Sequence[Path]) -> int:
         "Train on it:\n  python -m experiments.clip --config configs/emoji.py "
         f"--config.data.data_dir={shlex.quote(str(target))}"
     )
+    return 0
+
+
+def prepare_clip_tokenizer(root: Path, vocabulary: Path | None) -> int:
+    """Write `root/clip_tokenizer.json` from the file of CLIP's vocabulary.
+
+    Raises:
+      DataError: no such file, or a folder that cannot be written.
+    """
+    if vocabulary is None:
+        raise DataError(
+            "clip_tokenizer is made of a file that is not downloaded here\n"
+            "Give --archive FILE: bpe_simple_vocab_16e6.txt.gz of github.com/openai/CLIP"
+        )
+    text, target = clip_tokenizer.from_file(vocabulary), root / "clip_tokenizer.json"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        workdir.write_text(target, text)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {first_line(error)}") from error
+    print(f"wrote {target}\nTrain with it: --config.data.tokenizer={shlex.quote(str(target))}")
     return 0
 
 
@@ -343,13 +370,13 @@ def _sha256(path: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = described("prepare", __doc__)
-    names = (*ARCHIVES, "emoji")
+    names = (*ARCHIVES, "emoji", "clip_tokenizer")
     parser.add_argument("name", choices=names, metavar="{" + ",".join(names) + "}")
     default = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     text = "folder of prepared sets (default: TFDS_DATA_DIR, then ~/tensorflow_datasets)"
     parser.add_argument("--data_dir", type=Path, default=default, metavar="DIR", help=text)
-    text = "the binary version of CIFAR, or each package of emoji, fetched elsewhere: nothing is "
-    text += "downloaded"
+    text = "the binary version of CIFAR, each package of emoji, or CLIP's vocabulary, fetched "
+    text += "elsewhere: nothing is downloaded"
     flag = {"type": Path, "metavar": "FILE", "action": "append", "default": []}
     parser.add_argument("--archive", **flag, help=text)
     return parser

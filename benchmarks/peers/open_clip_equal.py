@@ -1,15 +1,19 @@
-"""Compare two towers with open_clip: losses, and features of the same random weights.
+"""Compare with open_clip: losses of two towers, features of the same weights, tokens of texts.
 
     python -m benchmarks.peers.open_clip_equal                 differences
     python -m benchmarks.peers.open_clip_equal --frozen FILE   the arrays of the tests
 
 ClipLoss and SigLipLoss are given unit vectors and 1 / temperature, as open_clip's models give them.
-A random model of open_clip is read here, and written back into a fresh one. Exits with 1 where a
+A random model of open_clip is read here, and written back into a fresh one. The vocabulary of its
+wheel is made a tokenizer.json; texts that differ on purpose are listed. Exits with 1 where a
 difference is above its limit. Needs torch and open_clip_torch.
 """
 
 import argparse
 import functools
+import random
+import unicodedata
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,10 +24,13 @@ import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 
 from contrastive_jax import losses
+from contrastive_jax.data.text.tokens import Tokenizer
 from contrastive_jax.encoders import clip_text, heads, vit
 from contrastive_jax.encoders.open_clip_names import from_open_clip, to_open_clip
+from contrastive_jax.objectives import two_towers
+from experiments.preparing import clip_tokenizer
 
-LIMITS = {"loss": 1e-5, "features": 1e-4}
+LIMITS = {"loss": 1e-5, "features": 1e-4, "tokens": 0.0}
 Arrays = dict[str, np.ndarray]
 TINY = {"side": 8, "patch": 4, "dim": 8, "layers": 2, "heads": 2, "tokens": 11, "context": 5}
 SMALL = {"side": 64, "patch": 16, "dim": 128, "layers": 4, "heads": 4, "tokens": 999, "context": 77}
@@ -34,6 +41,64 @@ def inputs(n: int, dim: int, seed: int = 0) -> Arrays:
     rng = np.random.default_rng(seed)
     image, text = rng.normal(size=(2, n, dim)).astype(np.float32)
     return {"image": image, "text": text + image / 2, "temperature": np.float32(0.07)}
+
+
+WORDS = """
+a photo of The QUICK it's they'll I'D've don't rock'n'roll ''s ' 'S 1999 3.14 1,000,000 x2 H2O 50%
+$5 #tag @you ! !! ?! ... (a) [b] {c} <d> a_b a-b a/b C++ & * ~ <|x|> café cafe\u0301 naïve STRASSE
+straße İstanbul Å ’s ‘a’ “b” «c» — … ™ ² Москва Ёлка 東京 こんにちは 한국어 العربية हिन्दी ๓ ١٢ 😀
+👩\u200d🚀 ❤\ufe0f 🇩🇪 supercalifragilisticexpialidocious
+""".split()
+SPACES = ("", " ", " ", " ", "  ", "\n", "\t", "\r\n", "\u00a0", "\u2003", "\u3000")
+NOT_EQUAL = {  # what open_clip repairs by ftfy and html, and what Python lower-cases by context
+    "entities": "salt &amp; pepper",
+    "mojibake": "cafÃ©",
+    "ligatures": "ﬁsh",
+    "full width": "ＡＢ",
+    "final sigma": "ΟΔΟΣ",
+}
+
+
+def texts(n: int) -> list[str]:
+    """Texts of a few of these words, the words alone, and names and characters of Unicode."""
+    rng, found = random.Random(0), [*WORDS, ""]
+    for _ in range(n):
+        chosen = rng.choices(WORDS, k=rng.randint(2, 30))
+        found.append("".join(word + rng.choice(SPACES) for word in chosen))
+    named = [c for c in map(chr, range(32, 0x3100)) if unicodedata.name(c, "")]
+    # without those that ftfy replaces or takes out, and an iota that case alone makes a letter
+    kept = [c for c in named if unicodedata.normalize("NFKC", c) == c and c != "\u0345"]
+    kept = [c for c in kept if unicodedata.category(c) != "Cf"]
+    return [*found, *(f"{unicodedata.name(c)} {c}" for c in rng.sample(kept, n))]
+
+
+def tokenizers() -> tuple[Tokenizer, Any]:
+    """That which is made here of the vocabulary in the wheel, and open_clip's."""
+    file = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
+    return Tokenizer(clip_tokenizer.from_file(file)), open_clip.get_tokenizer("ViT-B-32")
+
+
+def tokens_of(asked: list[str], context: int) -> np.ndarray:
+    """The tokens of texts, [N, context]."""
+    found = tokenizers()[0].encode(asked, context).tokens_NL.astype(np.int32)
+    return np.pad(found, ((0, 0), (0, context - found.shape[1])))
+
+
+def compare_tokens(context: int) -> tuple[int, int]:
+    """Count the texts whose tokens differ, and all."""
+    asked, theirs = [*texts(2000), *NOT_EQUAL.values()], tokenizers()[1]
+    differs = (tokens_of(asked, context) != theirs(asked, context).numpy()).any(axis=1)
+    wrong, known = np.split(differs, [-len(NOT_EQUAL)])
+    print("  differ:", [asked[row] for row in np.flatnonzero(wrong)[:5]])
+    print("  and on purpose:", np.array([*NOT_EQUAL])[known].tolist())
+    return int(wrong.sum()), len(wrong)
+
+
+def shown_texts(context: int) -> Arrays:
+    """Black images, and tokens of texts."""
+    asked = [" ".join(WORDS[start : start + 9]) for start in range(len(WORDS))]
+    image = np.zeros((len(asked), SMALL["side"], SMALL["side"], 3), np.float32)
+    return {"image": image, "tokens": tokens_of(asked, context)}
 
 
 def theirs(kind: str, given: Arrays, bias: float = -10.0) -> Arrays:
@@ -111,8 +176,7 @@ def towers(size: dict[str, int], quick: bool) -> tuple[Any, Any, Any]:
 def our_features(size: dict[str, int], quick: bool, tensors: Arrays, given: Arrays) -> Any:
     """Features of both towers by the tensors of open_clip, and the parameters."""
     image, text, head = towers(size, quick)
-    tokens = jnp.asarray(given["tokens"])
-    length = (tokens != 0).sum(axis=1)
+    tokens, length = two_towers.lengths(jnp.asarray(given["tokens"]))
     key, h = jax.random.key(0), jnp.zeros((1, size["dim"]))
     like = {
         "encoder": image.init(key, jnp.asarray(given["image"]), train=False)["params"],
@@ -131,9 +195,9 @@ def our_features(size: dict[str, int], quick: bool, tensors: Arrays, given: Arra
     return {name: np.asarray(x) for name, x in found.items()}, params
 
 
-def compare_models(size: dict[str, int], quick: bool) -> float:
+def compare_models(size: dict[str, int], quick: bool, given: Arrays) -> float:
     """The largest difference of a feature, read here and written back."""
-    made, other, given = model(size, quick, 0), model(size, quick, 1), shown(size, 16)
+    made, other = model(size, quick, 0), model(size, quick, 1)
     tensors = {name: x.numpy() for name, x in made.state_dict().items()}
     expected = their_features(made, given)
     found, params = our_features(size, quick, tensors, given)
@@ -165,7 +229,7 @@ def main() -> int:
     if frozen:
         write_frozen(frozen)
         return 0
-    worst = {"loss": 0.0, "features": 0.0}
+    worst = {"loss": 0.0, "features": 0.0, "tokens": 0.0}
     for kind in ("clip", "siglip"):
         for n, dim in ((6, 5), (256, 64), (1024, 512)):
             given = inputs(n, dim)
@@ -175,9 +239,18 @@ def main() -> int:
             worst["loss"] = max(worst["loss"], *found)
     for name, size in {"tiny": TINY, "small": SMALL}.items():
         for quick in (False, True):
-            difference = compare_models(size, quick)
+            difference = compare_models(size, quick, shown(size, 16))
             print(f"{name:7} quick_gelu={quick!s:5}  features: {difference:.1e}")
             worst["features"] = max(worst["features"], difference)
+    for context in (77, 8):  # of 8 tokens many texts are cut off
+        differ, n = compare_tokens(context)
+        size = SMALL | {"tokens": 49408, "context": context}
+        difference = compare_models(size, True, shown_texts(context))
+        print(
+            f"context {context}: tokens of {differ} of {n} texts differ, features {difference:.1e}"
+        )
+        worst["tokens"] = max(worst["tokens"], differ)
+        worst["features"] = max(worst["features"], difference)
     print(f"largest differences {worst}, limits {LIMITS}")
     return int(any(worst[name] > limit for name, limit in LIMITS.items()))
 

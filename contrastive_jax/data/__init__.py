@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.data import caption_feed, captioned, folder, tars, tfds
+from contrastive_jax.data import caption_feed, captioned, folder, prompted, tars, tfds
 from contrastive_jax.data._errors import PREPARABLE, PathLike
 from contrastive_jax.data.captions import LONGEST
 from contrastive_jax.data.digits_and_npz import load_digits, load_npz
@@ -67,7 +67,9 @@ _OWN_KEYS: dict[str, dict[str, Any]] = {  # of the only sources that read them: 
     },
     "folder": {"class_folders": True},
     "captions": {"path": None, "test_path": None, "context": LONGEST, "tokenizer": ""},
+    "digits, folder, webdataset, tfds or arrays": {"prompts": ()},
 }
+_WITH_PROMPTS = ("context", "tokenizer")  # what captions by prompts read as well
 SOURCES = ("digits", "glyphs", "folder", "webdataset", "captions", "tfds", "arrays")
 STREAMED = ("tfds", "folder", "webdataset", "captions")
 
@@ -98,6 +100,7 @@ def load(
     test_path: PathLike | None = None,
     context: int = LONGEST,
     tokenizer: str = "",
+    prompts: tuple[str, ...] = (),
     validation_fraction: float = 0.0,
 ) -> Dataset:
     """Load a dataset into memory, or open it for streaming, and check it; never uses the network.
@@ -148,6 +151,8 @@ def load(
       context: tokens of a caption at most; what comes after is cut off.
       tokenizer: a tokenizer.json of the `tokenizers` library; "" for the words of the training
         captions.
+      prompts: templates such as "a photo of a {}", which caption the images of a labeled set in
+        memory by the names of their classes; see `prompted.py`.
       validation_fraction: of the training characters of the glyphs, kept from training and tested
         on in place of the test characters: to choose a recipe by.
 
@@ -169,8 +174,10 @@ def load(
         source, image_key=image_key, label_key=label_key, test_fraction=test_fraction,
         split_seed=split_seed, class_folders=class_folders, channels=channels,
         exif_orientation=exif_orientation, path=path, test_path=test_path, context=context,
-        tokenizer=tokenizer, validation_fraction=validation_fraction,
+        tokenizer=tokenizer, prompts=prompts, validation_fraction=validation_fraction,
     )  # fmt: skip
+    if prompts and streaming:
+        raise ValueError("prompts caption images in memory; leave streaming or prompts unset")
     splits, limits = (train_split, test_split), (limit_train, limit_test)
     if source == "tfds":
         request = tfds.Request(
@@ -207,6 +214,8 @@ def load(
         train, test = take(dataset.train, slice(limit_train)), take(dataset.test, slice(limit_test))
         dataset = dataset._replace(train=train, test=test)
     check_batch_size(batch_size, dataset.n_train)
+    if prompts:
+        dataset = prompted.with_prompts(dataset, prompts, context, tokenizer, batch_size)
     return dataset._replace(batch_size=batch_size)
 
 
@@ -292,6 +301,8 @@ def _check_keys(source: str, **keys: Any) -> None:
     for names, defaults in _OWN_KEYS.items():
         owners = re.split(", | or ", names)
         for key, default in defaults.items():
+            if keys["prompts"] and key in _WITH_PROMPTS:
+                continue
             if source not in owners and keys[key] != default:
                 raise ValueError(
                     f"{key} is {keys[key]!r}, but source {source!r} has no such key\n"

@@ -24,7 +24,6 @@ from contrastive_jax.data.examples import (
 from contrastive_jax.data.groups import joined_groups
 from contrastive_jax.data.in_memory import read_split
 from contrastive_jax.data.streaming import Photos, evaluated
-from contrastive_jax.data.text import tokens
 from contrastive_jax.errors import DataError
 
 TEST_FRACTION = 0.1
@@ -70,16 +69,17 @@ def load_captions(
     train, test = _splits(request)
     for note in dict.fromkeys((*train.notes, *test.notes)):
         _log.warning("%s", note)
-    language = _language(request, [text for each in train.images for text in each.texts])
+    texts = [text for each in train.images for text in each.texts]
+    language = captions.language_of(texts, request.tokenizer, request.context)
     id_N = _concepts([*train.images, *test.images])
     n = len(train.images)
-    _refuse_few_concepts(id_N[:n], batch_size, str(request.path))
+    refuse_few_concepts(id_N[:n], batch_size, str(request.path))
     parts = (
         _part(request, "train", request.path, train, language, id_N[:n]),
         _part(request, "test", request.test_path or request.path, test, language, id_N[n:]),
     )
     made = _streamed(request, parts, workers, bank) if streaming else _whole(request, parts)
-    return made._replace(vocabulary=language.vocabulary, tokenizer=language.tokenizer)
+    return made._replace(**language._asdict())
 
 
 class _Part(NamedTuple):
@@ -95,7 +95,8 @@ def _part(
     language: Language,
     id_N: np.ndarray,
 ) -> _Part:
-    texts = {**captions_of(listed, language, request.context), "id": id_N}
+    texts_N = [each.texts for each in listed.images]
+    texts = {**captions_of(texts_N, language, request.context), "id": id_N}
     return _Part(_stored(request, split, listed, path or ""), texts)
 
 
@@ -163,20 +164,7 @@ def _rows(listed: Listed, rows: np.ndarray, limit: int | None) -> Listed:
     return Listed(tuple(images[i] for i in chosen), tuple(line_N[i] for i in chosen), listed.notes)
 
 
-def _language(request: Request, texts: list[str]) -> Language:
-    """Read the tokenizer of a config, or list the words of the training captions."""
-    if not request.tokenizer:
-        return Language(captions.vocabulary_of(map(captions.words_of, texts)), None)
-    tokenizer = tokens.read(os.path.expanduser(request.tokenizer))
-    if request.context <= tokenizer.n_special:
-        raise ValueError(
-            f"context is {request.context}, and each caption has {tokenizer.n_special} special "
-            f"tokens; give at least {tokenizer.n_special + 1}"
-        )
-    return Language(tokenizer.pieces, tokenizer)
-
-
-def captions_of(listed: Listed, language: Language, context: int) -> Examples:
+def captions_of(texts_N: Sequence[Sequence[str]], language: Language, context: int) -> Examples:
     """Turn the captions of images into tokens: the first one of each, and all of them.
 
     A warning counts the captions that are cut off.
@@ -185,17 +173,16 @@ def captions_of(listed: Listed, language: Language, context: int) -> Examples:
       {"tokens" [N,L] int32, "captions" [N,T,L] int32, "n_captions" [N] int32}; what comes after the
       captions of an image is padding.
     """
-    texts = list(dict.fromkeys(text for each in listed.images for text in each.texts))
+    texts = list(dict.fromkeys(text for own in texts_N for text in own))
     cut = captions.count_longer(texts, language, context)
     if cut:
         _log.warning("%d of %d captions are cut off behind %d tokens", cut, len(texts), context)
     tokens_ML = captions.encode(texts, language, context)
     place = {text: row for row, text in enumerate(texts)}
-    most = max(len(each.texts) for each in listed.images)
-    captions_NTL = np.zeros((len(listed.images), most, tokens_ML.shape[1]), np.int32)
-    for row, each in enumerate(listed.images):
-        captions_NTL[row, : len(each.texts)] = tokens_ML[[place[text] for text in each.texts]]
-    n_captions = np.array([len(each.texts) for each in listed.images], np.int32)
+    n_captions = np.array([len(own) for own in texts_N], np.int32)
+    captions_NTL = np.zeros((len(texts_N), n_captions.max(), tokens_ML.shape[1]), np.int32)
+    for row, own in enumerate(texts_N):
+        captions_NTL[row, : len(own)] = tokens_ML[[place[text] for text in own]]
     return {"tokens": captions_NTL[:, 0], "captions": captions_NTL, "n_captions": n_captions}
 
 
@@ -211,7 +198,7 @@ def _concepts(images: Sequence[Captioned]) -> np.ndarray:
     return joined_groups(caption_E, image_E, len(place), len(images))
 
 
-def _refuse_few_concepts(id_N: np.ndarray, batch_size: int, path: str) -> None:
+def refuse_few_concepts(id_N: np.ndarray, batch_size: int, path: str) -> None:
     """Refuse images of one concept, and batches many of which would have only one.
 
     Raises:

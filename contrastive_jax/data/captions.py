@@ -1,6 +1,7 @@
 """Captions as rows of tokens: words and single digits by their places in a vocabulary, or the
 pieces of a tokenizer."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from contrastive_jax.data.text import tokens
 from contrastive_jax.data.text.tokens import Tokenizer
 
 PAD, UNKNOWN = 0, 1  # tokens
@@ -19,6 +21,26 @@ class Language(NamedTuple):
 
     vocabulary: tuple[str, ...]  # by token
     tokenizer: Tokenizer | None = None  # None: words
+
+
+def language_of(texts: Iterable[str], file: str, context: int) -> Language:
+    """Read the tokenizer of a file, or without one list the words of texts.
+
+    >>> language_of(["a cat", "a dog"], "", 9).vocabulary
+    ('', '?', 'a', 'cat', 'dog')
+
+    Raises:
+      ValueError: captions of so few tokens have room for special ones only. DataError: of the file.
+    """
+    if not file:
+        return Language(vocabulary_of(map(words_of, texts)))
+    tokenizer = tokens.read(os.path.expanduser(file))
+    if context <= tokenizer.n_special:
+        raise ValueError(
+            f"context is {context}, and each caption has {tokenizer.n_special} special tokens; "
+            f"give at least {tokenizer.n_special + 1}"
+        )
+    return Language(tokenizer.pieces, tokenizer)
 
 
 def words_of(text: str) -> tuple[str, ...]:

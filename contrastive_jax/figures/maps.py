@@ -122,7 +122,7 @@ def modality_map(
             _scatter(axes, text_N2, label_N, marker="x", rest=gray[1])
             axes.set(title=f"{title}\n{len(kept):,} images ● and captions ×", xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=FAINT)
-        names = [class_name(class_names, c) if c >= 0 else "others" for c in np.unique(label_N)]
+        names = [class_name(class_names, c) if c >= 0 else "the rest" for c in np.unique(label_N)]
         if len(names) > 1:
             legend(all_axes[0].figure, handles, names, columns=6)
     return Path(path)

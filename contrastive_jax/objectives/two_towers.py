@@ -68,7 +68,7 @@ def make(
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
         image_key, *text_keys = jax.random.split(key, 3)
         params, state = image_model.init(model, image_key, views.evaluate(batch["image"][:1]))
-        rows = _rows(batch["tokens"][:1])
+        rows = lengths(batch["tokens"][:1])
         of_text = text.init(text_keys[0], *rows, train=False)
         h: Any = text.apply(of_text, *rows, train=False)
         of_head = text_head.init(text_keys[1], h, train=False)
@@ -83,7 +83,7 @@ def make(
         """Features and embeddings of texts; in training there is a key."""
         train = key is not None and not covers(params["text"], "text", frozen)
         rngs = {} if key is None else {"dropout": key}
-        h: Any = text.apply({"params": params["text"]}, *_rows(tokens_NL), train=train, rngs=rngs)
+        h: Any = text.apply({"params": params["text"]}, *lengths(tokens_NL), train=train, rngs=rngs)
         return h, text_head.apply({"params": params["text_head"]}, h, train=train)
 
     def encode_texts(params: Params, tokens_BL: jax.Array, key: jax.Array) -> jax.Array:
@@ -126,7 +126,11 @@ def make(
     return Objective(init, loss, embed, image_model.AUXILIARY, chunk_size=chunk_size)
 
 
-def _rows(tokens_NL: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Tokens, and the length of each text: what comes after the last token but 0 is padding."""
+def lengths(tokens_NL: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tokens, and the length of each text: what comes after the last token but 0 is padding.
+
+    >>> lengths(jnp.array([[9, 0, 7, 0], [0, 0, 0, 0]], jnp.int32))[1].tolist()
+    [3, 0]
+    """
     place_L = jnp.arange(1, tokens_NL.shape[1] + 1, dtype=jnp.int32)
     return tokens_NL, jnp.where(tokens_NL != 0, place_L[None], 0).max(axis=1)

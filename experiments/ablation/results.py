@@ -169,8 +169,10 @@ def table(
 def _entries(grid: Grid, own: Mapping[str, Sequence[float]]) -> list[str]:
     entries = []
     for name in grid.columns:
-        scale, digits = (100, 1) if _is_fraction(grid, name) else (1, 2)
         measured = claims.sample(own[name])
+        scale, digits = (1, 2 if abs(measured.mean) >= 1 else 3)  # a temperature of 0.034
+        if _is_fraction(grid, name):
+            scale, digits = 100, 1
         entry = f"{scale * measured.mean:.{digits}f}"
         if measured.error is not None:
             entry += f" ± {scale * measured.error:.{digits}f}"

@@ -4,11 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from contrastive_jax import figures
-from contrastive_jax.evaluation import neighbors
+from contrastive_jax.evaluation import features, neighbors
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
 from experiments.scoring import caption_words, galleries, glyph_pictures
@@ -17,7 +16,7 @@ from experiments.scoring.summary import Drawing
 
 SHOWN, ANSWERS = 24, 4  # images, and captions of each
 ASKED, FOUND = 10, 8  # captions, and images of each
-MOST = 1000  # images that are embedded for a picture
+MOST = 1000  # images that are embedded for a picture; what is embedded at once
 
 
 def drawings(run: Run, trained: TrainState) -> dict[str, Drawing]:
@@ -35,9 +34,10 @@ def drawings(run: Run, trained: TrainState) -> dict[str, Drawing]:
 
 def embedding(run: Run, state: TrainState, of: str, array: Any) -> np.ndarray:
     """Embed an array of images, or of the tokens of "text", on one device, for a picture."""
-    embed = jax.jit(run.objective.embed[of])
-    batch = {"image" if of == "image" else "tokens": array}
-    return np.asarray(embed(state.params, state.model_state, batch)["embedding"])
+    embed, arrays = run.objective.embed[of], {"image" if of == "image" else "tokens": array}
+    size = min(MOST, len(array))
+    found = features.extract(embed, state.params, state.model_state, arrays, batch_size=size)
+    return found["embedding"]
 
 
 def _nearest_captions(

@@ -44,8 +44,8 @@ def load(config: ConfigDict) -> data.Dataset:
     dataset = images.load(config)
     if "tokens" not in dataset.train:
         raise ValueError(
-            f"data.source {config.data.source!r} has images without captions; "
-            "this command needs a set with captions, such as 'glyphs'"
+            f"data.source {config.data.source!r} has images without captions; give a set with "
+            "captions, such as 'glyphs', or data.prompts to one with labels"
         )
     return dataset
 
@@ -211,8 +211,9 @@ def _by_captions(
         train, rows = data.take(train, chosen(train)), rows[chosen(data.take(test, rows))]
     if not len(train["label"]) or not len(rows):
         return None
-    tokens_ML, first_M = np.unique(train["tokens"], axis=0, return_index=True)
-    label_M, text_MD = train["label"][first_M], embed_text(run, state, tokens_ML)
+    row_P, tokens_PL = galleries.listed(train)
+    tokens_ML, first_M = np.unique(tokens_PL, axis=0, return_index=True)
+    label_M, text_MD = train["label"][row_P[first_M]], embed_text(run, state, tokens_ML)
     predicted_N = cross_modal.classify_by_captions(image_ND[rows], text_MD, label_M)
     about = {"by": "their training captions", "candidates": len(np.unique(label_M)), **task}
     found = test["label"][rows]

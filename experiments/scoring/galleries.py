@@ -14,6 +14,8 @@ from contrastive_jax.data import glyphs
 from contrastive_jax.evaluation import cross_modal, intervals
 from contrastive_jax.evaluation.results import Row
 
+_TEXTS = ("tokens", "captions", "n_captions")  # arrays of examples
+
 
 class Gallery(NamedTuple):
     """Test images, their different captions, and what cannot be distinguished."""
@@ -63,16 +65,30 @@ def gallery(name: str, test: data.Examples, rows: np.ndarray) -> Gallery:
         are there.
       rows: the images.
     """
-    tokens_NTL = test["captions"][rows] if "captions" in test else test["tokens"][rows][:, None]
-    n_N = test["n_captions"][rows] if "captions" in test else np.ones(len(rows), int)
-    row_P, caption_P = np.nonzero(np.arange(tokens_NTL.shape[1]) < n_N[:, None])
-    unique_ML, place_P = np.unique(tokens_NTL[row_P, caption_P], axis=0, return_inverse=True)
+    texts = {name: test[name][rows] for name in _TEXTS if name in test}  # images stay on disk
+    row_P, tokens_PL = listed(texts)
+    unique_ML, place_P = np.unique(tokens_PL, axis=0, return_inverse=True)
     strict_NM = np.zeros((len(rows), len(unique_ML)), bool)
     strict_NM[row_P, place_P.reshape(-1)] = True
     twin_N = cross_modal.twins(test["image"][rows])
     of_twins = np.zeros((twin_N.max() + 1, len(unique_ML)), bool)
     np.logical_or.at(of_twins, twin_N, strict_NM)
     return Gallery(name, rows, unique_ML, of_twins[twin_N], strict_NM)
+
+
+def listed(examples: data.Examples) -> tuple[np.ndarray, np.ndarray]:
+    """List all captions of images: the row of its image, [P], and the tokens of each, [P, L].
+
+    >>> listed({"captions": np.array([[[7], [8]], [[9], [0]]]), "n_captions": np.array([2, 1])})
+    (array([0, 0, 1]), array([[7],
+           [8],
+           [9]]))
+    """
+    if "captions" not in examples:
+        return np.arange(len(examples["tokens"])), examples["tokens"]
+    n_N1 = examples["n_captions"][:, None]
+    row_P, caption_P = np.nonzero(np.arange(examples["captions"].shape[1]) < n_N1)
+    return row_P, examples["captions"][row_P, caption_P]
 
 
 def rank(

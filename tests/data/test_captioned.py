@@ -199,7 +199,7 @@ def test_lists_that_teach_nothing_are_refused(tmp_path, fault):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 512, 2999])
 def test_many_images_with_captions_of_their_own_are_fine(batch_size):
-    captioned._refuse_few_concepts(np.arange(3000), batch_size, "a.jsonl")
+    captioned.refuse_few_concepts(np.arange(3000), batch_size, "a.jsonl")
 
 
 def test_broken_lines_and_wrong_keys_are_refused(tmp_path):

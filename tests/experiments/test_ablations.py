@@ -297,7 +297,11 @@ def test_every_page_is_whole(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cell"),
-    [("augmentation_pairs", "crop + color"), ("transformations", "rotation")],
+    [
+        ("augmentation_pairs", "crop + color"),
+        ("transformations", "rotation"),
+        ("false_negatives", "left out"),
+    ],
 )
 def test_an_ablation_of_color_images_runs(name, cell, run, tmp_path):
     rng = np.random.default_rng(0)

@@ -80,6 +80,19 @@ def test_every_text_tower_learns_and_resumes_bit_for_bit(photos, tmp_path, name,
     assert ends[0]["state_sha256"] == ends[1]["state_sha256"]
 
 
+def test_labeled_images_are_captioned_by_prompts_and_scored(tmp_path):
+    values = tiny.config("clip", tiny.write_arrays(tmp_path / "a.npz", text=None, test_text=None))
+    values["data"] |= {"prompts": ("a photo of a {}", "one {}")}
+    values["eval"] |= {"figures": False, "baselines": False}
+    folder = tmp_path / "run"
+    assert train(folder, values) == 0
+    rows = workdir.read_json(folder / "results" / "summary.json")["evaluations"]
+    [row] = [row for row in rows if row["protocol"]["name"] == "zero-shot"]
+    assert (row["chance"], row["n"]) == (1 / 3, 12)
+    galleries = {row["protocol"]["gallery"] for row in rows if "gallery" in row["protocol"]}
+    assert galleries == {3 * 2, 12}
+
+
 def test_a_streamed_list_is_scored_as_one_in_memory(photos, tmp_path):
     scores = []
     for streaming in (False, True):

@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = float(os.environ.get("FAULTS_PATIENCE_SECONDS", 600))  # a machine may be busy
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["tests.faults.toy", "experiments.text", "experiments.prepare", "sklearn.datasets"]
+    ["tests.faults.toy", "experiments.text", "experiments.clip", "experiments.prepare"]
+    + ["sklearn.datasets"]
 )
 
 
@@ -72,13 +73,21 @@ TEXT = Kind(
     48,
     8,
 )
+CLIP = Kind(
+    "experiments.clip",
+    ("--config=tests/faults/clip_config.py",),
+    True,
+    "head.output_dim=16",
+    256,
+    32,
+)
 PREPARE = Kind("experiments.prepare", (), True)
-KINDS = {"toy": TOY, "simclr": SIMCLR, "text": TEXT}
+KINDS = {"toy": TOY, "simclr": SIMCLR, "text": TEXT, "clip": CLIP}
 
 
-# For tests of the lab that a run on texts has to pass as well.
+# For tests of the lab that runs on texts, and on images with texts, have to pass as well.
 ON_TEXTS_TOO = pytest.mark.parametrize(
-    "lab", ["toy", "text", pytest.param("simclr", marks=pytest.mark.slow)], indirect=True
+    "lab", ["toy", "text", "clip", pytest.param("simclr", marks=pytest.mark.slow)], indirect=True
 )
 
 

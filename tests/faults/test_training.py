@@ -7,12 +7,13 @@ import os
 import numpy as np
 import pytest
 
-from tests.faults.commands import assert_short_error, committed, rows
+from tests.faults.commands import ON_TEXTS_TOO, assert_short_error, committed, rows
 from tests.faults.rows import row
 
 
 @row(17, broken="metrics may be NaN")
 @pytest.mark.parametrize("fault", ["nan_loss:8", "nan_update:9"])
+@ON_TEXTS_TOO
 def test_training_that_is_not_finite(lab, fault):
     workdir = lab.place / "run"
     what, _, step = fault.partition(":")

@@ -44,11 +44,6 @@ def make(
     bias=None,
 ):
     mesh = parallel.make_mesh(jax.devices()[:devices])
-    loss = functools.partial(clip.KINDS[kind], block_size=block_size)
-
-    def with_axis(*args, axis_name=None):
-        return loss(*args, axis_name=axis_name)
-
     views = augment.make_views(size=SIDE, crop_probability=0.0, flip_probability=0.0)
     views = views._replace(train=lambda key, image, index: views.evaluate(image)[:, None])
     return two_towers.make(
@@ -57,7 +52,7 @@ def make(
         words.make(9, width=4, hidden_dim=4),
         heads.make(kind="linear", output_dim=5, bias=False),
         views,
-        parallel.shard_loss(with_axis, mesh, n_sharded=3),
+        parallel.shard_loss(clip.pair_loss(kind, block_size), mesh, n_sharded=3),
         n_classes=0,
         temperature=scale.make(temperature, start),
         bias=bias,
@@ -118,6 +113,16 @@ def test_loss_and_gradients_are_those_of_all_pairs_on_any_devices_in_tiles_and_c
             same_gradient,
             gradient,
         )
+
+
+@pytest.mark.parametrize("kind", ["symmetric_info_nce", "siglip"])
+def test_without_ids_every_other_pair_is_a_negative(kind):
+    image_BD, text_BD = np.random.default_rng(0).normal(size=(2, B, 5)).astype(np.float32)
+    scale = jnp.array([0.2, -3.0])
+    of = lambda ids_B, **how: clip.pair_loss(kind, **how)(image_BD, text_BD, ids_B, scale)  # noqa: E731
+    distinct_B = np.arange(B, dtype=np.int32)
+    np.testing.assert_array_equal(of(IDS, ids=False), of(distinct_B))
+    assert of(IDS)[0] < of(IDS, ids=False)[0]  # pair 7 has its id
 
 
 def test_scalars_move_at_their_own_rate_or_stay():

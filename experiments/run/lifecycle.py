@@ -19,6 +19,7 @@ from experiments.run import (
     command_line,
     console,
     failures,
+    memory,
     multihost,
     provenance,
     restore,
@@ -45,6 +46,7 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     set_up_jax()
     try:
         with multihost.joined(command.strings), ExitStack() as stack:
+            memory.keep_freed()
             folder, finished = _claim_folder(experiment, command, stack)
             if finished is not None:
                 if not resume.same_place(folder, command.config):

@@ -39,6 +39,7 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     """Train, score and draw the run that a command line asks for; returns the exit code."""
     signals = StopSignal()
     signals.install()
+    memory.keep_freed()
     sections = experiment.all_sections()
     command = command_line.parse(argv, experiment.usage, sections, multihost.FLAGS, SWITCHES)
     with command_line.bad_values():
@@ -46,7 +47,7 @@ def main(experiment: Experiment, argv: Sequence[str]) -> int:
     set_up_jax()
     try:
         with multihost.joined(command.strings), ExitStack() as stack:
-            memory.keep_freed()
+            memory.keep_freed(jax.default_backend() == "cpu")  # elsewhere the host only reads data
             folder, finished = _claim_folder(experiment, command, stack)
             if finished is not None:
                 if not resume.same_place(folder, command.config):

@@ -3,20 +3,19 @@
 import ctypes
 import platform
 
-import jax
+_MALLOPT = {-8: (0, 1), -4: (65536, 0), -1: (128 * 1024, 2**31 - 1)}  # option: (default, keeping)
+# They are M_ARENA_MAX, M_MMAP_MAX and M_TRIM_THRESHOLD of mallopt(3).
 
-_ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # of mallopt(3)
 
-
-def keep_freed() -> None:
-    """Tell glibc to keep freed memory, where arrays are on CPUs.
+def keep_freed(keep: bool = True) -> None:
+    """Tell glibc to keep freed memory, or to give it back to the system as it does by itself.
 
     Every step on a CPU takes its temporary arrays from the system and gives them back: zeroed
     pages and page faults, an eighth of a step of MiniLM (docs/performance.md). From one heap that
-    is never trimmed they are taken once, though at worst twice the memory is held. Elsewhere, or
-    without glibc, this does nothing.
+    is never trimmed they are taken once, though at worst twice the memory is held. It has to be
+    said before JAX starts its threads. Without glibc this does nothing.
     """
-    if jax.default_backend() == "cpu" and platform.libc_ver()[0] == "glibc":
+    if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)):
-            mallopt(option, value)
+        for option, values in _MALLOPT.items():
+            mallopt(option, values[keep])

@@ -39,6 +39,7 @@ from contrastive_jax.storage import workdir
 from experiments import retrieval
 from experiments.run import command_line, lifecycle
 from experiments.run.sections import as_kwargs
+from experiments.scoring.texts import OF_BATCHES
 
 NEAR_DUPLICATE = 0.95  # of the score of the best positive
 
@@ -97,7 +98,7 @@ def _of_run(folder: Path) -> Collection:
     """What a run was trained on, to be searched."""
     config = retrieval.open_texts(folder).config
     keys = as_kwargs(config, "data")
-    for key in ("batch_size", "n_negatives", "negatives_path"):
+    for key in (*OF_BATCHES, "negatives_path"):
         keys.pop(key)
     with command_line.bad_values():
         return sources.to_mine(**keys)

@@ -136,7 +136,8 @@ def check_target(to: Path, ending: str, *read: str | None) -> None:
 def data_files(run: Path) -> list[str]:
     """List the files that the data of a run was read from."""
     data = open_texts(run).config.data
-    return [data[key] for key in ("path", "negatives_path") if data.get(key)]
+    places = [data[key] for key in ("path", "negatives_path") if data.get(key)]
+    return [each for place in places for each in ([place] if isinstance(place, str) else place)]
 
 
 def target_of(text: str, split: str | None) -> Collection:

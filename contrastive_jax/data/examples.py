@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
+from contrastive_jax.data import mixing
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.data.text.pairs import Pair
 from contrastive_jax.data.text.tokens import Tokenizer
@@ -110,6 +111,7 @@ class Texts(NamedTuple):
     idf_T: np.ndarray | None  # float32, how telling each token is
     mineable: Mineable | None = None  # where negatives are mined while training
     graded: tuple[Pair, ...] = ()  # test pairs with a score, where all pairs have one
+    mix: mixing.Mix | None = None  # where the training pairs are of several sets
 
     def for_objectives(self) -> dict[str, Any]:
         """What `RunInfo` has of texts."""
@@ -139,6 +141,14 @@ class Dataset(NamedTuple):
     def n_train(self) -> int:
         """Examples that training sees in an epoch, but for those of a last incomplete batch."""
         return n_examples(self.train) if self.stream is None else self.stream.n
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training set, or in the sets that it is mixed of."""
+        mix = None if self.texts is None else self.texts.mix
+        if mix is None:
+            return self.n_train // self.batch_size
+        return mix.steps_per_epoch(self.batch_size)
 
     @property
     def n_tokens(self) -> int:
@@ -183,7 +193,9 @@ def labeled(examples: Examples) -> dict[str, np.ndarray]:
     return dict(examples) if keep.all() else take(examples, keep)
 
 
-def feed(examples: Examples, batch_size: int, seed: int) -> Feed:
+def feed(
+    examples: Examples, batch_size: int, seed: int, mix: mixing.Mix | None = None
+) -> Feed:
     """Make batches of in-memory examples, gathered by index inside the compiled step.
 
     Epoch e visits the examples in the order `default_rng((seed, e)).permutation(N)` and drops the
@@ -194,6 +206,7 @@ def feed(examples: Examples, batch_size: int, seed: int) -> Feed:
         on the device once.
       batch_size: B, from 1 to N.
       seed: int >= 0.
+      mix: of which sets the examples are, one behind the other; each is then visited so by itself.
 
     Returns:
       A feed whose batches hold B rows of every array of the examples, and their "index" [B] int32.
@@ -210,11 +223,10 @@ def feed(examples: Examples, batch_size: int, seed: int) -> Feed:
     """
     n = n_examples(examples)
     check_feed(batch_size, n, seed)
-
-    def batch_at(step: int) -> dict[str, np.ndarray]:
-        return {"index": batch_rows(int(step), n, batch_size, seed)}
-
-    return Feed(cast(Batch, dict(examples)), batch_at, _gather)
+    rows_at = functools.partial(batch_rows, n=n, batch_size=batch_size, seed=seed)
+    if mix is not None:
+        rows_at = mixing.rows_at(mix, batch_size, seed)
+    return Feed(cast(Batch, dict(examples)), lambda step: {"index": rows_at(int(step))}, _gather)
 
 
 def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:

@@ -16,7 +16,8 @@ def identity(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
       {"name": str, "train": int, "test": int, "image_shape": [H, W, C], "class_names": [str],
-      "sha256": str}; of texts "n_tokens" and "shapes" in place of that of images. The digest is of
+      "sha256": str}; of texts "n_tokens" and "shapes" in place of that of images, and of a mix
+      "sets", the pairs of each. The digest is of
       the class names and, in memory, of the names, types, shapes and bytes of all arrays, with what
       is searched of texts; of a streamed set of its metadata, the names and sizes of its files,
       and the splits and numbers of images that are read, without decoding. Where the set lies is
@@ -41,6 +42,8 @@ def identity(dataset: Dataset) -> dict[str, Any]:
     if dataset.texts is not None:
         _add_texts(digest, dataset.texts)
         shown = {"n_tokens": dataset.n_tokens, "shapes": _shapes(dataset.train)}
+        if (mix := dataset.texts.mix) is not None:
+            shown["sets"] = dict(zip(mix.names, mix.sizes, strict=True))
     else:
         shown = {"image_shape": list(dataset.train["image"].shape[1:])}
     return {
@@ -76,6 +79,8 @@ def _add_texts(digest: Any, texts: Texts) -> None:
         digest.update(repr(texts.graded).encode())
     if texts.mineable is not None:
         _add_arrays(digest, texts.mineable._asdict())
+    if texts.mix is not None:
+        digest.update(repr(texts.mix.sizes).encode())
 
 
 def _add_folder(digest: Any, folder: Path) -> None:

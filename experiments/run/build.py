@@ -114,7 +114,7 @@ def build(
     mesh = make_mesh(config)
     with command_line.bad_values():
         dataset = (load or experiment.kind.load)(config)
-        steps_per_epoch = dataset.n_train // dataset.batch_size
+        steps_per_epoch = dataset.steps_per_epoch
         plan = training.plan(**as_kwargs(config, "train"), steps_per_epoch=steps_per_epoch)
         check_chunks(plan.chunk_size, dataset.batch_size, mesh)
         sizes = {"n_tokens": dataset.n_tokens, "chunk_size": plan.chunk_size}

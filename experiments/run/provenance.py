@@ -4,7 +4,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from contrastive_jax.data import cpus
 from experiments.run.build import Run
 from experiments.run.command_line import plain
 from experiments.run.restore import SCHEMA
-from experiments.run.sections import PLACES
+from experiments.run.sections import PLACES, absolute
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -38,7 +37,7 @@ def describe(run: Run, command: str, before: Mapping[str, Any] | None = None) ->
     config = plain(run.config)
     for key in PLACES:
         if place := config["data"].get(key):
-            config["data"][key] = os.path.abspath(os.path.expanduser(place))
+            config["data"][key] = absolute(place)
     start = {"command": command, "versions": versions(), "code": code()}
     if before is not None:
         resumed = [*before.get("resumed", []), start]

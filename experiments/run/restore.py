@@ -190,8 +190,14 @@ def differences(
     return refused, allowed
 
 
-def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> OpenedRun:
+def open_run(
+    folder: str | os.PathLike[str], data_dir: str | tuple[str, ...] | None = None
+) -> OpenedRun:
     """Open a run by its folder, with the method and the config that it was trained with.
+
+    Args:
+      folder: of the run.
+      data_dir: where its data is now, several places as a tuple or divided by commas.
 
     Raises:
       ConfigError: the folder holds no run, or one of a method that this version lacks.
@@ -211,7 +217,8 @@ def open_run(folder: str | os.PathLike[str], data_dir: str | None = None) -> Ope
         with config.unlocked():
             places = [key for key in PLACES if key in config.data]
             place = next((key for key in places if config.data[key]), places[0])
-            config.data[place] = data_dir
+            several = isinstance(config.data[place], tuple) and isinstance(data_dir, str)
+            config.data[place] = tuple(data_dir.split(",")) if several else data_dir
     return OpenedRun(path, found, experiment, config)
 
 

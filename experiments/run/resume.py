@@ -1,6 +1,5 @@
 """What a run may find in its folder and resume from, and what has changed since."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from contrastive_jax.training.checkpoint import Checkpointer, Restored
 from experiments.run import restore
 from experiments.run.build import Experiment, Run
 from experiments.run.command_line import plain
-from experiments.run.sections import PLACES
+from experiments.run.sections import PLACES, absolute
 
 RESUMABLE = (*restore.FREE, "train.steps", "train.epochs")  # may change between two starts
 
@@ -86,7 +85,7 @@ def same_place(folder: Path, config: ConfigDict) -> bool:
     """Whether a run's data is where it was, so that it need not be read again to be known."""
     before = restore.description(folder)["config"]["data"]
     places = [(before.get(key), config.data.get(key)) for key in PLACES]
-    return all(old == now or (now and old == os.path.abspath(now)) for old, now in places)
+    return all(old == now or (now and old == absolute(now)) for old, now in places)
 
 
 def check_data(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -4,9 +4,10 @@ import ast
 import difflib
 import inspect
 import math
+import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
@@ -121,8 +122,8 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         value = tuple(value)
         fits = any(typing.get_origin(o) is tuple or o in (tuple, Any) for o in options)
     else:
-        fits = type(value) in scalars or not scalars or any(o is Any for o in options)
-        fits = fits and not any(typing.get_origin(o) is tuple for o in options)
+        untyped = not scalars and not any(typing.get_origin(o) is tuple for o in options)
+        fits = type(value) in scalars or untyped or any(o is Any for o in options)
     if not fits:
         raise _wrong(name, value, options)
     for number in value if isinstance(value, tuple) else (value,):
@@ -163,7 +164,8 @@ def from_text(name: str, text: str, kind: Any) -> Any:
                 return ast.literal_eval(text)
             if typing.get_origin(option) is tuple:
                 value = ast.literal_eval(text)
-                return value if isinstance(value, tuple | list) else (value,)
+                if isinstance(value, tuple | list) or str not in options:
+                    return value if isinstance(value, tuple | list) else (value,)
         except (ValueError, KeyError, SyntaxError):
             continue
     if text != "None":
@@ -272,6 +274,13 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def absolute(place: str | Sequence[str]) -> Any:
+    """Write a place, or each of several, as it is found from every folder of this machine."""
+    if not isinstance(place, str):
+        return [absolute(each) for each in place]
+    return os.path.abspath(os.path.expanduser(place))
 
 
 def as_kwargs(config: ConfigDict, section: str) -> dict[str, Any]:

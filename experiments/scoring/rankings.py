@@ -74,6 +74,38 @@ def rows(
     return found
 
 
+def by_group(
+    target: Collection, scored: Mapping[str, Ranked], measures: Sequence[str]
+) -> dict[str, Any]:
+    """Record the means over the queries of each group, of all documents, with their intervals.
+
+    Returns:
+      group -> {"queries": n, "systems": system -> measure -> {"value", "ci95"}}; {} where queries
+      have no groups.
+    """
+    found: dict[str, Any] = {}
+    for system, each in scored.items():
+        group_Q = np.array([target.groups.get(query, "") for query in each.query])
+        for group in dict.fromkeys(group_Q[group_Q != ""].tolist()):
+            own_Q = group_Q == group
+            about = found.setdefault(group, {"queries": int(own_Q.sum()), "systems": {}})
+            about["systems"][system] = {
+                measure: _mean(each.values[measure][own_Q]) for measure in measures
+            }
+    return found
+
+
+def _mean(value_Q: np.ndarray) -> dict[str, Any]:
+    interval = intervals.bootstrap(value_Q)
+    return {"value": float(value_Q.mean()), "ci95": [interval.low, interval.high]}
+
+
+def said_of_group(found: Mapping[str, Any], measure: str) -> str:
+    """Say what each system has of a group, in a line."""
+    values = [f"{name} {of[measure]['value']:.4f}" for name, of in found["systems"].items()]
+    return f"{measure} of its {found['queries']:,} queries: {', '.join(values)}"
+
+
 def said(test: Comparison) -> str:
     """Say a comparison in a line."""
     low, high = test.interval.low, test.interval.high

@@ -32,6 +32,7 @@ from experiments.scoring import document_map, pictures, rankings
 SHOWN = ("nDCG", "MRR", "recall", "MAP")
 TOKENIZER = "tokenizer.json"  # in the folder of a run
 FEW = 50  # test queries
+OF_BATCHES = ("batch_size", "n_negatives", "weights", "mix")  # keys of `data` beside its source
 PAIRS, DIAGNOSED = 2000, 2000  # of a histogram; of the diagnostics
 
 
@@ -82,7 +83,7 @@ def load(config: ConfigDict) -> data.Dataset:
     chosen = settings(**as_kwargs(config, "eval"))  # refused before the texts are read
     of_tokens = sets.settings(**as_kwargs(config, "tokens"))
     keys = as_kwargs(config, "data")
-    sizes = {key: keys.pop(key) for key in ("batch_size", "n_negatives")}
+    of_batches = {key: keys.pop(key) for key in OF_BATCHES}
     mined = config.mine.every_steps > 0
     known = start_folder.vocabulary(config)
     corpus = sources.read(**keys)
@@ -100,7 +101,7 @@ def load(config: ConfigDict) -> data.Dataset:
                 f"{found.split!r}; lower it"
             )
     given = {"mined": mined, "guide": guide.encoder(config), **known}
-    return sets.dataset(corpus, of_tokens, **sizes, **given)
+    return sets.dataset(corpus, of_tokens, **of_batches, **given)
 
 
 def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
@@ -135,8 +136,9 @@ def _unknown(n: int, n_negatives: int, length: int) -> Mineable:
 def feed(config: ConfigDict, dataset: data.Dataset, seed: int) -> Feed:
     """Make the batches of a training set for a seed; with the corpus that negatives are rows of."""
     del config
-    made = data.feed(dataset.train, dataset.batch_size, seed)
-    mineable = None if dataset.texts is None else dataset.texts.mineable
+    assert dataset.texts is not None
+    mineable, mix = dataset.texts.mineable, dataset.texts.mix
+    made = data.feed(dataset.train, dataset.batch_size, seed, mix)
     return made if mineable is None else data.with_whole(made, mineable.resident())
 
 
@@ -167,12 +169,13 @@ def check(run: Run) -> list[str]:
 
 def describe(run: Run) -> str:
     """Summarize the data for the banner."""
-    target, train = texts_of(run).test, run.dataset.train
+    target, train, mix = texts_of(run).test, run.dataset.train, texts_of(run).mix
     assert target is not None
+    shares = "" if mix is None else f"; of each {mix.by}: {mix.shares()}"
     lengths = " and ".join(str(train[side].shape[1]) for side in ("query", "document"))
     return (
         f"{run.dataset.name}: {run.dataset.n_train:,} pairs of up to {lengths} tokens; "
-        f"{len(target.queries):,} test queries, {len(target.documents):,} documents"
+        f"{len(target.queries):,} test queries, {len(target.documents):,} documents{shares}"
     )
 
 
@@ -289,10 +292,14 @@ def score(
     )
     for test in tests:
         print(f"{measures[0]}: {rankings.said(test)}", flush=True)
+    by_set = rankings.by_group(target, scored, measures)
+    for group, found in by_set.items():
+        print(f"{group}: {rankings.said_of_group(found, measures[0])}", flush=True)
     document_ND = vectors["trained"][1]
     summary = {
         **origin,
         "evaluations": sorted(rows, key=lambda row: measures.index(row["measure"])),
+        **({"by_set": by_set} if by_set else {}),
         "left_out": {},
         "comparisons": rankings.compared(target, scored, tests, measures[0]),
         "diagnostics": {

@@ -26,7 +26,8 @@ class Collection(NamedTuple):
     queries: dict[str, str]  # those that are judged
     grades: dict[str, dict[str, int]]  # query -> document -> grade; above 0 is relevant
     notes: tuple[str, ...]  # what is odd, with counts
-    groups: Mapping[str, str] = {}  # document -> what it comes from, where that is known
+    # document, and of several sets also query -> what it comes from, where that is known
+    groups: Mapping[str, str] = {}
 
 
 def load(folder: PathLike, split: str = "test") -> Collection:
@@ -76,6 +77,35 @@ def of_pairs(
     queries = {key: text for text, key in query_id.items()}
     odd = tuple(_notes(documents, queries, grades))
     return Collection(name, split, documents, queries, grades, (*notes, *odd))
+
+
+def union(found: Mapping[str, Collection]) -> Collection:
+    """Make one collection of several, by name, which are then the groups of what they hold.
+
+    Equal texts are one document, or one query with all it asks for.
+
+    >>> one, other = of_pairs("", "", [("a", ["x"])]), of_pairs("", "", [("a", ["x", "y"])])
+    >>> union({"one": one, "other": other}).grades
+    {'0/q0': {'0/d0': 1, '1/d1': 1}}
+    """
+    first: dict[str, dict[str, str]] = {"documents": {}, "queries": {}}  # text -> id
+    groups: dict[str, str] = {}
+    for number, (name, each) in enumerate(found.items()):
+        for kind, id_of in first.items():
+            for key, text in getattr(each, kind).items():
+                groups.setdefault(id_of.setdefault(text, f"{number}/{key}"), name)
+    document_id, query_id = first.values()
+    grades: dict[str, dict[str, int]] = {query: {} for query in query_id.values()}
+    for each in found.values():
+        for query, judged in each.grades.items():
+            known = grades[query_id[each.queries[query]]]
+            for document, grade in judged.items():
+                key = document_id[each.documents[document]]
+                known[key] = max(grade, known.get(key, grade))
+    documents, queries = ({key: text for text, key in ids.items()} for ids in first.values())
+    notes = tuple(f"{name}: {note}" for name, each in found.items() for note in each.notes)
+    split = next(each.split for each in found.values())
+    return Collection(" + ".join(found), split, documents, queries, grades, notes, groups)
 
 
 def _document(line: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from contrastive_jax.data import mixing
 from contrastive_jax.data.examples import (
     Dataset,
     Examples,
@@ -11,8 +12,8 @@ from contrastive_jax.data.examples import (
     check_batch_size,
 )
 from contrastive_jax.data.text import of_rows, tokens
-from contrastive_jax.data.text.of_rows import Settings
-from contrastive_jax.data.text.sources import Corpus
+from contrastive_jax.data.text.corpus import Corpus
+from contrastive_jax.data.text.of_rows import Row, Settings
 from contrastive_jax.data.text.tokens import Tokenizer
 from contrastive_jax.errors import DataError
 
@@ -52,6 +53,8 @@ def dataset(
     *,
     batch_size: int,
     n_negatives: int = 0,
+    weights: tuple[int, ...] | None = None,
+    mix: str = "batch",
     mined: bool = False,
     tokenizer: Tokenizer | None = None,
     n_tokens: int | None = None,
@@ -64,6 +67,7 @@ def dataset(
       chosen: of `settings`.
       batch_size: pairs of a step.
       n_negatives: K, negatives of a pair at most, the first of its row.
+      weights, mix: of a corpus of several sets, as of `mixing.make`.
       mined: whether negatives are mined while training, and those of the rows are the first ones.
       tokenizer: in place of one that is trained on the training pairs.
       n_tokens: that the encoder has; those of the tokenizer by default.
@@ -86,13 +90,14 @@ def dataset(
         raise ValueError(f"data.n_negatives is {n_negatives}; give 0 or more")
     if mined and not n_negatives:
         raise ValueError("mine.every_steps asks for negatives; set data.n_negatives as well")
-    rows = list(dict.fromkeys(of_rows.rows_of(corpus.train)))
+    rows, sizes = _distinct(corpus)
     if n_negatives and not mined and not any(row.negatives for row in rows):
         raise DataError(
             f"{corpus.name} has no negatives, and data.n_negatives is {n_negatives}.\n"
             "Mine some with experiments.mine, or leave it at 0."
         )
     check_batch_size(batch_size, len(rows))
+    mixed = _mix(corpus, sizes, batch_size, weights, mix)
     documents = list(dict.fromkeys(text for row in rows for text in (row.document, *row.negatives)))
     queries = list(dict.fromkeys(row.query for row in rows))
     if tokenizer is None:  # negatives may be documents of the test
@@ -122,10 +127,35 @@ def dataset(
     notes = (*corpus.notes, *_cut(train, shown), *_joined(train["id"]))
     idf_T = inverse_frequency(train["document"], size)
     kept = Texts(made, size, chosen, corpus.test, corpus.validation, notes, idf_T)
-    kept = kept._replace(graded=corpus.graded)
+    kept = kept._replace(graded=corpus.graded, mix=mixed)
     if mined:
         kept = kept._replace(mineable=of_rows.mineable(encoded, queries, n_negatives))
     return Dataset(corpus.name, train, test, (), batch_size, texts=kept)
+
+
+def _distinct(corpus: Corpus) -> tuple[list[Row], list[int]]:
+    """List the distinct examples, and how many are of each set; the first that has one keeps it."""
+    set_of: dict[Row, int] = {}
+    for number, pairs in enumerate(corpus.by_set()):
+        for row in of_rows.rows_of(pairs):
+            set_of.setdefault(row, number)
+    sizes = np.bincount(list(set_of.values()), minlength=len(corpus.by_set()))
+    return list(set_of), sizes.tolist()
+
+
+def _mix(
+    corpus: Corpus, sizes: list[int], batch_size: int, weights: tuple[int, ...] | None, by: str
+) -> mixing.Mix | None:
+    """Choose how the sets of a corpus are mixed; None where it is of one.
+
+    Raises:
+      ValueError: as `mixing.make`, or keys of a mix where there is none.
+    """
+    if corpus.sets:
+        return mixing.make([name for name, _ in corpus.sets], sizes, batch_size, weights, by)
+    if (weights, by) != (None, "batch"):
+        raise ValueError("data.weights and data.mix are of data.source 'mix'; leave them out")
+    return None
 
 
 def inverse_frequency(tokens_NL: np.ndarray, n_tokens: int) -> np.ndarray:

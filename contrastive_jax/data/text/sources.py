@@ -1,38 +1,28 @@
 """Text sources: the pairs to train on, and the collections that are searched to score them.
 
-Sources: `docstrings` (of installed code, nothing to download), `pairs` (a file of them) and `beir`
-(a folder with judgements by split).
+Sources: `docstrings` (of installed code, nothing to download), `pairs` (a file of them), `beir`
+(a folder with judgements by split) and `mix` (several files and folders).
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from contrastive_jax.data._errors import PathLike
 from contrastive_jax.data.text import collection, docstrings, pairs
 from contrastive_jax.data.text.collection import Collection
+from contrastive_jax.data.text.corpus import Corpus, each_of, leaks, mixed
 from contrastive_jax.data.text.pairs import Pair
 from contrastive_jax.errors import DataError
 
-SOURCES = ("docstrings", "pairs", "beir")
-
-
-class Corpus(NamedTuple):
-    """What a source holds, as texts."""
-
-    name: str
-    train: list[Pair]
-    test: Collection
-    validation: Collection | None
-    notes: tuple[str, ...]  # what is odd, with counts
-    graded: tuple[Pair, ...] = ()  # of the test, where every pair of the file has a score
+SOURCES = ("docstrings", "pairs", "beir", "mix")
 
 
 def read(
     source: str,
     *,
-    path: PathLike | None = None,
+    path: tuple[str, ...] | PathLike | None = None,
     group: str = "file",
     packages: tuple[str, ...] | None = None,
     train_split: str = "train",
@@ -47,14 +37,16 @@ def read(
 
     Args:
       source: of `SOURCES`.
-      path: a file of pairs (.jsonl, .tsv, .csv), or a folder in the layout of BEIR.
+      path: a file of pairs (.jsonl, .tsv, .csv), or a folder in the layout of BEIR; of a mix all of
+        them, each of either kind.
       group: of docstrings: whose members are in one split, "file" or "package".
       packages: of docstrings: these alone, such as ("stdlib",); None for all.
       train_split, test_split: of docstrings and of a folder.
       validation_split: searched during training; None for none. Of a file of pairs any name takes
         as many queries out of the training part as the test has.
       test_fraction: of the queries of a file of pairs, chosen by a hash of their text.
-      limit_train, limit_test: keep at most so many training pairs and test queries, the first ones.
+      limit_train, limit_test: keep at most so many training pairs and test queries, the first ones;
+        of each set of a mix.
       negatives_path: a file of pairs, as experiments.mine writes it, whose negatives join the
         training pairs of the same query, before those that they have.
 
@@ -69,25 +61,42 @@ def read(
     if (path is None) != (source == "docstrings"):
         needed = "leave it out" if source == "docstrings" else "give a file of pairs or a folder"
         raise ValueError(f"data.path is {path} with data.source {source!r}; {needed}")
+    if isinstance(path, tuple) != (source == "mix"):
+        needed = "several files or folders" if source == "mix" else "one path, or data.source 'mix'"
+        raise ValueError(f"data.path is {path} with data.source {source!r}; give {needed}")
     splits = train_split, test_split, validation_split
-    if source == "pairs":
-        whole = of_file(Path(path or "").expanduser(), test_fraction, validation_split is not None)
-    elif source == "beir":
-        whole = _of_splits(lambda split: collection.load(path or "", split), splits)
-    else:
-        whole = _of_splits(lambda split: docstrings.load(split, group, packages), splits)
-    test = _first_queries(whole.test, limit_test)
-    train = whole.train[:limit_train]
+
+    def load(source: str, path: PathLike | None) -> Corpus:
+        if source == "pairs":
+            place = Path(path or "").expanduser()
+            whole = of_file(place, test_fraction, validation_split is not None)
+        elif source == "beir":
+            whole = _of_splits(lambda split: collection.load(path or "", split), splits)
+        else:
+            whole = _of_splits(lambda split: docstrings.load(split, group, packages), splits)
+        return _limited(whole, limit_train, limit_test)
+
+    corpus = mixed(each_of(path, load)) if isinstance(path, tuple) else load(source, path)
     if negatives_path is not None:
-        train = _with_negatives(train, Path(negatives_path).expanduser())
+        train = _with_negatives(corpus.train, Path(negatives_path).expanduser())
+        corpus = corpus._replace(train=train)
+    return corpus._replace(notes=(*corpus.notes, *leaks(corpus)))
+
+
+def _limited(whole: Corpus, limit_train: int | None, limit_test: int | None) -> Corpus:
+    """Keep the first training pairs and test queries.
+
+    Raises:
+      ValueError: scores of test pairs that are all the same.
+    """
     graded = tuple(whole.graded[:limit_test])
     if graded and len({row.score for row in graded}) == 1:
         raise ValueError(
             f"the {len(graded)} test pairs have one and the same score, with which nothing "
             "correlates; raise data.test_fraction or data.limit_test"
         )
-    corpus = whole._replace(train=train, test=test, graded=graded)
-    return corpus._replace(notes=(*corpus.notes, *_leaks(corpus)))
+    test = _first_queries(whole.test, limit_test)
+    return whole._replace(train=whole.train[:limit_train], test=test, graded=graded)
 
 
 def _of_splits(load: Callable[[str], Collection], splits: tuple[str, str, str | None]) -> Corpus:
@@ -158,7 +167,7 @@ def _joined_negatives(first: Pair, pair: Pair) -> Pair:
 def to_mine(
     source: str,
     *,
-    path: PathLike | None = None,
+    path: tuple[str, ...] | PathLike | None = None,
     group: str = "file",
     packages: tuple[str, ...] | None = None,
     train_split: str = "train",
@@ -170,6 +179,9 @@ def to_mine(
       source, path, group, packages, train_split: as of `read`.
       others: further arguments of `read`, which decide how a file of pairs is split.
     """
+    if isinstance(path, tuple):
+        keys = {"train_split": train_split, **others}
+        return collection.union(each_of(path, lambda kind, place: to_mine(kind, path=place, **keys)))
     if source == "docstrings":
         return docstrings.load(train_split, group, packages)
     if source == "beir":
@@ -194,25 +206,3 @@ def _first_queries(found: Collection, limit: int | None) -> Collection:
         queries={query: found.queries[query] for query in kept},
         grades={query: found.grades[query] for query in kept},
     )
-
-
-def _leaks(corpus: Corpus) -> list[str]:
-    """Count what training sees of the test."""
-    trained_on = {pair.query for pair in corpus.train}
-    shown = {text for pair in corpus.train for text in pair.positives}
-    asked = sum(text in trained_on for text in corpus.test.queries.values())
-    answers = [
-        any(corpus.test.documents[d] in shown for d, grade in judged.items() if grade > 0)
-        for judged in corpus.test.grades.values()
-    ]
-    wrong = {text for pair in corpus.train for text in pair.negatives}
-    against = [
-        any(corpus.test.documents[d] in wrong for d, grade in judged.items() if grade > 0)
-        for judged in corpus.test.grades.values()
-    ]
-    counted = {
-        "test queries have a relevant document that is a training negative": sum(against),
-        "test queries are training queries": asked,
-        "test queries have a relevant document that answers a training query": sum(answers),
-    }
-    return [f"{n:,} {what}" for what, n in counted.items() if n]

@@ -53,10 +53,10 @@ def main(argv: Sequence[str]) -> int:
         return _between_modalities(args)
     if args.query:
         raise ConfigError("--query is of a run of experiments.clip, without --data.")
-    at = _ranks(args.at)
-    if args.measure not in ranking.MEASURES:
-        hint = nearest(args.measure, list(ranking.MEASURES))
-        raise ConfigError(f"--measure: {args.measure!r} is not known; {hint}")
+    at, measure = _ranks(args.at or "10"), args.measure or "nDCG"
+    if measure not in ranking.MEASURES:
+        hint = nearest(measure, list(ranking.MEASURES))
+        raise ConfigError(f"--measure: {measure!r} is not known; {hint}")
     if args.to is not None:
         check_target(args.to, ".json", args.data, *args.systems)
     systems = _systems(args.systems)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     # one more, because a document that has the id of its query is taken out
     found = {name: search(target, max(at) + 1) for name, search in systems.items()}
     scored = {name: ranking.score(each, target.grades, at=at) for name, each in found.items()}
-    chosen = f"{args.measure}@{at[0]}"
+    chosen = f"{measure}@{at[0]}"
     tests = ranking.compare({name: each.values[chosen] for name, each in scored.items()})
     _show(target, scored, tests, at, chosen)
     if args.to is not None:
@@ -87,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data")
     parser.add_argument("--query", action="append")
     parser.add_argument("--split")
-    parser.add_argument("--at", default="10")
-    parser.add_argument("--measure", default="nDCG")
+    parser.add_argument("--at")
+    parser.add_argument("--measure")
     parser.add_argument("--to", type=Path)
     return parser
 
@@ -99,6 +99,14 @@ def _between_modalities(args: argparse.Namespace) -> int:
         raise ConfigError(
             "Say by --data what is searched, or give the folder of one run of experiments.clip."
         )
+    for name in ("split", "at", "measure"):
+        if getattr(args, name) is not None:
+            raise ConfigError(
+                f"--{name} is of --data; without it a run of experiments.clip is scored on its own "
+                "test captions."
+            )
+    if args.query and args.to is not None:
+        raise ConfigError("--to is for scores, and --query shows images; leave out one of them.")
     if args.to is not None:
         check_target(args.to, ".json")
     opened = caption_retrieval.open_captioned(Path(args.systems[0]).expanduser())

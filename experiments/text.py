@@ -54,6 +54,7 @@ EXPERIMENT = Experiment(
     build=build,
     kind=kinds.TEXT,
     resolve=lambda config: guide.resolve(start_folder.resolve(config)),
+    to_score=guide.not_asked,
 )
 
 if __name__ == "__main__":

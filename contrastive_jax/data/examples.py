@@ -93,10 +93,12 @@ class Mineable(NamedTuple):
     positives_QP: np.ndarray  # int32, rows of the corpus, padded with -1
     excluded_QE: np.ndarray  # int32, that with the text of the query; -1 for none
     first_NK: np.ndarray  # int32, the negatives before the first mining; -1 for none
+    corpus_guide: np.ndarray | None = None  # [M,G], what a guide says of the documents
 
     def resident(self) -> dict[str, np.ndarray]:
         """What negatives are gathered from in the step."""
-        return {name: getattr(self, name) for name in ("corpus", "corpus_length", "corpus_id")}
+        names = ("corpus", "corpus_length", "corpus_id", "corpus_guide")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 class Texts(NamedTuple):
@@ -193,9 +195,7 @@ def labeled(examples: Examples) -> dict[str, np.ndarray]:
     return dict(examples) if keep.all() else take(examples, keep)
 
 
-def feed(
-    examples: Examples, batch_size: int, seed: int, mix: mixing.Mix | None = None
-) -> Feed:
+def feed(examples: Examples, batch_size: int, seed: int, mix: mixing.Mix | None = None) -> Feed:
     """Make batches of in-memory examples, gathered by index inside the compiled step.
 
     Epoch e visits the examples in the order `default_rng((seed, e)).permutation(N)` and drops the

@@ -25,7 +25,7 @@ def from_table(objective: Objective, first_NK: Any) -> Objective:
 
     Returns:
       The objective, whose batches have "index" [B], "corpus" [M,L], "corpus_length" [M] and
-      "corpus_id" [M] in place of negatives.
+      "corpus_id" [M] in place of negatives, and of a guided loss "corpus_guide" [M,G].
     """
 
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
@@ -55,7 +55,9 @@ def negatives_at(table_NK: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     """
     place_BK = table_NK[batch["index"]]
     row_BK = jnp.maximum(place_BK, 0)
+    guided = {"negatives_guide": batch["corpus_guide"][row_BK]} if "corpus_guide" in batch else {}
     return {
+        **guided,
         "negatives": batch["corpus"][row_BK],
         "negatives_length": batch["corpus_length"][row_BK],
         "negatives_id": batch["corpus_id"][row_BK],

@@ -8,7 +8,7 @@ from contrastive_jax.evaluation import protocols
 from experiments.ablation.grid import COSTS, Grid
 from experiments.ablation.results import fits
 from experiments.run.build import Run
-from experiments.scoring import images, summary
+from experiments.scoring import hard_negatives, images, summary
 
 EACH_STEP = ("total_loss", "grad_norm", "update_norm", "learning_rate")  # the trainer's metrics
 VALIDATED = {"images": "knn_validation", "pairs": "nDCG_validation"}
@@ -24,6 +24,8 @@ def check(table: Grid, run: Run) -> None:
     logged |= (
         {"knn_validation", "nDCG_validation"} if run.experiment.kind.evaluators(run) else set()
     )
+    mines = run.experiment.kind.refresh(run) is not None
+    logged |= {f"mined_{name}" for name in hard_negatives.WRITTEN} if mines else set()
     rows = list(_rows(run))
     for name, column in table.columns.items():
         if "logged" in column:

@@ -59,6 +59,8 @@ class Experiment(NamedTuple):
     kind: Kind
     # what files that a config names decide, filled in; before anything reads it
     resolve: Callable[[ConfigDict], ConfigDict] = lambda config: config
+    # without what only training needs; a finished run is scored with it
+    to_score: Callable[[ConfigDict], ConfigDict] = lambda config: config
 
     def all_sections(self) -> Sections:
         """Every section of a config."""

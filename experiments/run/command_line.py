@@ -7,7 +7,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
 from ml_collections import ConfigDict
@@ -39,6 +39,9 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
         return
+    except SystemExit:  # the end of a command, or of --help
+        _flush()
+        raise
     except KeyboardInterrupt as error:
         message, code = "interrupted.", multihost.exit_code(error)
     except (RunError, OSError) as error:
@@ -47,9 +50,17 @@ def exit_codes() -> Iterator[None]:
         message, code = _short(error), multihost.exit_code(error)
         if isinstance(error, OSError):  # a full disk, a file that went away
             message += "\nMend that and run the same command again."
-    sys.stdout.flush()
+    _flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
     multihost.leave(code)  # the other processes must not wait for this one
+
+
+def _flush() -> None:
+    """Write out what was printed, if somebody reads it: `head` leaves after its last line."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -88,7 +99,8 @@ def parse(
       ConfigError: for anything that is not understood, naming it.
     """
     if {"--help", "-help", "-h"} & set(argv[1:]):
-        print(usage)
+        with suppress(BrokenPipeError):
+            print(usage)
         sys.exit(0)
     overrides, words = _split(argv[1:], "config")
     for name in strings or ():  # overrides of another config, which are read on their own

@@ -58,7 +58,8 @@ class OpenedRun(NamedTuple):
         Raises:
           ConfigError: no such step. CheckpointError: none can be trusted. DataError: no such data.
         """
-        run = build.build(self.experiment, self.config)
+        run = build.build(self.experiment, self.experiment.to_score(self.config))
+        run = run._replace(config=self.config)
         refuse_other_data(self.folder, self.description.get("data"), data.identity(run.dataset))
         return _at(run, self.folder, step)
 

@@ -98,7 +98,9 @@ def check(run: Run) -> list[str]:
         raise ValueError(
             f"mine.ranks end at {last}, above the {len(mineable.corpus)} training documents"
         )
-    return texts.check(run)
+    never = chosen.every_steps >= run.plan.steps
+    said = f"mine.every_steps is {chosen.every_steps} of {run.plan.steps} steps: nothing is mined"
+    return [*texts.check(run), *([said] if never else [])]
 
 
 def _mine(

@@ -119,18 +119,23 @@ def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
     of_tokens = sets.settings(**as_kwargs(config, "tokens"))
     texts = Texts(None, identity["n_tokens"], of_tokens, None, None, (), None)
     if config.mine.every_steps:
-        shape = identity["train"], config.data.n_negatives
-        texts = texts._replace(mineable=_unknown(*shape, *identity["shapes"]["document"]))
+        shape, shapes = (identity["train"], config.data.n_negatives), identity["shapes"]
+        guide_G = shapes.get("document_guide")
+        texts = texts._replace(mineable=_unknown(*shape, *shapes["document"], guide_G=guide_G))
     parts = empty(identity["train"]), empty(identity["test"])
     return data.Dataset(identity["name"], *parts, (), config.data.batch_size, texts=texts)
 
 
-def _unknown(n: int, n_negatives: int, length: int) -> Mineable:
+def _unknown(
+    n: int, n_negatives: int, length: int, guide_G: Sequence[int] | None = None
+) -> Mineable:
     """One empty document in place of all, the negative of every pair."""
     zeros = partial(np.zeros, dtype=np.int32)
     one = zeros((1, length)), zeros(1)
     rows = zeros(n), zeros((1, 1)), zeros((1, 1))
-    return Mineable(*one, *one, zeros(1), *rows, np.broadcast_to(np.int32(0), (n, n_negatives)))
+    guide_MG = None if guide_G is None else np.zeros((1, *guide_G), np.float32)
+    first_NK = np.broadcast_to(np.int32(0), (n, n_negatives))
+    return Mineable(*one, *one, zeros(1), *rows, first_NK, guide_MG)
 
 
 def feed(config: ConfigDict, dataset: data.Dataset, seed: int) -> Feed:

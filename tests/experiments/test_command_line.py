@@ -1,6 +1,8 @@
 """Bad input gets three lines at most, exit code 2, and no compilation."""
 
+import os
 import re
+import sys
 import threading
 from pathlib import Path
 
@@ -79,6 +81,16 @@ def test_a_workdir_under_a_file_is_refused(run, tmp_path):
     code, err = run(CONFIG, f"--workdir={tmp_path}/file/run")
     assert code == 2
     assert "is a file" in err
+
+
+def test_a_reader_that_left_costs_no_traceback(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:  # its end writes out what is left
+        monkeypatch.setattr(sys, "stdout", nobody)
+        with pytest.raises(SystemExit) as ended, command_line.exit_codes():
+            command_line.parse(["simclr", "--help"], "how to use it", {})
+    assert ended.value.code == 0
 
 
 def test_help_prints_the_usage(capsys):

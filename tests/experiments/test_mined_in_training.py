@@ -1,6 +1,7 @@
 """Negatives that are mined while training: what they are, and that a resume changes no bit."""
 
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from contrastive_jax.errors import ConfigError
 from contrastive_jax.objectives.mined import TABLE
 from contrastive_jax.storage import jsonl, workdir
 from experiments import retrieval
+from experiments.ablation import columns
 from experiments.run import build, restore
 from experiments.run.methods import METHODS
 from experiments.run.sections import complete
@@ -122,6 +124,21 @@ def test_joined_pairs_are_no_negatives(path):
     found = hard_negatives._mine(made, made.fresh_state(), 2, joined, hard_negatives.of_run(made))
     assert not found.valid.any()
     assert jax.tree.leaves(made.fresh_state().model_state)[0].shape == (32, K)
+
+
+def test_what_is_mined_may_be_a_column_and_a_refresh_that_never_comes_is_said(path):
+    method = METHODS["text"]
+    found = SimpleNamespace(columns={"found": {"logged": "mined_found"}})
+    for every, mined in ((2, True), (5, True), (0, False)):
+        values = ConfigDict(mining(path, every_steps=every))
+        made = build.build(method, complete(values, method.all_sections()))
+        never = any("5 of 5 steps: nothing is mined" in x for x in hard_negatives.check(made))
+        assert never == (every == 5)
+        if mined:
+            columns.check(found, made)
+        else:
+            with pytest.raises(ConfigError, match="asks for 'mined_found'"):
+                columns.check(found, made)
 
 
 @pytest.mark.parametrize(

@@ -214,3 +214,17 @@ def test_what_is_odd_is_counted(folder):
         "1 documents have the text of an earlier one",
         "1 queries equal a document that is judged for them",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--split", "dev"), "--split is of --data"),
+        (("--at", "10"), "--at is of --data"),
+        (("--measure", "MRR"), "--measure is of --data"),
+        (("--query", "a", "--to", "scores.json"), "--to is for scores"),
+    ],
+)
+def test_flags_that_a_run_on_captions_does_not_read_are_refused(tmp_path, words, message):
+    with pytest.raises(RunError, match=message):
+        call(tmp_path, *words)

@@ -8,9 +8,10 @@ import scipy.stats
 
 from contrastive_jax import losses, sentence_folder
 from contrastive_jax.errors import ConfigError, DataError
+from contrastive_jax.objectives import mined
 from contrastive_jax.storage import jsonl, workdir
 from experiments import evaluate, report
-from experiments.run import restore
+from experiments.run import build, restore
 from experiments.scoring import texts
 from tests.experiments import tiny
 from tests.experiments.test_text_run import THINGS, config, train
@@ -30,6 +31,12 @@ def write(path, **columns):
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def built(folder):
+    """A run as it was trained, with all that its guide said."""
+    opened = restore.open_run(folder)
+    return build.build(opened.experiment, opened.config)
 
 
 def negatives(i):
@@ -140,7 +147,7 @@ def test_a_guide_says_which_texts_are_no_negatives(tmp_path):
     sentence_folder.write(guide, random_model(layers=1), card="")
     values = quick(path, "guided_info_nce", n=2, guide=str(guide), temperature=0.1)
     assert train(tmp_path / "run", values) == 0
-    loaded = restore.open_run(tmp_path / "run").load().run.dataset
+    loaded = built(tmp_path / "run").dataset
     model = sentence_folder.load(guide)
     queries = {
         tuple(row) for row in model.encode([f"home of {t}" for t in THINGS], "query").round(4)
@@ -156,6 +163,34 @@ def test_a_guide_says_which_texts_are_no_negatives(tmp_path):
         found.append(losses_of(tmp_path / name)[0])
     assert found[1] == 0.0  # nothing is unlike enough to be a negative
     assert found[0] > losses_of(tmp_path / "run")[0] > 0
+    guide.rename(tmp_path / "elsewhere")  # no later command needs it
+    assert tiny.main_of(evaluate.main, tmp_path / "run") == 0
+    scores = [
+        workdir.read_json(tmp_path / "run" / "results" / f"{name}.json")["evaluations"]
+        for name in ("summary", "evaluation")
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_guide_speaks_of_the_negatives_that_are_mined(tmp_path):
+    path = write(tmp_path / "pairs.jsonl", neg=negatives)
+    guide = tmp_path / "guide"
+    sentence_folder.write(guide, random_model(layers=1), card="")
+    values = quick(path, "guided_info_nce", n=2, guide=str(guide), temperature=0.1)
+    values["mine"] = {"every_steps": 1, "ranks": (0, 9)}
+    assert train(tmp_path / "run", values) == 0
+    run = built(tmp_path / "run")
+    batch = run.feed.assemble(run.feed.resident, run.feed.batch_at(0))
+    table_NK = np.asarray(texts.texts_of(run).mineable.first_NK)
+    given = mined.negatives_at(table_NK, {k: np.asarray(x) for k, x in batch.items()})
+    rows = run.dataset.train
+    for document, vector in zip(rows["document"], rows["document_guide"], strict=True):
+        same = (np.asarray(given["negatives"]) == document).all(axis=-1)
+        np.testing.assert_array_equal(
+            np.asarray(given["negatives_guide"])[same],
+            np.broadcast_to(vector, (same.sum(), vector.size)),
+        )
+    assert restore.open_run(tmp_path / "run").load_without_data().step == 2
 
 
 @pytest.mark.parametrize(

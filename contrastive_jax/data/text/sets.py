@@ -110,10 +110,9 @@ def dataset(
     train = of_rows.examples(encoded) | of_rows.graded(encoded)
     if n_negatives and not mined:
         train |= of_rows.negatives(encoded, n_negatives) | of_rows.taught(encoded, n_negatives)
-    if guide is not None:
-        train |= of_rows.guided(
-            encoded, guide("query", queries), guide("document", documents), train
-        )
+    guide_MG = None if guide is None else guide("document", documents)
+    if guide is not None and guide_MG is not None:
+        train |= of_rows.guided(encoded, guide("query", queries), guide_MG, train)
     tested = [
         of_rows.Row(
             corpus.test.queries[q], corpus.test.documents[max(judged, key=lambda d: judged[d])]
@@ -129,7 +128,8 @@ def dataset(
     kept = Texts(made, size, chosen, corpus.test, corpus.validation, notes, idf_T)
     kept = kept._replace(graded=corpus.graded, mix=mixed)
     if mined:
-        kept = kept._replace(mineable=of_rows.mineable(encoded, queries, n_negatives))
+        mineable = of_rows.mineable(encoded, queries, n_negatives)
+        kept = kept._replace(mineable=mineable._replace(corpus_guide=guide_MG))
     return Dataset(corpus.name, train, test, (), batch_size, texts=kept)
 
 

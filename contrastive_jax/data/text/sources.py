@@ -181,7 +181,9 @@ def to_mine(
     """
     if isinstance(path, tuple):
         keys = {"train_split": train_split, **others}
-        return collection.union(each_of(path, lambda kind, place: to_mine(kind, path=place, **keys)))
+        return collection.union(
+            each_of(path, lambda kind, place: to_mine(kind, path=place, **keys))
+        )
     if source == "docstrings":
         return docstrings.load(train_split, group, packages)
     if source == "beir":

@@ -82,6 +82,7 @@ class RunInfo(NamedTuple):
     chunk_size: int | None = None  # examples to encode at a time; None for the batch as a whole
     idf_T: Any = None  # how telling each token of texts is, float32 [T]
     negatives_NK: Any = None  # rows of "corpus" before the first refresh, where they are mined
+    longest: tuple[int, ...] = ()  # tokens of a document, of every so many rows in turn
 
 
 class Feed(NamedTuple):

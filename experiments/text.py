@@ -25,6 +25,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
     options = as_kwargs(config, "loss")
     for key in guide.KEYS:
         options.pop(key, None)
+    _check_parts(config.data.batch_size, info)
     text_losses.check_negatives(options["kind"], config.data.n_negatives, info.negatives_NK)
     scale = [options.pop(f"temperature{part}", None) for part in ("", "_start", "_min")]
     bias = options.pop("bias", None)
@@ -36,10 +37,25 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
         temperature=None if scale[0] is None else temperature.make(*scale),
         bias=bias,
         chunk_size=info.chunk_size,
+        longest=info.longest,
         **as_kwargs(config, "dual"),
     )
     first_NK = info.negatives_NK
     return objective if first_NK is None else mined.from_table(objective, first_NK)
+
+
+def _check_parts(batch_size: int, info: RunInfo) -> None:
+    """Refuse devices that would not hold as many rows of each length.
+
+    Raises:
+      ValueError: naming the numbers.
+    """
+    rows, devices = info.chunk_size or batch_size, info.mesh.devices.size
+    if info.longest and rows % (len(info.longest) * devices):
+        raise ValueError(
+            f"data.length_buckets is {len(info.longest)}, which does not divide the "
+            f"{rows / devices:g} pairs that a device encodes at once; give 1, or another batch"
+        )
 
 
 EXPERIMENT = Experiment(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
+from contrastive_jax.data import lengths as by_length
 from contrastive_jax.data import mixing
 from contrastive_jax.data.text.collection import Collection
 from contrastive_jax.data.text.pairs import Pair
@@ -114,11 +115,13 @@ class Texts(NamedTuple):
     mineable: Mineable | None = None  # where negatives are mined while training
     graded: tuple[Pair, ...] = ()  # test pairs with a score, where all pairs have one
     mix: mixing.Mix | None = None  # where the training pairs are of several sets
+    lengths: by_length.Lengths | None = None  # where batches are in parts by length
 
     def for_objectives(self) -> dict[str, Any]:
         """What `RunInfo` has of texts."""
         first_NK = None if self.mineable is None else self.mineable.first_NK
-        return {"idf_T": self.idf_T, "negatives_NK": first_NK}
+        longest = () if self.lengths is None else self.lengths.longest
+        return {"idf_T": self.idf_T, "negatives_NK": first_NK, "longest": longest}
 
 
 class Dataset(NamedTuple):
@@ -195,7 +198,13 @@ def labeled(examples: Examples) -> dict[str, np.ndarray]:
     return dict(examples) if keep.all() else take(examples, keep)
 
 
-def feed(examples: Examples, batch_size: int, seed: int, mix: mixing.Mix | None = None) -> Feed:
+def feed(
+    examples: Examples,
+    batch_size: int,
+    seed: int,
+    mix: mixing.Mix | None = None,
+    lengths: by_length.Lengths | None = None,
+) -> Feed:
     """Make batches of in-memory examples, gathered by index inside the compiled step.
 
     Epoch e visits the examples in the order `default_rng((seed, e)).permutation(N)` and drops the
@@ -207,6 +216,7 @@ def feed(examples: Examples, batch_size: int, seed: int, mix: mixing.Mix | None 
       batch_size: B, from 1 to N.
       seed: int >= 0.
       mix: of which sets the examples are, one behind the other; each is then visited so by itself.
+      lengths: their classes by length, which are visited by themselves, too; without a mix.
 
     Returns:
       A feed whose batches hold B rows of every array of the examples, and their "index" [B] int32.
@@ -226,6 +236,8 @@ def feed(examples: Examples, batch_size: int, seed: int, mix: mixing.Mix | None 
     rows_at = functools.partial(batch_rows, n=n, batch_size=batch_size, seed=seed)
     if mix is not None:
         rows_at = mixing.rows_at(mix, batch_size, seed)
+    elif lengths is not None:
+        rows_at = by_length.rows_at(lengths, batch_size, seed)
     return Feed(cast(Batch, dict(examples)), lambda step: {"index": rows_at(int(step))}, _gather)
 
 

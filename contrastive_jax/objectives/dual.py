@@ -7,7 +7,9 @@ or a document and are no negatives of one another. Karpukhin et al. 2020 (DPR, a
 Reimers & Gurevych 2019 (Sentence-BERT, arXiv 1908.10084) for shared encoders.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -37,6 +39,7 @@ def make(
     temperature: Temperature | None = None,
     bias: float | None = None,
     chunk_size: int | None = None,
+    longest: Sequence[int] = (),
 ) -> Objective:
     """Make the objective of a dual encoder.
 
@@ -53,6 +56,8 @@ def make(
       temperature: fixed or learned; None for a loss without one.
       bias: of losses that have one, learned from this start where the temperature is learned.
       chunk_size: pairs encoded at a time, and again in the backward pass (GradCache); None for all.
+      longest: [G], tokens of the documents of training batches: row i has at most those of place
+        i mod G, and padding beyond them is not computed; () for all that the batch has.
 
     Returns:
       An objective whose parameters are {"encoder", "head", "loss"}, of two towers also
@@ -66,6 +71,7 @@ def make(
         raise ValueError(f"dual.towers is {towers!r}; give one of {TOWERS}")
     prefix = {"query": "", "document": "document_" if towers == "two" else ""}
     prefix["negatives"] = prefix["document"]
+    of_place = (len(longest),) if longest else ()
 
     def init(key: jax.Array, batch: Batch) -> tuple[Params, ModelState]:
         params: dict[str, Any] = {}
@@ -97,15 +103,32 @@ def make(
 
     def encode(params: Params, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, Any]:
         """The embeddings of a training batch, or of a chunk of it."""
+
+        def flat(side: str, tokens: jax.Array, length: jax.Array, key: jax.Array) -> jax.Array:
+            rows = tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1)
+            return forward(params, side, *rows, key)[1].reshape(*length.shape, -1)
+
         found = {}
         for side in _DROPOUT:
             if side in batch:
-                tokens, length = batch[side], batch[f"{side}_length"]
-                side_key = jax.random.fold_in(key, _DROPOUT[side])
-                rows = tokens.reshape(-1, tokens.shape[-1]), length.reshape(-1)
-                _, z = forward(params, side, *rows, side_key)
-                found[side] = z.reshape(*length.shape, -1)
+                texts = batch[side], batch[f"{side}_length"]
+                encode_all = functools.partial(flat, side)
+                if side == "document" and longest:
+                    encode_all = functools.partial(in_parts, encode_all)
+                found[side] = encode_all(*texts, jax.random.fold_in(key, _DROPOUT[side]))
         return found
+
+    def in_parts(
+        encode_all: Callable[..., jax.Array], tokens_NGL: jax.Array, length_NG: jax.Array, key: Any
+    ) -> jax.Array:
+        """Encode the places of equal length together, cut to it."""
+        parts, first = [], 0
+        for most, places in itertools.groupby(longest):
+            last = first + len(list(places))
+            rows = tokens_NGL[:, first:last, :most], length_NG[:, first:last]
+            parts.append(encode_all(*rows, jax.random.fold_in(key, first)))
+            first = last
+        return jnp.concatenate(parts, axis=1)
 
     def scale_of(params: Params) -> dict[str, jax.Array]:
         own = params.get("loss", {})
@@ -118,10 +141,13 @@ def make(
     ) -> tuple[jax.Array, LossOutput]:
         del step
         texts = {name: batch[name] for name in batch if name.removesuffix("_length") in _DROPOUT}
+        texts = {name: x.reshape(-1, *of_place, *x.shape[1:]) for name, x in texts.items()}
         if chunk_size is None:
             z = encode(params, texts, key)
         else:
-            z = encode_in_chunks(encode, params, texts, key, chunk_size=chunk_size)
+            rows = chunk_size // max(len(longest), 1)
+            z = encode_in_chunks(encode, params, texts, key, chunk_size=rows)
+        z = {side: x.reshape(-1, *x.shape[1 + len(of_place) :]) for side, x in z.items()}
         read = (*_OF_PAIRS, *_OF_NEGATIVES) if "negatives" in z else _OF_PAIRS
         others = {name: batch[name] for name in read if name in batch}
         scale = scale_of(params)

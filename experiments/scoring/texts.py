@@ -32,7 +32,13 @@ from experiments.scoring import document_map, pictures, rankings
 SHOWN = ("nDCG", "MRR", "recall", "MAP")
 TOKENIZER = "tokenizer.json"  # in the folder of a run
 FEW = 50  # test queries
-OF_BATCHES = ("batch_size", "n_negatives", "weights", "mix")  # keys of `data` beside its source
+OF_BATCHES = (
+    "batch_size",
+    "n_negatives",
+    "weights",
+    "mix",
+    "length_buckets",
+)  # keys of `data` beside its source
 PAIRS, DIAGNOSED = 2000, 2000  # of a histogram; of the diagnostics
 
 
@@ -142,8 +148,8 @@ def feed(config: ConfigDict, dataset: data.Dataset, seed: int) -> Feed:
     """Make the batches of a training set for a seed; with the corpus that negatives are rows of."""
     del config
     assert dataset.texts is not None
-    mineable, mix = dataset.texts.mineable, dataset.texts.mix
-    made = data.feed(dataset.train, dataset.batch_size, seed, mix)
+    mineable, order = dataset.texts.mineable, (dataset.texts.mix, dataset.texts.lengths)
+    made = data.feed(dataset.train, dataset.batch_size, seed, *order)
     return made if mineable is None else data.with_whole(made, mineable.resident())
 
 

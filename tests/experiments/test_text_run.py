@@ -205,10 +205,10 @@ def test_what_cannot_work_is_refused_before_training(path, tmp_path, section, ch
 def test_validation_and_chunks_and_a_transformer_from_scratch(path, tmp_path):
     values = config(
         path,
-        data={"validation_split": "validation", "n_negatives": 1},
+        data={"batch_size": 16, "validation_split": "any", "n_negatives": 1, "length_buckets": 2},
         encoder={"name": "bert", "layers": 1, "dim": 8, "heads": 2, "hidden_dim": 8},
         eval={"every_steps": 2, "figures": False, "baselines": False},
-        train={"chunk_size": 8, "steps": 2},
+        train={"chunk_size": 16, "steps": 2},
     )
     assert train(tmp_path / "bert", values) == 0
     last = jsonl.read_jsonl(tmp_path / "bert" / "metrics.jsonl")[-1]

@@ -31,6 +31,7 @@ def make(
     matryoshka=None,
     dropout=0.0,
     output_dim=5,
+    longest=(),
     **options,
 ):
     mesh = parallel.make_mesh(jax.devices()[:devices])
@@ -43,6 +44,7 @@ def make(
         temperature=scale.make("learned", START) if _is_tempered(kind) else None,
         bias=-3.0 if kind == "siglip" else None,
         chunk_size=chunk_size,
+        longest=longest,
     )
 
 
@@ -166,6 +168,20 @@ def test_losses_of_scores_and_guides_are_the_same_on_any_devices_and_in_chunks(k
     _, metrics, gradient = value_and_gradient(of(), given)
     assert np.abs(gradient["encoder"]["weight"]).max() > 0
     for other in (of(devices=8), of(devices=2, chunk_size=4)):
+        _, again, same_gradient = value_and_gradient(other, given)
+        np.testing.assert_allclose(again["loss"], metrics["loss"], rtol=2e-5)
+        close(same_gradient, gradient)
+
+
+@pytest.mark.parametrize("longest", [(2, L), (2, 2, 4, L)])
+def test_documents_in_parts_by_length_are_those_padded_alike(longest):
+    given = batch(negatives=True)
+    most_B = np.tile(longest, B // len(longest)).astype(np.int32)
+    given["document_length"] = jnp.minimum(given["document_length"], most_B)
+    _, metrics, gradient = value_and_gradient(make("info_nce"), given)
+    sizes = [(1, None), (2, None), (2 if len(longest) == 2 else 1, 4)]
+    for devices, chunk_size in sizes:
+        other = make("info_nce", devices, chunk_size, longest=longest)
         _, again, same_gradient = value_and_gradient(other, given)
         np.testing.assert_allclose(again["loss"], metrics["loss"], rtol=2e-5)
         close(same_gradient, gradient)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from contrastive_jax.data import lengths as by_length
 from contrastive_jax.data import mixing
 from contrastive_jax.data.examples import (
     Dataset,
@@ -55,6 +56,7 @@ def dataset(
     n_negatives: int = 0,
     weights: tuple[int, ...] | None = None,
     mix: str = "batch",
+    length_buckets: int = 1,
     mined: bool = False,
     tokenizer: Tokenizer | None = None,
     n_tokens: int | None = None,
@@ -68,6 +70,8 @@ def dataset(
       batch_size: pairs of a step.
       n_negatives: K, negatives of a pair at most, the first of its row.
       weights, mix: of a corpus of several sets, as of `mixing.make`.
+      length_buckets: classes of pairs by the length of their documents, each of which has its part
+        of every batch and its own padding; 1 for batches at random, all padded alike.
       mined: whether negatives are mined while training, and those of the rows are the first ones.
       tokenizer: in place of one that is trained on the training pairs.
       n_tokens: that the encoder has; those of the tokenizer by default.
@@ -110,6 +114,9 @@ def dataset(
     train = of_rows.examples(encoded) | of_rows.graded(encoded)
     if n_negatives and not mined:
         train |= of_rows.negatives(encoded, n_negatives) | of_rows.taught(encoded, n_negatives)
+    lengths = by_length.split(train["document_length"], length_buckets, batch_size)
+    if lengths is not None and mixed is not None:
+        raise ValueError("data.length_buckets are of one set; set it to 1 with data.source 'mix'")
     guide_MG = None if guide is None else guide("document", documents)
     if guide is not None and guide_MG is not None:
         train |= of_rows.guided(encoded, guide("query", queries), guide_MG, train)
@@ -126,7 +133,7 @@ def dataset(
     notes = (*corpus.notes, *_cut(train, shown), *_joined(train["id"]))
     idf_T = inverse_frequency(train["document"], size)
     kept = Texts(made, size, chosen, corpus.test, corpus.validation, notes, idf_T)
-    kept = kept._replace(graded=corpus.graded, mix=mixed)
+    kept = kept._replace(graded=corpus.graded, mix=mixed, lengths=lengths)
     if mined:
         mineable = of_rows.mineable(encoded, queries, n_negatives)
         kept = kept._replace(mineable=mineable._replace(corpus_guide=guide_MG))

@@ -3,7 +3,8 @@
     python -m experiments.text --config configs/pairs.py --config.data.path=mine.jsonl
 
 Data      a file of pairs: `query`, `pos`, `neg` or `anchor`, `positive`, `negative`, as .jsonl,
-          .tsv or .csv; a tenth of the queries, by a hash of their text, is kept to score.
+          .tsv or .csv; a tenth of the queries, by a hash of their text, is kept to score. Several
+          of them with weights: data.source=mix, docs/text.md.
 Recipe    the bag of words of configs/docstrings.py, from scratch. It learns what the words of your
           texts mean to each other, so it wants thousands of pairs.
 bert      a transformer of four layers from scratch, for tens of thousands of pairs. Not measured.

@@ -15,7 +15,7 @@ sentence-transformers   its MultipleNegativesRankingLoss on the batches of the f
 All without dropout, so that first losses can be equal; batches where pairs share a document differ,
 as MultipleNegativesRankingLoss takes it for a negative. Every model ends as a folder that
 `sentence_folder` searches with: all test queries, documents at 128 tokens. What is finished is kept
-below --keep, and the same command does the rest.
+below --keep, and the same command does the rest. Each set has a record of its own.
 """
 
 import argparse
@@ -231,24 +231,35 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=[*CONFIGS], default=[*CONFIGS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--keep", type=Path, default=Path("runs/minilm"))
-    parser.add_argument("--out", type=Path, default=harness.RESULTS / "minilm_cpu.json")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=harness.RESULTS / "minilm_cpu.json",
+        help="where the scores go, with the name of the set before _cpu",
+    )
     args = harness.parse(parser, seeds=[0], sets=[[*CONFIGS][0]])
     args.keep = args.keep.resolve()
     if args.smoke:
         args.keep = args.keep.with_name(f"{args.keep.name}-smoke")
         shutil.rmtree(args.keep, ignore_errors=True)
     harness.import_torch()
-    found = {name: of_set(name, args) for name in args.sets}
+    for name in args.sets:
+        write(name, of_set(name, args), args.out)
+
+
+def write(name: str, found: Mapping[str, Any], out: Path) -> None:
+    """Write the scores of a set to a file of its own."""
+    config = CONFIGS[name]
     protocol = {
+        "set": name,
         "measure": f"{MEASURE} of all test queries, documents cut at {SEARCHED} tokens",
-        "configs": CONFIGS,
+        "config": config,
         "dropout": 0.0,
         "mined": f"ranks {RANKS}, {NEGATIVES} a query, by the run in batch of the same seed",
         "intervals": "paired percentile bootstrap over queries, of the mean over seeds",
     }
-    harness.write(
-        args.out, {**harness.circumstances(PACKAGES), "protocol": protocol, "sets": found}
-    )
+    named = out.with_stem(out.stem.replace("_cpu", f"_{config.partition('.')[0]}_cpu"))
+    harness.write(named, {**harness.circumstances(PACKAGES), "protocol": protocol, **found})
 
 
 if __name__ == "__main__":

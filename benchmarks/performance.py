@@ -161,6 +161,20 @@ def faster_folder(work: str, workers: bool) -> Callable[[Result], Figures | None
     return read
 
 
+def of_texts(name: str) -> Callable[[Result], Figures | None]:
+    """Seconds of a part of text_speed.py against those of the contender beside it."""
+
+    def read(result: Result) -> Figures | None:
+        if name not in result["measured"]:
+            return None
+        found = dict(result["measured"][name])
+        ratio = found.pop("ratio")
+        ours, other = (f"{each['seconds']:.2f} s" for each in found.values())
+        return Figures(ours, f"{[*found][1]}: {other}", ratio)
+
+    return read
+
+
 def trained(result: Result) -> dict[str, Result]:
     """The rows of time_to_accuracy.py by contender."""
     return {row["contender"]: row for row in result["rows"]}
@@ -194,6 +208,14 @@ def step_claims(device: str, file: str, work: str, name: str, wanted: float) -> 
 STEP, HUGE_PAGES = "train_step_cpu.json", "train_step_cpu_huge_pages.json"
 FOLDER, CHUNKS = "folder_loader.json", "chunked_step_cpu.json"
 START, ACCURACY = "startup_cpu.json", "time_to_accuracy"
+TEXTS = {  # parts of text_speed.py
+    "encode, 32 tokens": 1.0,
+    "encode, 64 tokens": 0.9,
+    "encode, 128 tokens": 0.85,
+    "end to end, 5000 texts": 1.0,
+    "train step, 64 tokens": 0.85,
+    "GradCache, 64 tokens": round(1 / 1.4, 2),
+}
 CLAIMS = [
     *step_claims("CPU", STEP, "resnet18", "ResNet-18 at batch 128", 1.0),
     *step_claims("CPU", STEP, "cpu", "small encoder at batch 256", 1.0),
@@ -216,6 +238,10 @@ CLAIMS = [
     ),
     Claim("CPU: same, seconds", CHUNKS, of_the_plain_step("seconds", "s"), round(1 / 1.5, 2)),
     Claim("CPU: 45 logistic probes, 50,000 x 512", "probe_cpu.json", faster_probes, 10.0),
+    *(
+        Claim(f"CPU: MiniLM, {name}", "text_speed_cpu.json", of_texts(name), wanted)
+        for name, wanted in TEXTS.items()
+    ),
     Claim("CPU: kNN, `cpu` preset", f"{ACCURACY}_cpu.json", good_accuracy(0.48), 1.0),
     Claim("CPU: seconds of that training, torch", f"{ACCURACY}_cpu.json", faster_training, None),
     Claim("CPU: same with Muon", f"{ACCURACY}_cpu.json", sooner_at_the_target, None),
@@ -236,7 +262,7 @@ def rows(folder: Path) -> list[list[str]]:
 
 
 def cells(claim: Claim, figures: Figures) -> list[str]:
-    wanted = "" if claim.wanted is None else f"{claim.wanted:.1f}"
+    wanted = "" if claim.wanted is None else f"{claim.wanted:g}"
     reached = "measured" if claim.wanted is None else "reached"
     verdict = reached if figures.ratio >= (claim.wanted or 0) else MISSED
     link = f"[{claim.file}](benchmarks/results/{claim.file})"

@@ -165,6 +165,27 @@ def multi_crop(results: Path = RESULTS) -> str:
     return f"{markdown(MULTI_CROP_HEAD, rows)}\n\n{about}, {link}"
 
 
+def fine_tuned(results: Path = RESULTS) -> str:
+    """nDCG@10 of MiniLM before and after fine-tuning, beside BM25 and sentence-transformers."""
+    paths = [path for name in FINE_TUNED if (path := results / f"minilm_{name}_cpu.json").exists()]
+    if not paths:
+        return "Not yet recorded; `python -m benchmarks.minilm` measures it."
+    return markdown(FINE_TUNED_HEAD, (row for path in paths for row in fine_tuned_rows(path)))
+
+
+def fine_tuned_rows(path: Path) -> Iterator[Row]:
+    """The systems of a file of minilm.py, from the worst to the best."""
+    kept = json.loads(path.read_text())
+    about = f"{kept['protocol']['set']}, {kept['queries']:,} queries"
+    link = f"[{path.name}](benchmarks/results/{path.name}), {provenance(kept)}"
+    for system, found in sorted(kept["systems"].items(), key=lambda pair: pair[1]["nDCG@10"]):
+        error, (low, high) = found["standard error over seeds"], found["ci95 over queries"]
+        spread = f" ± {error:.4f}" if error is not None else ""
+        gain = f"{found['above zero-shot']:+.4f} ({low:+.4f} to {high:+.4f})"
+        gain = "" if system == "zero-shot" else gain
+        yield [about, system, f"{found['nDCG@10']:.4f}{spread}", gain, link]
+
+
 def effect(reasons: Sequence[str], outcome: str) -> str:
     """The differences that decide: of a claim of several parts, those with its outcome.
 
@@ -248,6 +269,8 @@ ALL_CLAIMS_HEAD = f"{CLAIMS_HEAD} | source | seeds | run on"
 SPEED_HEAD = "loss | in tiles | dense | fastest peer"
 IMAGE_TEXT_HEAD = "run | score | trained (95 %) | learns nothing | untrained | chance | evidence"
 IMAGE_TEXT = ("glyphs", "glyphs_seed1", "glyphs_siglip", "glyphs_siglip_seed1", "emoji")
+FINE_TUNED_HEAD = "set | system | nDCG@10 | above zero-shot (95 %, over queries) | evidence"
+FINE_TUNED = ("docstrings", "covid_qa")
 MULTI_CROP_HEAD = "views | seconds a step | times that of 2 large | times their pixels | MB a step"
 LOSSES_HEAD = (
     "loss | what it does | use it | formula, first line | needs | scales by | in runs | arXiv"
@@ -286,5 +309,6 @@ def all_tables() -> dict[str, str]:
         "methods": ablation_table("methods_cpu"),
         "multi-crop": multi_crop(),
         "image and text": image_text(),
+        "fine-tuned texts": fine_tuned(),
         "performance": markdown(performance.HEAD, performance.rows(RESULTS)),
     }

@@ -73,8 +73,9 @@ def small_or_capital(
     (rows, label), prompts = cased(run.dataset), case_prompts(run.dataset)
     if len(np.unique(label)) < len(CASES) or not prompts:
         return None
-    vectors_CD = cross_modal.prompt_vectors(embed, CASES, prompts)
-    predicted = np.argmax(image_ND[rows] @ vectors_CD.T, axis=1)
+    text_MD = embed([prompt.format(case) for case in CASES for prompt in prompts])
+    label_M = np.repeat(np.arange(len(CASES)), len(prompts))
+    predicted = cross_modal.classify_by_captions(image_ND[rows], text_MD, label_M)
     about = {"task": "small or capital", "by": f"{len(prompts)} prompts"}
     return cross_modal.zero_shot_row(predicted, label, representation=representation, **about)
 

@@ -82,9 +82,9 @@ def rows(run: Run, trained: TrainState) -> list[Row]:
         if run.dataset.class_names:
             zero_shot.append(_by_captions(run, state, representation, image_ND))
         if of_glyphs:
-            letters = partial(glyph_scores.in_scripts, run.dataset)
-            about = (run, state, representation, image_ND, letters)
-            zero_shot.append(_by_captions(*about, task="script of a letter"))
+            in_scripts = partial(glyph_scores.in_scripts, run.dataset)
+            about = (run, state, representation, image_ND, in_scripts)
+            zero_shot.append(_by_captions(*about, task="script"))
             embed = partial(embed_texts, run, state)
             zero_shot.append(glyph_scores.small_or_capital(embed, run, image_ND, representation))
     more = glyph_scores.across_styles(run, trained) if of_glyphs else []

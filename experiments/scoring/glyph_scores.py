@@ -1,6 +1,5 @@
 """What glyphs allow beside captions: one character in another style, and small or capital."""
 
-import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +15,8 @@ from experiments.scoring.galleries import Ranked
 
 QUERIED, SEARCHED = glyphs.UNSEEN[0], "Sans"  # styles
 CASES, CASED = ("small", "capital"), ("latin", "greek", "cyrillic", "armenian")
+SCRIPTS = (*CASED, "arabic", "braille", "canadian", "coptic", "georgian", "hebrew", "lao", "lisu",
+           "nko", "ogham", "runic", "tifinagh")  # fmt: skip
 
 
 def across_styles(run: Run, trained: TrainState) -> list[Row]:
@@ -91,9 +92,9 @@ def case_prompts(dataset: data.Dataset) -> list[str]:
 
 
 def in_scripts(dataset: data.Dataset, examples: data.Examples) -> np.ndarray:
-    """Mark the letters of a script that has a class of its own, [N] bool."""
-    letter_N = np.array([unicodedata.category(chr(code))[0] == "L" for code in examples["id"]])
-    return letter_N & (examples["label"] != dataset.class_names.index(glyphs.OTHER))
+    """Mark the characters of a script that has a class of its own, [N] bool."""
+    chosen = [label for label, name in enumerate(dataset.class_names) if name in SCRIPTS]
+    return np.isin(examples["label"], chosen)
 
 
 def cased(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:

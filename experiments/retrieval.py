@@ -137,7 +137,9 @@ def check_target(to: Path, ending: str, *read: str | None) -> None:
     sources = [Path(text).expanduser() for text in read if text]
     for run in [path for path in sources if (path / "checkpoints").is_dir()]:
         sources += [Path(text).expanduser() for text in data_files(run)]
-    if to.resolve() in [path.resolve() for path in sources]:
+    target, files = to.resolve(), {path.resolve() for path in sources}
+    folders = {path for path in files if path.is_dir() and not (path / "checkpoints").is_dir()}
+    if target in files or (target.exists() and target.parent in folders):
         raise ConfigError(f"--to is {to}, a file that is read; give another name.")
 
 

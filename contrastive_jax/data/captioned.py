@@ -134,8 +134,6 @@ def _check(request: Request) -> None:
         raise ValueError(f"test_fraction is {request.test_fraction}; give one between 0 and 1")
     if request.channels not in decode.MODES:
         raise ValueError(f"channels is {request.channels}; give 1, 2, 3 or 4")
-    if request.context < 1:
-        raise ValueError(f"context is {request.context}; give at least 1 token")
 
 
 def _splits(request: Request) -> tuple[Listed, Listed]:

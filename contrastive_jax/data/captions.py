@@ -32,6 +32,8 @@ def language_of(texts: Iterable[str], file: str, context: int) -> Language:
     Raises:
       ValueError: captions of so few tokens have room for special ones only. DataError: of the file.
     """
+    if context < 1:
+        raise ValueError(f"context is {context}; give at least 1 token")
     if not file:
         return Language(vocabulary_of(map(words_of, texts)))
     tokenizer = tokens.read(os.path.expanduser(file))

@@ -25,7 +25,8 @@ def with_prompts(
       template; "id" is the class, which images with the same captions share.
 
     Raises:
-      ValueError: a template without {}. DataError: an image without a label, or with a text.
+      ValueError: a template without {}. DataError: an image without a label, or with a text, or
+        classes whose captions are alike.
     """
     for prompt in prompts:
         if not isinstance(prompt, str) or "{}" not in prompt:
@@ -36,6 +37,7 @@ def with_prompts(
     texts = [[prompt.replace("{}", name) for prompt in prompts] for name in dataset.class_names]
     language = captions.language_of(sum(texts, []), tokenizer, context)
     of_class = captioned.captions_of(texts, language, context)
+    _check_classes(of_class["captions"], dataset.class_names)
 
     def captioned_by_class(examples: Examples) -> Examples:
         return {**examples, **take(of_class, examples["label"]), "id": examples["label"]}
@@ -43,6 +45,20 @@ def with_prompts(
     train, test = captioned_by_class(dataset.train), captioned_by_class(dataset.test)
     captioned.refuse_few_concepts(train["id"], batch_size, dataset.name)
     return dataset._replace(train=train, test=test, **language._asdict())
+
+
+def _check_classes(captions_CTL: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse classes with an empty caption, or with one of another class."""
+    known: dict[bytes, str] = {}
+    for name, captions_TL in zip(names, captions_CTL, strict=True):
+        for caption_L in captions_TL:
+            other = known.setdefault(caption_L.tobytes(), name)
+            if other != name or not caption_L.any():
+                what = "has an empty caption" if other == name else f"and {other!r} share a caption"
+                raise DataError(
+                    f"class {name!r} {what} by data.prompts, of {captions_TL.shape[1]} tokens.\n"
+                    "Name the classes in different words, or give longer prompts."
+                )
 
 
 def _check(dataset: Dataset) -> None:

@@ -32,8 +32,8 @@ def from_file(path: Path) -> str:
         with gzip.open(path) as file:
             lines = file.read(_MOST_BYTES).decode("utf-8").strip("\n").split("\n")
         pairs = [tuple(line.split()) for line in lines[1 : PAIRS + 1]]
-        if not pairs or any(len(pair) != 2 for pair in pairs):
-            raise ValueError("not a pair of pieces a line, behind a first line about the file")
+        if len(pairs) < PAIRS or any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"not {PAIRS:,} pairs of pieces behind a line about the file")
         return _tokenizer(pairs).to_str()
     except Exception as error:  # of the file, zlib, or the library, which raises no narrower class
         raise DataError(

@@ -28,6 +28,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
     """
     folder = config.loss.get("guide", "")
     if not folder:
+        if config.loss.get("guide_dim", 0):
+            raise ValueError("loss.guide_dim is read from the folder of loss.guide; set that")
         return config
     config = config.copy_and_resolve_references()
     config.loss.guide_sha256 = start_folder.check_tensors(folder, config.loss.guide_sha256)

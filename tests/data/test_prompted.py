@@ -46,7 +46,8 @@ def test_training_shows_one_of_the_templates_a_function_of_seed_epoch_and_exampl
 def test_a_tokenizer_makes_the_tokens(tmp_path):
     trained = tokens.train(["a photo of the digit 0 1 2 3 4 5 6 7 8 9"], 60)
     (tmp_path / "tokenizer.json").write_text(trained.json)
-    loaded = load(tokenizer=str(tmp_path / "tokenizer.json"), context=3)
+    prompts, file = ("{} in a photo of the digit", "{}"), str(tmp_path / "tokenizer.json")
+    loaded = load(tokenizer=file, context=3, prompts=prompts)
     assert loaded.tokenizer is not None
     assert loaded.train["tokens"].shape[1] == 3  # and what comes after is cut off
     assert loaded.tokenizer.decode(loaded.train["captions"][0, 1:]) == [
@@ -65,6 +66,8 @@ REFUSED = {
     "a template without a slot": ({"prompts": ("a photo", "{}")}, "'a photo' has no {}"),
     "captioned images": ({"source": "glyphs"}, "'glyphs' has no such key"),
     "streaming": ({"source": "tfds", "streaming": True, "image_size": 8}, "leave streaming"),
+    "no room": ({"context": 0}, "context is 0; give at least 1 token"),
+    "captions cut alike": ({"context": 3}, "class '1' and '0' share a caption"),
     "no prompts": ({"prompts": (), "context": 3}, "'digits' has no such key"),
     "no label": ({"label": [0, 1, -1, 1]}, "1 training images have no label"),
     "one class": ({"label": [0, 0, 0, 0]}, "caption in common"),

@@ -9,7 +9,7 @@ from contrastive_jax.data.text import pairs
 from contrastive_jax.errors import RunError
 from contrastive_jax.evaluation import bm25
 from contrastive_jax.mining import in_blocks
-from experiments import mine
+from experiments import mine, retrieval
 
 QUERIES, DOCUMENTS = 7, 20
 
@@ -138,3 +138,10 @@ def test_a_command_that_cannot_be_meant_is_refused(files, words, message):
     with pytest.raises(RunError, match=message) as caught:
         call(files, *words)
     assert caught.value.exit_code == 2
+
+
+def test_no_file_of_a_folder_that_is_read_is_overwritten(tmp_path):
+    (tmp_path / "corpus.jsonl").touch()
+    with pytest.raises(RunError, match="a file that is read"):
+        retrieval.check_target(tmp_path / "corpus.jsonl", ".jsonl", str(tmp_path))
+    retrieval.check_target(tmp_path / "hard.jsonl", ".jsonl", str(tmp_path))

@@ -10,6 +10,7 @@ from contrastive_jax.data.text import tokens
 from contrastive_jax.errors import DataError
 from contrastive_jax.objectives import two_towers
 from experiments import prepare
+from experiments.preparing import clip_tokenizer
 
 PAIRS = ("c a", "ca t</w>", "p h", "ph o", "t s</w>", "ca ts</w>", "' s</w>", "2 4</w>", "a n")
 CONTEXT = 9
@@ -35,7 +36,9 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vocabulary")
     path = write(folder / "bpe.txt.gz", ("#version", *PAIRS))
     command = ["prepare", "clip_tokenizer", f"--data_dir={folder}", f"--archive={path}"]
-    assert prepare.main(command) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip_tokenizer, "PAIRS", len(PAIRS))
+        assert prepare.main(command) == 0
     return tokens.read(folder / "clip_tokenizer.json")
 
 
@@ -62,9 +65,9 @@ def test_texts_are_written_out(made):
 def test_what_is_no_vocabulary_is_refused(tmp_path):
     (tmp_path / "plain.txt").write_text("#version\na b")
     for path, message in {
-        write(tmp_path / "words.gz", ("#version", "a b c")): "not a pair",
-        write(tmp_path / "empty.gz", ()): "not a pair",
-        write(tmp_path / "unknown.gz", ("#version", "ab c")): "is no vocabulary",
+        write(tmp_path / "words.gz", ("#version", "a b c")): "not 48,894 pairs",
+        write(tmp_path / "empty.gz", ()): "not 48,894 pairs",
+        write(tmp_path / "of GPT-2.gz", ("#version", *PAIRS)): "not 48,894 pairs",
         tmp_path / "plain.txt": "gzip",
         tmp_path / "gone.gz": "No such file",
     }.items():

@@ -201,13 +201,15 @@ def test_a_guide_speaks_of_the_negatives_that_are_mined(tmp_path):
         ("margin_mse", 1, "needs 'pos_scores' and 'neg_scores' in every row"),
         ("triplet", 0, "contrasts with negatives alone"),
         ("guided_info_nce", 0, "needs loss.guide"),
+        ("guided_info_nce --config.loss.guide_dim=16", 0, "guide_dim is read from the folder"),
         ("cosent", 1, "reads no negatives"),
     ],
 )
 def test_data_that_lacks_what_a_loss_reads_is_refused_before_training(tmp_path, kind, n, message):
     path = write(tmp_path / "pairs.jsonl", neg=negatives)
+    kind, *words = kind.split()
     with pytest.raises(ConfigError, match=message):
-        train(tmp_path / "run", quick(path, kind, n))
+        train(tmp_path / "run", quick(path, kind, n), *words)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

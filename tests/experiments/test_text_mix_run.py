@@ -71,7 +71,7 @@ def test_a_resume_changes_no_bit(run, paths, tmp_path):
 def test_later_commands_take_it(run, paths, tmp_path):
     moved = [str(shutil.copy(path, tmp_path)) for path in paths]
     assert restore.open_run(run, ",".join(moved)).config.data.path == tuple(moved)
-    assert tiny.main_of(evaluate.main, run, f"--data_dir={','.join(moved)}") == 0
+    assert tiny.main_of(evaluate.main, run, f"--data_dir={', '.join(moved)}") == 0
     scores = [
         workdir.read_json(run / "results" / f"{name}.json")["evaluations"]
         for name in ("summary", "evaluation")

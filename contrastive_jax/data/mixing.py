@@ -6,12 +6,14 @@ after every W draws each set has had its share exactly.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 BY = ("batch", "example")
+MOST = 10_000  # draws that weights divide: their order is held in memory
 _DRAWS = 2**31  # the stream of the order of draws; that of a set's examples is the set's number
 
 
@@ -56,20 +58,32 @@ def make(
       by: "batch" for batches of one set each, "example" for sets that meet within a batch.
 
     Raises:
-      ValueError: weights that are not one positive whole number a set, another `by`, or a set that
-        does not fill a batch of its own.
+      ValueError: weights that are not one positive whole number a set, or too large ones, another
+        `by`, or a set that does not fill a batch of its own.
 
     >>> make(["faq", "forum"], [60, 20], batch_size=20).weights
     (3, 1)
+    >>> make(["faq", "forum"], [60, 20], batch_size=20, weights=(4, 2)).weights
+    (2, 1)
     """
     if by not in BY:
         raise ValueError(f"data.mix is {by!r}; give one of {BY}")
     if weights is not None and len(weights) != len(names):
-        raise ValueError(f"data.weights has {len(weights)} numbers for {len(names)} sets")
+        raise ValueError(
+            f"data.weights has {len(weights)} numbers for {len(names)} sets; give as many "
+            f"numbers, or {len(weights)} paths (divided by commas in --data_dir)"
+        )
     if not all(type(weight) is int and weight >= 1 for weight in weights or ()):
         raise ValueError(
             f"data.weights is {weights}; give whole numbers of 1 or more, such as (2, 1)"
         )
+    if weights is not None:
+        weights = [weight // math.gcd(*weights) for weight in weights]
+        if sum(weights) > MOST:
+            raise ValueError(f"data.weights have the sum {sum(weights):,}; give at most {MOST:,}")
+    if 0 in sizes:
+        name = names[list(sizes).index(0)]
+        raise ValueError(f"all pairs of {name} are in an earlier set; leave it out of data.path")
     mix = Mix(tuple(names), tuple(sizes), (), by)
     whole = tuple(size // mix.unit(batch_size) for size in sizes)
     if 0 in whole:

@@ -16,7 +16,7 @@ from contrastive_jax.evaluation.results import Row
 from contrastive_jax.storage import jsonl, workdir
 from contrastive_jax.types import TrainState
 from experiments.run.build import Run
-from experiments.scoring import pictures, texts
+from experiments.scoring import pictures, rankings, texts
 
 
 def score(
@@ -44,9 +44,13 @@ def score(
     vectors = {system: _both(run, state, query, document) for system, state in states.items()}
     if jax.process_index() > 0:
         return {"evaluations": []}
+    by_set = of_each_set(vectors, score_N, _sets(run, query))
+    for group, found in by_set.items():
+        print(f"{group}: {rankings.said_of_group(found, 'Spearman', 'pairs')}", flush=True)
     summary = {
         **origin,
         "evaluations": rows(vectors, score_N, "test"),
+        **({"by_set": by_set} if by_set else {}),
         "left_out": {"ranking": "pairs with scores are no judgements"},
         "comparisons": [],
         "diagnostics": {},
@@ -76,6 +80,36 @@ def columns(graded: Sequence[Pair]) -> tuple[list[str], list[str], np.ndarray]:
     rows = [(pair.query, document, pair.score) for pair in graded for document in pair.positives]
     query, document, score = (list(column) for column in zip(*rows, strict=True))
     return query, document, np.array(score, np.float64)
+
+
+def _sets(run: Run, query: Sequence[str]) -> np.ndarray:
+    """The set of a mix that each query is of; "" where there is one set."""
+    target = texts.texts_of(run).test
+    assert target is not None
+    set_of = {text: target.groups.get(key, "") for key, text in target.queries.items()}
+    return np.array([set_of[text] for text in query])
+
+
+def of_each_set(
+    vectors: Mapping[str, tuple[np.ndarray, np.ndarray]], score_N: np.ndarray, set_N: np.ndarray
+) -> dict[str, Any]:
+    """Record the correlations within each set, as `rankings.by_group` records means.
+
+    Args:
+      vectors, score_N: as of `rows`.
+      set_N: of the pairs, "" for none; sets whose scores are all the same are left out.
+    """
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(set_N[set_N != ""].tolist()):
+        own_N = set_N == name
+        if len(np.unique(score_N[own_N])) > 1:
+            own = {system: (q[own_N], d[own_N]) for system, (q, d) in vectors.items()}
+            systems: dict[str, Any] = {system: {} for system in own}
+            for row in rows(own, score_N[own_N], "test"):
+                kept = {key: row[key] for key in ("value", "ci95", "ci95_method")}
+                systems[row["representation"]][row["measure"]] = kept
+            found[name] = {"pairs": int(own_N.sum()), "systems": systems}
+    return found
 
 
 def rows(

@@ -58,7 +58,6 @@ def rows(
     }
     found = []
     for measure in measures:
-        interval = intervals.bootstrap(scored.values[measure])
         row = {
             "representation": representation,
             "layer": layer,
@@ -66,11 +65,9 @@ def rows(
             "split": target.split,
             "n": len(scored.query),
             "measure": measure,
-            "value": float(scored.values[measure].mean()),
-            "ci95": [interval.low, interval.high],
+            **_mean(scored.values[measure]),
         }
-        drawn = f"{interval.resamples} resamples, seed {interval.seed}"
-        found.append({**row, "ci95_method": f"percentile bootstrap over queries, {drawn}"})
+        found.append(row)
     return found
 
 
@@ -80,8 +77,8 @@ def by_group(
     """Record the means over the queries of each group, of all documents, with their intervals.
 
     Returns:
-      group -> {"queries": n, "systems": system -> measure -> {"value", "ci95"}}; {} where queries
-      have no groups.
+      group -> {"queries": n, "systems": system -> measure -> value with its interval}; {} where
+      queries have no groups.
     """
     found: dict[str, Any] = {}
     for system, each in scored.items():
@@ -97,13 +94,18 @@ def by_group(
 
 def _mean(value_Q: np.ndarray) -> dict[str, Any]:
     interval = intervals.bootstrap(value_Q)
-    return {"value": float(value_Q.mean()), "ci95": [interval.low, interval.high]}
+    drawn = f"{interval.resamples} resamples, seed {interval.seed}"
+    return {
+        "value": float(value_Q.mean()),
+        "ci95": [interval.low, interval.high],
+        "ci95_method": f"percentile bootstrap over queries, {drawn}",
+    }
 
 
-def said_of_group(found: Mapping[str, Any], measure: str) -> str:
+def said_of_group(found: Mapping[str, Any], measure: str, counted: str = "queries") -> str:
     """Say what each system has of a group, in a line."""
     values = [f"{name} {of[measure]['value']:.4f}" for name, of in found["systems"].items()]
-    return f"{measure} of its {found['queries']:,} queries: {', '.join(values)}"
+    return f"{measure} of its {found[counted]:,} {counted}: {', '.join(values)}"
 
 
 def said(test: Comparison) -> str:

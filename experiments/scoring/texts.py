@@ -32,13 +32,8 @@ from experiments.scoring import document_map, pictures, rankings
 SHOWN = ("nDCG", "MRR", "recall", "MAP")
 TOKENIZER = "tokenizer.json"  # in the folder of a run
 FEW = 50  # test queries
-OF_BATCHES = (
-    "batch_size",
-    "n_negatives",
-    "weights",
-    "mix",
-    "length_buckets",
-)  # keys of `data` beside its source
+# keys of `data` beside its source
+OF_BATCHES = ("batch_size", "n_negatives", "weights", "mix", "length_buckets")
 PAIRS, DIAGNOSED = 2000, 2000  # of a histogram; of the diagnostics
 
 

@@ -76,12 +76,13 @@ def test_a_mix_of_one_set_is_that_set(weights):
 @pytest.mark.parametrize(
     ("sizes", "options", "message"),
     [
-        ([9, 9, 9], {"weights": (1, 2)}, "has 2 numbers for 3 sets"),
+        ([9, 9, 9], {"weights": (1, 2)}, "2 numbers for 3 sets; give as many numbers, or 2 paths"),
         ([9, 9, 9], {"weights": (1, 0, 2)}, "whole numbers of 1 or more"),
         ([9, 9, 9], {"weights": (0.5, 0.25, 0.25)}, "whole numbers of 1 or more"),
         ([9, 9, 9], {"by": "row"}, "give one of"),
         ([9, 7, 9], {}, "forum has 7 training pairs of its own, and a draw takes 8"),
-        ([9, 0, 9], {"by": "example"}, "forum has 0 training pairs"),
+        ([9, 0, 9], {"by": "example"}, "all pairs of forum are in an earlier set"),
+        ([9, 9, 9], {"weights": (10**9, 1, 1)}, "have the sum 1,000,000,002; give at most 10,000"),
     ],
 )
 def test_what_cannot_be_mixed_is_refused_by_name(sizes, options, message):

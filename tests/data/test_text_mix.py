@@ -1,6 +1,7 @@
 """Several text sets in one run: which queries are held out, and what two sets share."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def write_rows(path, rows):
 
 def write_beir(folder):
     (folder / "qrels").mkdir(parents=True)
-    same = [{"_id": "x", "text": "faq answers 3"}, {"_id": "q", "text": "wiki asks"}]
+    same = [{"_id": "x", "text": "faq answers 3 "}, {"_id": "q", "text": "wiki asks"}]
     more = [{"_id": f"w{i}", "text": f"wiki answers {i}"} for i in range(9)]
     asked = [{"_id": f"w{i}", "text": f"wiki asks {i}"} for i in range(9)]
     write_rows(folder / "corpus.jsonl", same + more)
@@ -78,10 +79,16 @@ def test_a_query_that_one_set_tests_on_is_trained_on_in_none(tmp_path, paths):
         tmp_path / "other.jsonl",
         [*rows, {"query": held_out, "pos": ["another answer"]}],
     )
-    corpus = sources.read("mix", path=(paths[0], other), limit_train=12)
+    queries = Path(paths[2]) / "queries.jsonl"
+    queries.write_text(queries.read_text().replace("wiki asks 0", f" {held_out} "))
+    corpus = sources.read("mix", path=(paths[0], other, paths[2]), limit_train=12)
     assert held_out in {pair.query for pair in sources.read("pairs", path=other).train}
     assert not {pair.query for pair in corpus.train} & set(corpus.test.queries.values())
-    assert any("other: 1 pairs are left out, of test queries" in note for note in corpus.notes)
+    for name in ("other", "wiki"):
+        assert f"{name}: 1 pairs are left out, of test queries" in corpus.notes
+    mined = sources.to_mine("mix", path=(paths[0], other, paths[2]), limit_train=12)
+    assert set(mined.queries.values()) == {pair.query for pair in corpus.train}
+    assert mined.grades.keys() == mined.queries.keys()
     [query] = [key for key, text in corpus.test.queries.items() if text == held_out]
     assert corpus.test.groups[query] == "faq"
 
@@ -99,6 +106,16 @@ def test_what_two_sets_have_is_trained_on_once_and_joined_across_them(tmp_path):
     for row in range(mix.sizes[0], dataset.n_train):  # of the second: its answers are the first's
         same = (tokens[: mix.sizes[0]] == tokens[row]).all(axis=1)
         assert (dataset.train["id"][: mix.sizes[0]][same] == dataset.train["id"][row]).all()
+
+
+def test_a_set_whose_pairs_are_all_joined_is_refused_where_it_has_batches_of_its_own(paths):
+    rows = [{"query": f"hub asks {i}", "pos": ["the manual"]} for i in range(12)]
+    hub = write_rows(Path(paths[0]).with_name("hub.jsonl"), rows)
+    with pytest.raises(DataError, match="hub: All pairs are joined"):
+        make((*paths, hub))
+    notes = make((*paths, hub), mix="example").texts.notes
+    assert any("11 of 48 pairs are joined" in note for note in notes)
+    assert not any("are joined" in note for note in make(paths).texts.notes)  # 1 of 8 is none
 
 
 @pytest.mark.parametrize("by", ["batch", "example"])
@@ -137,6 +154,7 @@ def test_negatives_are_mined_among_the_documents_of_all_sets(paths):
         ({"path": ()}, {}, "each of them once"),
         ({"path": (3,)}, {}, "each of them once"),
         ({}, {"weights": (1, 2)}, "has 2 numbers for 3 sets"),
+        ({}, {"length_buckets": 2, "tokenizer": object()}, "are of one set"),
         ({}, {"batch_size": 9}, "wiki has 8 training pairs of its own, and a draw takes 9"),
         ({"source": "pairs", "path": 0}, {"weights": (1,)}, "are of data.source 'mix'"),
     ],
@@ -153,7 +171,9 @@ def test_what_cannot_be_meant_is_refused(paths, options, mixed, message):
 
 def test_the_same_set_twice_and_sets_that_are_scored_otherwise_are_refused(paths, tmp_path):
     with pytest.raises(ValueError, match="each of them once"):
-        sources.read("mix", path=(paths[0], paths[0]))
+        sources.read("mix", path=(paths[0], f" {paths[0]}"))
+    with pytest.raises(DataError, match=r"There is no .*lost.\nMend data.path, or --data_dir"):
+        sources.read("mix", path=(paths[0], str(tmp_path / "lost")))
     graded = write(tmp_path / "graded.jsonl", "graded", score=lambda i: i)
     with pytest.raises(ValueError, match="others have not; mix one kind"):
         sources.read("mix", path=(paths[0], graded))

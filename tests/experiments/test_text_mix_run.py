@@ -1,13 +1,19 @@
 """A run on several sets goes through each command, and a resume changes no bit."""
 
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from contrastive_jax.data.text import sources
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
 from experiments import evaluate, mine, retrieval
 from experiments.run import restore
+from experiments.scoring import graded
+from tests.data import test_text_mix
 from tests.experiments import tiny
 from tests.experiments.test_text_losses_run import write
 from tests.experiments.test_text_run import config, train, write_pairs
@@ -65,7 +71,7 @@ def test_a_resume_changes_no_bit(run, paths, tmp_path):
 def test_later_commands_take_it(run, paths, tmp_path):
     moved = [str(shutil.copy(path, tmp_path)) for path in paths]
     assert restore.open_run(run, ",".join(moved)).config.data.path == tuple(moved)
-    assert tiny.main_of(evaluate.main, run, f"--data_dir={','.join(moved)}") == 0
+    assert tiny.main_of(evaluate.main, run, f"--data_dir={', '.join(moved)}") == 0
     scores = [
         workdir.read_json(run / "results" / f"{name}.json")["evaluations"]
         for name in ("summary", "evaluation")
@@ -83,3 +89,24 @@ def test_the_command_line_names_several_files_or_one(run, paths):
     assert train(run, values(("other.jsonl", "more.jsonl")), typed) == 0  # it is complete
     with pytest.raises(ConfigError, match="several files or folders"):
         train(run.with_name("refused"), values(paths), f"--config.data.path={paths[0]}")
+
+
+def test_pairs_with_scores_are_also_scored_within_each_set(tmp_path, monkeypatch):
+    names = ("one", "other")
+    files = tuple(
+        test_text_mix.write(tmp_path / f"{name}.jsonl", name, 40, score=lambda i: i % 9)
+        for name in names
+    )
+    corpus = sources.read("mix", path=files, test_fraction=0.3)
+    rng = np.random.default_rng(0)
+    q, d = rng.normal(size=(2, len(corpus.graded), 4))
+    monkeypatch.setattr(graded, "_both", lambda *_: (q, d))
+    run = SimpleNamespace(
+        dataset=SimpleNamespace(texts=corpus), config=ConfigDict({"eval": {"baselines": False}})
+    )
+    found = graded.score(run, None, tmp_path, {})["by_set"]  # type: ignore[arg-type]
+    score_N = graded.columns(corpus.graded)[2]
+    assert [(name, found[name]["pairs"]) for name in found] == [(name, 12) for name in names]
+    for name, own in zip(names, (slice(12), slice(12, None)), strict=True):
+        for row in graded.rows({"trained": (q[own], d[own])}, score_N[own], "test"):
+            assert found[name]["systems"]["trained"][row["measure"]]["value"] == row["value"]

@@ -33,6 +33,8 @@ class Collection(NamedTuple):
 def load(folder: PathLike, split: str = "test") -> Collection:
     """Read a folder in the layout of BEIR; a title stands before its text.
 
+    Blanks around a text are no part of it, as in a file of pairs.
+
     Raises:
       DataError: a file that is missing, a broken line, an id that is there twice, judgements that
         point nowhere or contradict one another, or a query without a relevant document.
@@ -111,12 +113,12 @@ def union(found: Mapping[str, Collection]) -> Collection:
 def _document(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
     title, text = rows.text_of(row, "title", default=""), rows.text_of(row, "text")
-    return id_of(row), f"{title} {text}" if title else text
+    return id_of(row), f"{title.strip()} {text.strip()}".strip()
 
 
 def _query(line: str) -> tuple[str, str]:
     row = rows.json_object(line)
-    return id_of(row), rows.text_of(row, "text")
+    return id_of(row), rows.text_of(row, "text").strip()
 
 
 def id_of(row: Mapping[str, Any]) -> str:

@@ -34,11 +34,15 @@ def each_of(path: Sequence[str], load: Callable[[str, str], Found]) -> dict[str,
     """Load every set of a mix as what it is, a file of pairs or a folder, by a name of its own.
 
     Raises:
-      ValueError: no set, or one that is there twice.
+      ValueError: no set, or one that is there twice. DataError: one that is not there.
     """
-    places = [Path(place).expanduser().resolve() for place in path if isinstance(place, str)]
+    given = [place.strip() for place in path if isinstance(place, str)]
+    places = [Path(place).expanduser().resolve() for place in given]
     if not places or len(set(places)) < len(path):
         raise ValueError(f"data.path is {path}; give files or folders, each of them once")
+    lost = [str(place) for place in places if not place.exists()]
+    if lost:
+        raise DataError(f"There is no {' and no '.join(lost)}.\nMend data.path, or --data_dir.")
     found: dict[str, Found] = {}
     for number, place in enumerate(places, 1):
         kind, name = ("beir", place.name) if place.is_dir() else ("pairs", place.stem)

@@ -102,6 +102,8 @@ def dataset(
         )
     check_batch_size(batch_size, len(rows))
     mixed = _mix(corpus, sizes, batch_size, weights, mix)
+    if mixed is not None and length_buckets > 1:
+        raise ValueError("data.length_buckets are of one set; set it to 1 with data.source 'mix'")
     documents = list(dict.fromkeys(text for row in rows for text in (row.document, *row.negatives)))
     queries = list(dict.fromkeys(row.query for row in rows))
     if tokenizer is None:  # negatives may be documents of the test
@@ -115,8 +117,6 @@ def dataset(
     if n_negatives and not mined:
         train |= of_rows.negatives(encoded, n_negatives) | of_rows.taught(encoded, n_negatives)
     lengths = by_length.split(train["document_length"], length_buckets, batch_size)
-    if lengths is not None and mixed is not None:
-        raise ValueError("data.length_buckets are of one set; set it to 1 with data.source 'mix'")
     guide_MG = None if guide is None else guide("document", documents)
     if guide is not None and guide_MG is not None:
         train |= of_rows.guided(encoded, guide("query", queries), guide_MG, train)
@@ -130,7 +130,7 @@ def dataset(
     answers = list(dict.fromkeys(row.document for row in tested))
     test = of_rows.examples(of_rows.encode(tested, asked, answers, made, chosen))
     size = n_tokens or made.size
-    notes = (*corpus.notes, *_cut(train, shown), *_joined(train["id"]))
+    notes = (*corpus.notes, *_cut(train, shown), *_joined_in_batches(train["id"], mixed))
     idf_T = inverse_frequency(train["document"], size)
     kept = Texts(made, size, chosen, corpus.test, corpus.validation, notes, idf_T)
     kept = kept._replace(graded=corpus.graded, mix=mixed, lengths=lengths)
@@ -190,7 +190,15 @@ def _check_lengths(tokenizer: Tokenizer, chosen: Settings) -> None:
             )
 
 
-def _joined(id_N: np.ndarray) -> list[str]:
+def _joined_in_batches(id_N: np.ndarray, mix: mixing.Mix | None) -> list[str]:
+    """Say `_joined` of all pairs that may meet in a batch: those of each set, or all."""
+    if mix is None or mix.by == "example":
+        return _joined(id_N)
+    of_sets = zip(mix.names, np.split(id_N, np.cumsum(mix.sizes)[:-1]), strict=True)
+    return [note for name, own_N in of_sets for note in _joined(own_N, f"{name}: ")]
+
+
+def _joined(id_N: np.ndarray, of: str = "") -> list[str]:
     """Say how many pairs are no negatives of one another, where they are many.
 
     Raises:
@@ -199,11 +207,12 @@ def _joined(id_N: np.ndarray) -> list[str]:
     largest = int(np.unique(id_N, return_counts=True)[1].max())
     if largest == len(id_N) > 1:
         raise DataError(
-            "All pairs are joined by shared queries and documents, so none has a negative.\n"
+            f"{of}All pairs are joined by shared queries and documents, so none has a negative.\n"
             "Take out the documents that answer everything."
         )
-    part = f"{largest:,} of {len(id_N):,} pairs are joined by shared queries and documents"
-    return [f"{part}, and are no negatives of one another"] if largest > 0.1 * len(id_N) else []
+    part = f"{of}{largest:,} of {len(id_N):,} pairs are joined by shared queries and documents"
+    many = largest > max(1, 0.1 * len(id_N))
+    return [f"{part}, and are no negatives of one another"] if many else []
 
 
 def _cut(train: Examples, chosen: Settings) -> list[str]:

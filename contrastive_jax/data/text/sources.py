@@ -95,7 +95,7 @@ def _limited(whole: Corpus, limit_train: int | None, limit_test: int | None) -> 
             f"the {len(graded)} test pairs have one and the same score, with which nothing "
             "correlates; raise data.test_fraction or data.limit_test"
         )
-    test = _first_queries(whole.test, limit_test)
+    test = _with_queries(whole.test, list(whole.test.queries)[:limit_test])
     return whole._replace(train=whole.train[:limit_train], test=test, graded=graded)
 
 
@@ -175,15 +175,19 @@ def to_mine(
 ) -> Collection:
     """Read the training queries of a source with every document that may be a negative of theirs.
 
+    Of a mix they are those that no set holds out.
+
     Args:
       source, path, group, packages, train_split: as of `read`.
       others: further arguments of `read`, which decide how a file of pairs is split.
     """
     if isinstance(path, tuple):
         keys = {"train_split": train_split, **others}
-        return collection.union(
+        whole = collection.union(
             each_of(path, lambda kind, place: to_mine(kind, path=place, **keys))
         )
+        trained_on = {pair.query for pair in read(source, path=path, **keys).train}
+        return _with_queries(whole, [q for q, text in whole.queries.items() if text in trained_on])
     if source == "docstrings":
         return docstrings.load(train_split, group, packages)
     if source == "beir":
@@ -202,8 +206,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _first_queries(found: Collection, limit: int | None) -> Collection:
-    kept = list(found.queries)[:limit]
+def _with_queries(found: Collection, kept: Sequence[str]) -> Collection:
     return found._replace(
         queries={query: found.queries[query] for query in kept},
         grades={query: found.grades[query] for query in kept},

@@ -262,7 +262,7 @@ def rows(folder: Path) -> list[list[str]]:
 
 
 def cells(claim: Claim, figures: Figures) -> list[str]:
-    wanted = "" if claim.wanted is None else f"{claim.wanted:g}"
+    wanted = "" if claim.wanted is None else str(claim.wanted)
     reached = "measured" if claim.wanted is None else "reached"
     verdict = reached if figures.ratio >= (claim.wanted or 0) else MISSED
     link = f"[{claim.file}](benchmarks/results/{claim.file})"

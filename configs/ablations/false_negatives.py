@@ -11,8 +11,9 @@ Claim     of UniCL (abstract): a loss in which images and texts of one label are
           is elimination, which 2011.11765 compares with such attraction: they do not count at all.
 full      ResNet-18, all of CIFAR-10, 100 epochs. 9 runs, expected: 2 hours on one GPU. Not yet
           measured.
-cpu       20,000 images, a small encoder, 4 epochs. 9 runs, expected: 12 minutes on two CPU cores.
-          Not yet measured.
+cpu       20,000 images, a small encoder, 4 epochs. 9 runs, 14 minutes on two CPU cores that other
+          work shared: undecided, all three within a point
+          (benchmarks/results/ablations/false_negatives_cpu/table.md).
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@
 `train step` is forward, backward and AdamW of MultipleNegativesRankingLoss beside the step of
 `objectives.dual`, both sides of 64 tokens; `GradCache` is our step with and without chunks.
 Contenders take turns in one process, in which glibc keeps freed memory, as `experiments.text` has
-it and as is better for both. Losses of the first step are compared: they are of equal pairs,
+it. Losses of the first step are compared: they are of equal pairs,
 weights and temperature, without dropout.
 """
 

@@ -85,11 +85,11 @@ def load_glyphs(name: str | None, data_dir: Any, validation_fraction: float = 0.
                 f"validation_fraction {validation_fraction} holds out no character; give more"
             )
     vocabulary = vocabulary_of(captions[code] for code in sorted(train))
-    scripts = scripts_of(captions[code] for code in sorted(train))
+    classes = classes_of(captions[code] for code in sorted(train))
     shown = [glyph for glyph in seen if glyph.code in train]
     tested = [g for g in glyphs if g.code in held_out]
-    parts = (_examples(part, captions, vocabulary, scripts) for part in (shown, tested))
-    dataset = Dataset("glyphs", *parts, class_names=scripts, vocabulary=vocabulary)
+    parts = (_examples(part, captions, vocabulary, classes) for part in (shown, tested))
+    dataset = Dataset("glyphs", *parts, class_names=classes, vocabulary=vocabulary)
     return dataset._replace(styles=tuple(STYLES))
 
 
@@ -156,10 +156,10 @@ def split(captions: dict[int, tuple[str, ...]], seen: Collection[int]) -> tuple[
     return hold_out(captions, seen, chosen)
 
 
-def scripts_of(captions: Iterable[Sequence[str]], least: int = 40) -> tuple[str, ...]:
+def classes_of(captions: Iterable[Sequence[str]], least: int = 40) -> tuple[str, ...]:
     """List the first words of at least so many names, and "other".
 
-    >>> scripts_of([("greek", "letter")] * 40 + [("cedilla",)])
+    >>> classes_of([("greek", "letter")] * 40 + [("cedilla",)])
     ('greek', 'other')
     """
     counts = Counter(caption[0] for caption in captions)
@@ -170,14 +170,14 @@ def _examples(
     glyphs: Sequence[Glyph],
     captions: dict[int, tuple[str, ...]],
     vocabulary: Sequence[str],
-    scripts: Sequence[str],
+    classes: Sequence[str],
 ) -> Examples:
     of_glyphs = [captions[glyph.code] for glyph in glyphs]
-    first = [words[0] if words[0] in scripts else OTHER for words in of_glyphs]
+    first = [words[0] if words[0] in classes else OTHER for words in of_glyphs]
     return {
         "image": np.stack([glyph.image for glyph in glyphs])[..., None],
         "tokens": tokens_of(of_glyphs, vocabulary),
         "id": np.array([glyph.code for glyph in glyphs], np.int32),
         "style": np.array([glyph.style for glyph in glyphs], np.int32),
-        "label": np.array([scripts.index(word) for word in first], np.int32),
+        "label": np.array([classes.index(word) for word in first], np.int32),
     }

@@ -3,7 +3,7 @@
     python -m benchmarks.publish                   # check: exit 1, naming the stale pages
     python -m benchmarks.publish --write           # bring them up to date
     python -m benchmarks.publish record RUN NAME   # first keep the scores of a finished run
-    python -m benchmarks.publish claims DIR NAME   # first keep the outcome of a finished ablation
+    python -m benchmarks.publish claims DIR NAME   # first keep the outcome of an ablation
 
 A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Links are written from
 the root of the repository and made relative to the page.
@@ -35,20 +35,18 @@ def record(run: Path, name: str, results: Path = RESULTS) -> Path:
 
 
 def keep_claim(ablation: Path, name: str, ablations: Path = tables.ABLATIONS) -> Path:
-    """Copy what a finished ablation left, its verdict with the commit that its runs were made by.
+    """Copy what an ablation left, its verdict with the commits that its runs were made by.
 
-    Raises:
-      SystemExit: some of its runs are missing.
+    One with missing runs stands in no list of claims; a copy of the folder as --workdir goes on.
     """
     verdict = json.loads((ablation / "verdict.json").read_text())
-    if verdict["finished"] < verdict["runs"]:
-        missing = f"{verdict['finished']} of {verdict['runs']} runs"
-        raise SystemExit(f"{ablation} has {missing}; finish it first.")
     folder = ablations / name
     folder.mkdir(parents=True, exist_ok=True)
     for file in COPIED:
         shutil.copy(ablation / file, folder / file)
-    text = json.dumps({**verdict, **made_by(ablation)}, indent=2, ensure_ascii=False)
+    lines = (ablation / "results.jsonl").read_text().splitlines()
+    codes = [json.loads(line)["code"] for line in lines]
+    text = json.dumps({**verdict, **of_codes(codes)}, indent=2, ensure_ascii=False)
     (folder / "verdict.json").write_text(text + "\n")
     return folder
 
@@ -59,7 +57,11 @@ def made_by(folder: Path) -> dict[str, Any]:
     Runs of older versions do not say it; then it is the commit that is checked out now.
     """
     configs = [json.loads(path.read_text()) for path in sorted(folder.rglob("config.json"))]
-    codes = [config.get("code") for config in configs]
+    return of_codes([config.get("code") for config in configs])
+
+
+def of_codes(codes: Sequence[Any]) -> dict[str, Any]:
+    """The distinct codes among those of some runs, or the commit that is checked out."""
     if not codes or None in codes:
         return {"commit": harness.commit()}
     return {"code": [code for i, code in enumerate(codes) if code not in codes[:i]]}

@@ -108,10 +108,12 @@ def evaluation(
 
 
 def claims_rows(ablations: Path = ABLATIONS) -> list[Row]:
-    """Of each kept ablation: claim, verdict, effect, link, source, seeds, what it ran on."""
+    """Of each finished ablation: claim, verdict, effect, link, source, seeds, what it ran on."""
     rows = []
     for path in sorted(ablations.glob("*/verdict.json")):
         kept = json.loads(path.read_text())
+        if kept.get("finished", 0) < kept.get("runs", 0):
+            continue
         folder = f"benchmarks/results/ablations/{path.parent.name}"
         lines = (path.parent / "results.jsonl").read_text().splitlines()
         rows.append(
@@ -136,6 +138,12 @@ def ablation_table(name: str, ablations: Path = ABLATIONS) -> str:
     kept = json.loads((ablations / name / "verdict.json").read_text())
     runs = map(json.loads, (ablations / name / "results.jsonl").read_text().splitlines())
     lines = (ablations / name / "table.md").read_text().splitlines()
+    finished, asked = kept.get("finished", 0), kept.get("runs", 0)
+    if finished < asked:
+        return (
+            f"Unfinished, {finished} of {asked} runs ([table]({folder}/table.md)); with a copy of "
+            f"`{folder}` as its `--workdir` the command goes on."
+        )
     about = (
         f"Mean ± standard error over {len(kept['seeds'])} seeds; {kept['claim'].rstrip('.')}: "
         f"**{kept['outcome']}**. [Table]({folder}/table.md), [figure]({folder}/figure.png); "

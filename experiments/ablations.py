@@ -4,7 +4,8 @@ python -m experiments.ablations --config configs/ablations/temperature.py:cpu --
 
 --config FILE[:preset]         a config of configs/ablations
 --config.section.key=value     change one value of its base config
---workdir DIR                  where all of it lives; the same command does what is missing
+--workdir DIR                  where all of it lives; the same command does what is missing, on
+                               another machine from a copy of its results.jsonl alone
 --only NAME|KEY=VALUE          only the cells of this name, or with this override
 --dry_run                      print the plan and an estimate of its time
 """
@@ -14,15 +15,14 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.errors import ConfigError
 from contrastive_jax.storage import workdir
-from experiments.ablation import columns, grid, jobs
-from experiments.ablation.jobs import Job, Plan, summary_of
+from experiments.ablation import columns, grid, jobs, results
+from experiments.ablation.jobs import Job, Plan
 from experiments.run import build, command_line, lifecycle, provenance, resume
 from experiments.run.build import Experiment
 from experiments.run.methods import METHODS
@@ -87,7 +87,15 @@ def make_plan(command: command_line.Command, folder: Path, argv: Sequence[str]) 
     for job in planned:
         resume.check_folder(job.folder, job.run.experiment, job.run.config)
     names = frozenset(cell.name for cell in chosen)
-    return Plan(command.name, table, planned, names, folder, provenance.command_text(argv))
+    return Plan(
+        command.name,
+        table,
+        planned,
+        names,
+        folder,
+        provenance.command_text(argv),
+        jobs.recorded(folder, table, planned),
+    )
 
 
 Load = Callable[[Experiment, ConfigDict], data.Dataset]
@@ -142,9 +150,9 @@ def _jobs(
 
 def describe(plan: Plan) -> str:
     """The plan, one line a run, and how long what is missing will take."""
-    finished = {job.folder: summary_of(job) for job in plan.jobs}
+    finished = {job.folder: jobs.row_of(plan, job) for job in plan.jobs}
     chosen = [job for job in plan.jobs if job.cell.name in plan.chosen]
-    seconds = estimate(plan, [s for s in finished.values() if s])
+    seconds = estimate(plan, [row for row in finished.values() if row])
     lines = [
         f"{'done' if finished[job.folder] else 'to do'}  {job.cell.name}, seed {job.seed}, "
         f"{job.run.plan.steps} steps"
@@ -157,15 +165,15 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def estimate(plan: Plan, summaries: Sequence[dict[str, Any]]) -> Callable[[Job], float]:
+def estimate(plan: Plan, rows: Sequence[results.Row]) -> Callable[[Job], float]:
     """Seconds that a run takes: of its steps where some were timed here, else what the config says.
 
     Steps are counted by their views, so that a batch of twice the size takes twice as long.
     """
-    timed = [s["seconds"] for s in summaries]
+    timed = [row["seconds"] for row in rows]
     views = sum(
-        (s["step"] - s["seconds"]["resumed_from_step"]) * s["config"]["data"]["batch_size"]
-        for s in summaries
+        (row["step"] - row["seconds"]["resumed_from_step"]) * row["config"]["data"]["batch_size"]
+        for row in rows
     )
     if views == 0:
         return lambda job: plan.grid.seconds

@@ -18,7 +18,7 @@ Row = dict[str, Any]  # a line of results.jsonl
 def row(
     grid: Grid, cell: Cell, seed: int, summary: Mapping[str, Any], log: Sequence[Mapping[str, Any]]
 ) -> Row:
-    """One finished run as a line of results.jsonl.
+    """One finished run as a line of results.jsonl, which is enough to go on from elsewhere.
 
     Raises:
       ValueError: a column that this run has no score for.
@@ -26,6 +26,7 @@ def row(
     measured = {name: _measure(name, spec, summary, log) for name, spec in grid.columns.items()}
     headline = next(iter(grid.columns))
     origin = ("step", "seconds", "config_sha256", "device", "cpus", "versions", "code")
+    trained_as = ("method", "config", "data")
     return {
         "cell": cell.name,
         "seed": seed,
@@ -34,8 +35,23 @@ def row(
         "value": measured[headline]["value"],
         "protocol": measured[headline].get("protocol"),
         "measured": measured,
-        **{name: summary.get(name) for name in origin},
+        **{name: summary.get(name) for name in (*origin, *trained_as)},
     }
+
+
+def measures_all(grid: Grid, line: Row) -> bool:
+    """Say whether a line of results.jsonl has the score of every column of the grid."""
+    measured = line["measured"]
+    return all(
+        name in measured and _is_of(spec, measured[name]) for name, spec in grid.columns.items()
+    )
+
+
+def _is_of(spec: Mapping[str, Any], measured: Mapping[str, Any]) -> bool:
+    for source in ("logged", "cost"):
+        if source in spec:
+            return measured.get(source) == spec[source]
+    return "protocol" in measured and fits(spec, measured)
 
 
 def _measure(

@@ -1,6 +1,7 @@
 """The ablation runner: refused early, finished after a stop, the same table; whole pages."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,6 +186,72 @@ def test_an_interrupted_ablation_does_what_is_missing_and_gives_the_same_table(
     pretend.clear()
     assert run(words, f"--workdir={parts}")[0] == 0
     assert pretend == []
+
+
+def test_another_machine_goes_on_from_a_copy_of_the_results(page, run, pretend, tmp_path):
+    words = f"--config={page()}"
+    whole, here, there = tmp_path / "whole", tmp_path / "here", tmp_path / "there"
+    run(words, f"--workdir={whole}")
+    pretend.clear()
+    run(words, f"--workdir={here}", "--only=loss.temperature=0.5")
+    there.mkdir()
+    shutil.copy(here / "results.jsonl", there)
+    out = run(words, f"--workdir={there}", "--dry_run")[1]
+    assert "4 of 8 runs to do, about 0.6 minutes by measured steps" in out
+    assert run(words, f"--workdir={there}")[0] == 0
+    assert len(pretend) == 8  # 4 here, 4 there
+    for name in ("results.jsonl", "table.md", "verdict.json"):
+        assert (there / name).read_text() == (whole / name).read_text()
+    again = tmp_path / "again"
+    again.mkdir()
+    shutil.copy(there / "results.jsonl", again)
+    assert run(words, f"--workdir={again}")[0] == 0
+    assert len(pretend) == 8
+    assert (again / "table.md").read_text() == (whole / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda row: row["config"]["train"].update(seed=5), "train.seed: 5 -> 0"),
+        (lambda row: row["config"]["loss"].update(temperature=0.3), "loss.temperature: 0.3 -> 0.1"),
+        (lambda row: row.update(method="moco"), "method: 'moco' -> 'simclr'"),
+        (lambda row: row["data"].update(sha256="0", test=7), "other data: test: 7 -> 500"),
+    ],
+)
+def test_results_of_another_config_or_set_are_refused(change, says, page, run, pretend, tmp_path):
+    words = (f"--config={page()}", f"--workdir={tmp_path / 'out'}")
+    run(*words)
+    pretend.clear()
+    path = tmp_path / "out" / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change(rows[0])
+    shutil.rmtree(tmp_path / "out" / "runs")
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text)
+    code, _, err = run(*words)
+    assert code == 2
+    assert says in err
+    assert len(err.strip().splitlines()) <= 3
+    assert pretend == []
+    assert path.read_text() == text
+
+
+def test_results_that_lack_a_column_or_a_config_are_made_again(page, run, pretend, tmp_path):
+    words = (f"--config={page()}", f"--workdir={tmp_path / 'out'}")
+    run(*words)
+    whole = (tmp_path / "out" / "results.jsonl").read_text()
+    rows = [json.loads(line) for line in whole.splitlines()]
+    del rows[0]["config"], rows[1]["measured"]["linear"]
+    rows[2]["measured"]["linear"]["protocol"]["name"] = "knn"
+    rows[3]["measured"]["validation"]["logged"] = "loss"
+    shutil.rmtree(tmp_path / "out" / "runs")
+    (tmp_path / "out" / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    pretend.clear()
+    code, _, err = run(*words)
+    assert (code, len(pretend)) == (0, 4)
+    assert "4 runs are done again" in err
+    assert (tmp_path / "out" / "results.jsonl").read_text() == whole
 
 
 def test_a_crash_is_tried_again_once_and_reported(page, run, pretend, tmp_path, monkeypatch):

@@ -264,12 +264,15 @@ def train_feed(dataset: Dataset, seed: int, crops: Crops | None = None) -> Feed:
       >>> batches.batch_at(3)["index"].shape
       (256,)
     """
+    resident = dict(dataset.train if dataset.stream is None else dataset.captions or {})
+    several = "captions" in resident
+    if several:  # one of them is a batch's "tokens"
+        resident.pop("tokens")
     if dataset.stream is None:
-        batches = feed(dataset.train, dataset.batch_size, seed)
+        batches = feed(resident, dataset.batch_size, seed)
     else:
         batches = stream_feed(dataset.stream, dataset.batch_size, seed, crops)
-        batches = caption_feed.beside(batches, dataset.captions or {})
-    several = "captions" in (dataset.captions or dataset.train)
+        batches = caption_feed.beside(batches, resident)
     return caption_feed.sampled(batches, dataset.n_train, seed) if several else batches
 
 

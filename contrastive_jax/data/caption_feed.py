@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from contrastive_jax.data.examples import Examples
+from contrastive_jax.data.examples import Examples, in_rows
 from contrastive_jax.types import Batch, Feed
 
 _STREAM = 1  # of random numbers, beside that of the order
@@ -21,11 +21,12 @@ def beside(feed: Feed, resident: Examples) -> Feed:
       resident: arrays of all its examples.
     """
 
-    def assemble(held: Batch, sent: Batch) -> dict[str, jax.Array]:
-        rows = {name: values[sent["index"]] for name, values in held.items()}
-        return {**rows, **feed.assemble({}, sent)}
+    held, gather = in_rows(resident)
 
-    return feed._replace(resident=dict(resident), assemble=assemble)
+    def assemble(held: Batch, sent: Batch) -> dict[str, jax.Array]:
+        return {**gather(held, sent), **feed.assemble({}, sent)}
+
+    return feed._replace(resident=held, assemble=assemble)
 
 
 def sampled(feed: Feed, n: int, seed: int) -> Feed:

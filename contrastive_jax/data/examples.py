@@ -1,8 +1,9 @@
 """Examples in memory, their checks and classes, and batches of them by index."""
 
 import functools
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -17,6 +18,7 @@ from contrastive_jax.errors import DataError
 from contrastive_jax.types import Batch, Feed
 
 UNLABELED = -1
+_LANES, _LONG_ROW = 128, 2**14  # elements
 
 # Arrays of one length by name: "image" [N,H,W,C] uint8; "label" [N] int32 where there is one; of
 # captioned images "tokens" [N,L] int32 and "id" [N] int32, which two views of one thing share, and
@@ -211,8 +213,8 @@ def feed(
     last N mod B, so `batch_at(step)` depends on nothing but (seed, step).
 
     Args:
-      examples: N images and labels. They are the feed's `resident`, still on the host: place them
-        on the device once.
+      examples: N images and labels. Laid out by `in_rows` they are the feed's `resident`, still on
+        the host: place them on the device once.
       batch_size: B, from 1 to N.
       seed: int >= 0.
       mix: of which sets the examples are, one behind the other; each is then visited so by itself.
@@ -238,7 +240,8 @@ def feed(
         rows_at = mixing.rows_at(mix, batch_size, seed)
     elif lengths is not None:
         rows_at = by_length.rows_at(lengths, batch_size, seed)
-    return Feed(cast(Batch, dict(examples)), lambda step: {"index": rows_at(int(step))}, _gather)
+    resident, gather = in_rows(examples)
+    return Feed(resident, lambda step: {"index": rows_at(int(step))}, gather)
 
 
 def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
@@ -256,9 +259,45 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n).astype(np.int32)
 
 
-def _gather(resident: Batch, sent: Batch) -> dict[str, jax.Array]:
-    rows = {name: values[sent["index"]] for name, values in resident.items()}
-    return {**rows, "index": sent["index"]}
+def in_rows(examples: Examples) -> tuple[Batch, Callable[[Batch, Batch], dict[str, jax.Array]]]:
+    """Lay examples out so that a TPU gathers some of them without moving all of them.
+
+    Left to itself the compiler has the number of an image vary fastest in memory, and a step that
+    gathers rows begins with a copy of the whole set. It takes rows of whole lanes as they are:
+    each example is one, padded by zeros, and a long one several.
+
+    Args:
+      examples: of any shapes.
+
+    Returns:
+      What to keep on the device, and the function of it and of {"index" [B]} that gives "index" and
+      the B examples in their own shapes.
+
+    >>> resident, gather = in_rows({"image": np.ones((5, 8, 8, 1), np.uint8)})
+    >>> resident["image"].shape, gather(resident, {"index": np.array([4, 2])})["image"].shape
+    ((5, 128), (2, 8, 8, 1))
+    """
+    shapes = {name: values.shape[1:] for name, values in examples.items()}
+
+    def gather(resident: Batch, sent: Batch) -> dict[str, jax.Array]:
+        index = sent["index"]
+        batch = {}
+        for name, shape in shapes.items():
+            rows = resident[name][index].reshape(len(index), -1)
+            batch[name] = rows[:, : math.prod(shape)].reshape(-1, *shape)
+        return {**batch, "index": index}
+
+    return cast(Batch, {name: _in_lanes(values) for name, values in examples.items()}), gather
+
+
+def _in_lanes(values: np.ndarray) -> np.ndarray:
+    """One row an example, as wide as a multiple of 128; several rows of 128 where it is long."""
+    if values.ndim == 1:
+        return values
+    rows = values.reshape(len(values), -1)
+    if rest := -rows.shape[1] % _LANES:
+        rows = np.pad(rows, ((0, 0), (0, rest)))
+    return rows if rows.shape[1] <= _LONG_ROW else rows.reshape(len(rows), -1, _LANES)
 
 
 def with_whole(made: Feed, whole: Mapping[str, np.ndarray]) -> Feed:

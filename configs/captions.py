@@ -46,6 +46,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.augment = ConfigDict(
         {
             "size": 224,
+            "n_views": 1,  # a second one would be decoded and sent, and shown to nobody
             "crop_scale": (0.9, 1.0),
             "flip_probability": 0.0,  # a caption may say left and right
             "jitter_probability": 0.0,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 
 from contrastive_jax import parallel
 from contrastive_jax.parallel import Mesh
@@ -72,8 +73,12 @@ def stream_key(seed: int, stream: int) -> jax.Array:
 
 def batch_spec(feed: Feed) -> Any:
     """Shapes and dtypes of a batch of this feed, without making one."""
-    sent = feed.batch_at(0) if feed.spec is None else feed.spec
-    return jax.eval_shape(feed.assemble, dict(feed.resident), dict(sent))
+    return jax.eval_shape(feed.assemble, dict(feed.resident), sent_spec(feed))
+
+
+def sent_spec(feed: Feed) -> dict[str, Any]:
+    """What has the shapes and dtypes of the arrays that the host sends for a step."""
+    return dict(feed.batch_at(0) if feed.spec is None else feed.spec)
 
 
 def make_init(
@@ -163,4 +168,24 @@ def make_train_step(
         donate_argnums=0,
         out_shardings=(shardings, parallel.replicated(mesh)),
         compiler_options=compiler_options.for_steps(mesh),
+    )
+
+
+def lowered_step(
+    objective: Objective, optimizer: optax.GradientTransformation, feed: Feed, mesh: Mesh
+) -> Any:
+    """`make_train_step` lowered for what `run` calls it with, without an array on a device."""
+
+    def like(tree: Any, sharding: NamedSharding) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        )
+
+    everywhere = parallel.replicated(mesh)
+    key = jax.eval_shape(functools.partial(stream_key, 0, AUGMENT_STREAM))
+    return make_train_step(objective, optimizer, feed, mesh).lower(
+        abstract_state(objective, optimizer, feed, mesh),
+        like(dict(feed.resident), everywhere),
+        like(sent_spec(feed), parallel.batched(mesh)),
+        like(key, everywhere),
     )

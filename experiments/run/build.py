@@ -1,6 +1,6 @@
 """From a config to a run: what a method and a kind of data make of it, before any device works."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,11 +97,16 @@ class Run(NamedTuple):
         """Shapes, dtypes and shardings of the state: what a restore needs."""
         return training.abstract_state(self.objective, self.optimizer, self.feed, self.mesh)
 
+    def lowered_step(self) -> Any:
+        """The step that training compiles, for the mesh, whose devices need not be there."""
+        return training.lowered_step(self.objective, self.optimizer, self.feed, self.mesh)
+
 
 def build(
     experiment: Experiment,
     config: ConfigDict,
     load: Callable[[ConfigDict], Dataset] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Run:
     """Check the values of a config and load its data.
 
@@ -109,11 +114,12 @@ def build(
       experiment: the method.
       config: complete, see `sections.complete`.
       load: in place of the kind's own: one that keeps what it has loaded.
+      devices: to train on, all that JAX has by default; those of a topology can be compiled for.
 
     Raises:
       ConfigError: a value that cannot be run. DataError: no such data.
     """
-    mesh = make_mesh(config)
+    mesh = make_mesh(config, devices)
     with command_line.bad_values():
         dataset = (load or experiment.kind.load)(config)
         steps_per_epoch = dataset.steps_per_epoch
@@ -163,15 +169,15 @@ def with_seed(run: Run, config: ConfigDict) -> Run:
     return run._replace(config=config, plan=plan, feed=feed)
 
 
-def make_mesh(config: ConfigDict) -> Mesh:
-    """A mesh of all devices.
+def make_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of these devices, all by default.
 
     Raises:
       ConfigError: JAX was asked for a platform that is not there, or for parts of no such number.
     """
     try:
         with command_line.bad_values():
-            return parallel.make_mesh(**as_kwargs(config, "parallel"))
+            return parallel.make_mesh(devices, **as_kwargs(config, "parallel"))
     except RuntimeError as error:
         asked = jax.config.jax_platforms or "the devices of this machine"
         raise ConfigError(

@@ -102,9 +102,9 @@ def parse(
         with suppress(BrokenPipeError):
             print(usage)
         sys.exit(0)
-    overrides, words = _split(argv[1:], "config")
+    overrides, words = split_overrides(argv[1:], "config")
     for name in strings or ():  # overrides of another config, which are read on their own
-        words = _split(words, name)[1]
+        words = split_overrides(words, name)[1]
     flags, others = _flags(words, strings or (), switches or ())
     path, workdir = flags.pop("config"), flags.pop("workdir")
     values = {name: flags.pop(name) for name in strings or ()}
@@ -217,10 +217,10 @@ def override_texts(argv: Sequence[str], name: str = "config") -> dict[str, str]:
     >>> override_texts(["x", "--config.a.b=1", "--config.a.c", "2", "--noconfig.a.d"])
     {'a.b': '1', 'a.c': '2', 'a.d': 'False'}
     """
-    return _split(argv, name)[0]
+    return split_overrides(argv, name)[0]
 
 
-def _split(argv: Sequence[str], name: str) -> tuple[dict[str, str], list[str]]:
+def split_overrides(argv: Sequence[str], name: str) -> tuple[dict[str, str], list[str]]:
     """Separate the overrides of a config from the other words."""
     found, others, words = {}, [], list(argv)
     while words:

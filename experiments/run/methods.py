@@ -2,7 +2,7 @@
 
 # ruff: noqa: F401  the table is made of what is imported
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from experiments.barlow import EXPERIMENT as barlow
 from experiments.byol import EXPERIMENT as byol
@@ -22,3 +22,17 @@ from experiments.vicreg import EXPERIMENT as vicreg
 METHODS: Mapping[str, Experiment] = {
     value.name: value for value in list(globals().values()) if isinstance(value, Experiment)
 }
+
+
+def of_sections(given: Collection[str]) -> Experiment:
+    """The method that a config file is of: it has the sections of the file, and few others.
+
+    >>> of_sections({"data", "encoder", "head", "text", "loss"}).name
+    'clip'
+    """
+
+    def further(experiment: Experiment) -> int:
+        return len(experiment.all_sections().keys() - given)
+
+    every = [*METHODS.values()]
+    return min([e for e in every if e.all_sections().keys() >= set(given)] or every, key=further)

@@ -278,8 +278,4 @@ def parse(
 
 
 def _sections_of(path: str) -> Sections:
-    """The sections of the method that a config file is of: those that its own sections need."""
-    given = set(command_line.read(path))
-    every = [experiment.all_sections() for experiment in methods.METHODS.values()]
-    fitting = [sections for sections in every if given <= sections.keys()] or every
-    return min(fitting, key=lambda sections: len(sections.keys() - given))
+    return methods.of_sections(command_line.read(path)).all_sections()

@@ -52,17 +52,21 @@ def load(config: ConfigDict) -> data.Dataset:
 
 def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
     """Make black images with empty captions in place of a set that is known by its identity."""
-    dataset = images.stand_in(config, identity)
+    dataset, context = images.stand_in(config, identity), config.data.context
 
     def captioned(examples: data.Examples) -> data.Examples:
         n = data.n_examples(examples)
-        number = np.zeros(n, np.int32)
-        return {**examples, "tokens": np.zeros((n, 1), np.int32), "id": number}
+        empty = {"tokens": (n, context), "captions": (n, 1, context), "id": (n,)}
+        texts = {name: np.broadcast_to(np.int32(0), shape) for name, shape in empty.items()}
+        return {**examples, **texts, "n_captions": np.broadcast_to(np.int32(1), n)}
 
+    train = captioned(dataset.train)
+    streamed = {name: x for name, x in train.items() if name not in ("image", "label")}
     return dataset._replace(
-        train=captioned(dataset.train),
+        train=train,
         test=captioned(dataset.test),
         vocabulary=tuple(identity["vocabulary"]),
+        captions=streamed if dataset.stream is not None else None,
     )
 
 

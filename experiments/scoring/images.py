@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from contrastive_jax import augment, data, parallel, training
+from contrastive_jax.data.decode import MODES
 from contrastive_jax.evaluation import features, knn, neighbors, protocols
 from contrastive_jax.evaluation.probes import L2_GRID
 from contrastive_jax.types import Feed, TrainState
@@ -121,7 +122,12 @@ def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
 
     train, test = black(identity["train"]), black(identity["test"])
     names = tuple(identity["class_names"])
-    return data.Dataset(identity["name"], train, test, names, config.data.batch_size)
+    made = data.Dataset(identity["name"], train, test, names, config.data.batch_size)
+    if not config.data.streaming:
+        return made
+    mode, label_key = MODES[identity["image_shape"][-1]], "label" if names else None
+    split = data.StoredSplit("", "train", identity["train"], mode, "image", label_key)
+    return made._replace(stream=split)
 
 
 def feed(config: ConfigDict, dataset: data.Dataset, seed: int) -> Feed:

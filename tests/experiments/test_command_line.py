@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from contrastive_jax.errors import ConfigError
-from experiments.run import command_line, lifecycle, multihost, restore
+from experiments.run import command_line, lifecycle, methods, multihost
 from experiments.run.methods import METHODS
 from experiments.run.sections import complete, takes
 from experiments.simclr import EXPERIMENT
@@ -109,7 +109,10 @@ def test_help_prints_the_usage(capsys):
     ],
 )
 def test_every_config_has_the_keys_of_the_functions_that_read_it(words):
-    sections = restore._sections_of(f"configs/{words}")
+    experiment = methods.of_sections(command_line.read(f"configs/{words}"))
+    with_its_method = (ROOT / "configs" / words.partition(":")[0]).read_text()
+    assert f"python -m experiments.{experiment.name} --config" in with_its_method
+    sections = experiment.all_sections()
     command = command_line.parse(["simclr", f"--config=configs/{words}"], "", sections)
     assert set(command.config) == set(sections)
 

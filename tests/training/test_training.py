@@ -214,6 +214,17 @@ def test_abstract_state_is_that_of_a_real_one(examples):
     assert jax.tree.map(describe, abstract) == jax.tree.map(describe, real)
 
 
+def test_the_step_is_lowered_from_shapes_as_from_arrays(examples):
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    feed = data.feed(examples, BATCH, seed=0)
+    made = line_objective(), optax.adam(0.1), feed, mesh
+    resident = parallel.put_replicated(dict(feed.resident), mesh)
+    key = parallel.put_replicated(jax.random.key(0), mesh)
+    arrays = training.make_init(*made)(0), resident, parallel.put_batch(feed.batch_at(0), mesh), key
+    lowered = training.make_train_step(*made).lower(*arrays)
+    assert training.lowered_step(*made).as_text() == lowered.as_text()
+
+
 def test_resumed_equals_straight_bit_for_bit(examples, tmp_path, monkeypatch):
     mesh = parallel.make_mesh(jax.devices()[:2])
     feed = data.feed(examples, BATCH, seed=3)

@@ -213,6 +213,19 @@ def as_shown(views: Views, image_BHWC: jax.Array) -> jax.Array:
     return image_BHWC if is_view else views.evaluate(image_BHWC)
 
 
+def diagnosed(z_BVD: jax.Array) -> jax.Array:
+    """Take every so many-th example of a batch, `DIAGNOSED` of a large one, without a gradient.
+
+    The first ones would lie on the first devices, which would have to send them to the others.
+
+    >>> diagnosed(jnp.zeros((4096, 2, 8))).shape
+    (1024, 2, 8)
+    """
+    every = max(len(z_BVD) // DIAGNOSED, 1)
+    n = min(len(z_BVD), DIAGNOSED)
+    return jax.lax.stop_gradient(z_BVD[: n * every].reshape(n, every, *z_BVD.shape[1:])[:, 0])
+
+
 def online_probe(
     model: ImageModel, params: Params, h_NF: jax.Array, batch: Batch
 ) -> tuple[jax.Array | float, Metrics]:

@@ -104,10 +104,8 @@ def make(
         contrastive = nested.mean()
         online, online_metrics = image_model.online_probe(model, params, h_BF, batch)
 
-        pairs_BVD = jnp.stack([query_BD, key_BD], axis=1)[: image_model.DIAGNOSED]
-        diagnosed = diagnostics.summary(
-            jax.lax.stop_gradient(pairs_BVD), scale.fixed or jax.lax.stop_gradient(used)
-        )
+        pairs_BVD = image_model.diagnosed(jnp.stack([query_BD, key_BD], axis=1))
+        diagnosed = diagnostics.summary(pairs_BVD, scale.fixed or jax.lax.stop_gradient(used))
         target = {**target, "statistics": target_statistics}
         new_state = {**new_statistics, "target": target, "queue": queue.push(keys, key_BD)}
         metrics: dict[str, Any] = {"loss": contrastive, **diagnosed, **online_metrics}

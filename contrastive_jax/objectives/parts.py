@@ -75,7 +75,6 @@ def output(
     """Add the online probe to a method's loss, and the diagnostics of collapse to its metrics."""
     h_NF = h_BVF.reshape(-1, h_BVF.shape[-1])
     online, of_probe = image_model.online_probe(model, params, h_NF, batch)
-    z_BVD = jax.lax.stop_gradient(z_BVD[: image_model.DIAGNOSED])
-    diagnosed = diagnostics.summary(z_BVD, temperature)
+    diagnosed = diagnostics.summary(image_model.diagnosed(z_BVD), temperature)
     row = {"loss": loss, **(metrics or {}), **diagnosed, **of_probe}
     return loss + online, LossOutput(model_state, row)

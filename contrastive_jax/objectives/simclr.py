@@ -81,7 +81,7 @@ def make(
         h_NF = h_BVF.reshape(-1, h_BVF.shape[-1])
         online, online_metrics = image_model.online_probe(model, params, h_NF, batch)
 
-        z_BVD = jax.lax.stop_gradient(z_BVD[: image_model.DIAGNOSED])
+        z_BVD = image_model.diagnosed(z_BVD)
         if callable(temperature):
             used = jax.lax.stop_gradient(jnp.asarray(temperature(of_loss)))
             learned = {"temperature": used}

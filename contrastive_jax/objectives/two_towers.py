@@ -111,8 +111,8 @@ def make(
         contrastive = pair_loss(z_BD, y_BD, batch["id"], scale).mean()
         online, online_metrics = image_model.online_probe(model, params, h_BF, batch)
 
-        both_BVD = jnp.stack([z_BD, y_BD], axis=1)[: image_model.DIAGNOSED]
-        measured = diagnostics.summary(jax.lax.stop_gradient(both_BVD), scale[0], across=True)
+        both_BVD = image_model.diagnosed(jnp.stack([z_BD, y_BD], axis=1))
+        measured = diagnostics.summary(both_BVD, scale[0], across=True)
         metrics = {"loss": contrastive, "temperature": scale[0], **measured, **online_metrics}
         if bias is not None:
             metrics["bias"] = scale[1]

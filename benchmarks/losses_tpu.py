@@ -11,29 +11,18 @@ matrix products at the chip's peak, which no program can beat: value 2 N^2 D, gr
 """
 
 import argparse
-import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from benchmarks.shared import harness
+from benchmarks.shared import harness, tpu
 
-
-class Chip(NamedTuple):
-    """A chip's topology for the compiler, and its peak, cloud.google.com/tpu/docs/v5e and /v5p."""
-
-    topology: str
-    teraflops: float  # bfloat16
-    gigabytes: float  # of HBM
-
-
-CHIPS = {"v5e": Chip("v5e:2x2", 197.0, 16.0), "v5p": Chip("v5p:2x2x1", 459.0, 95.0)}
+TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1"}
 SIZES = {"symmetric_info_nce": 512, "siglip": 768}  # loss: D, as published figures of GPUs have it
 
 
-def compiled(chip: Chip, loss: str, pairs: int, dim: int, block_size: int | None) -> Any:
+def compiled(topology: str, loss: str, pairs: int, dim: int, block_size: int | None) -> Any:
     """Compile value and gradient for the first chip of a topology."""
     import jax
     import jax.numpy as jnp
@@ -43,7 +32,7 @@ def compiled(chip: Chip, loss: str, pairs: int, dim: int, block_size: int | None
 
     from contrastive_jax import losses
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=chip.topology).devices
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     sharding = NamedSharding(Mesh(np.array(devices[:1]), ("data",)), PartitionSpec())
     x = jax.ShapeDtypeStruct((pairs, dim), jnp.bfloat16, sharding=sharding)
     function: Callable = getattr(losses, loss)
@@ -56,18 +45,18 @@ def compiled(chip: Chip, loss: str, pairs: int, dim: int, block_size: int | None
 
 def row(name: str, loss: str, block_size: int | None, pairs: int) -> dict[str, Any]:
     """Compile one form of a loss for a chip: its memory, or why it does not fit."""
-    chip, dim = CHIPS[name], SIZES[loss]
+    topology, dim = TOPOLOGIES[name], SIZES[loss]
     products = 6 if block_size is None else 8
     about = {"chip": name, "loss": loss, "pairs": pairs, "dim": dim, "block_size": block_size}
-    bound = products * pairs**2 * dim / (chip.teraflops * 1e12)
+    bound = products * pairs**2 * dim / (tpu.CHIPS[name].teraflops * 1e12)
     start = time.perf_counter()
     try:
-        memory = compiled(chip, loss, pairs, dim, block_size).memory_analysis()
+        memory = compiled(topology, loss, pairs, dim, block_size).memory_analysis()
     except Exception as error:  # the compiler's own class says no more than its message
-        needed = re.search(r"\(([\d.]+G)\)", str(error))
+        needed = tpu.needed_of(error)
         if needed is None:
             raise
-        return {**about, "needs": f"{needed[1]}B of {chip.gigabytes:.0f} GB"}
+        return {**about, "needs": needed}
     return {
         **about,
         "temporaries_mb": round(memory.temp_size_in_bytes / 2**20, 1),
@@ -84,19 +73,16 @@ def main() -> None:
     parser.add_argument("--block-size", type=int, default=4096)
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "losses_tpu_compiled.json")
     args = harness.parse(parser, pairs=2048, block_size=512)
-    os.environ |= {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_LIBRARY_PATH": str(args.libtpu.resolve()),
-    }
+    tpu.use(args.libtpu)
     rows = []
-    for chip in CHIPS:
+    for chip in TOPOLOGIES:
         for loss in SIZES:
             for block_size in (args.block_size, None):
                 rows.append(row(chip, loss, block_size, args.pairs))
                 print(rows[-1])
     what = "value and gradient of the mean loss to bfloat16 [pairs, dim], compiled for one chip"
-    record = {**harness.circumstances(("jax", "libtpu")), "protocol": {"what": what}}
+    about = {**harness.circumstances(("jax",)), "libtpu": tpu.version_of(args.libtpu)}
+    record = {**about, "protocol": {"what": what}}
     harness.write(args.out, {**record, "rows": rows})
 
 

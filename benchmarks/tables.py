@@ -194,6 +194,36 @@ def fine_tuned_rows(path: Path) -> Iterator[Row]:
         yield [about, system, f"{found['nDCG@10']:.4f}{spread}", gain, link]
 
 
+def tpu_ahead(results: Path = RESULTS) -> str:
+    """What the compiled steps of configs need of TPUs that were not there."""
+    path = results / "tpu_ahead.json"
+    if not path.exists():
+        return "Not yet recorded; `python -m benchmarks.tpu_ahead` compiles a step."
+    kept = json.loads(path.read_text())["rows"]
+    return markdown(TPU_AHEAD_HEAD, map(tpu_ahead_row, kept))
+
+
+def tpu_ahead_row(row: Mapping[str, Any]) -> Row:
+    """A compiled step: whether it fits, and what bounds its time."""
+    changed = [f"{key.partition('.')[2]}={value}" for key, value in row["overrides"].items()]
+    name = ", ".join([f"`{row['config']}`", *changed])
+    batch, link = f"{row['batch_size']:,}", "[tpu_ahead.json](benchmarks/results/tpu_ahead.json)"
+    about = [name, row["topology"], batch]
+    made = f"{link}, {provenance(row)}"
+    if "needs" in row:
+        return [*about, f"no: {row['needs']}", "", "", "", made]
+    seconds = dict(row["seconds_at_least"])
+    step = seconds.pop("step")
+    return [
+        *about,
+        f"{row['held'] / 2**30:.1f} of {row['hbm_gib']:.0f} GiB",
+        f"{row['flop'] / 1e12:.2f}",
+        f"{1000 * step:.1f} ({max(seconds, key=seconds.__getitem__)})",
+        f"{100 * seconds['collectives'] / step:.0f} %",
+        made,
+    ]
+
+
 def effect(reasons: Sequence[str], outcome: str) -> str:
     """The differences that decide: of a claim of several parts, those with its outcome.
 
@@ -280,6 +310,10 @@ IMAGE_TEXT = ("glyphs", "glyphs_seed1", "glyphs_siglip", "glyphs_siglip_seed1", 
 FINE_TUNED_HEAD = "set | system | nDCG@10 | above zero-shot (95 %, over queries) | evidence"
 FINE_TUNED = ("docstrings", "covid_qa")
 MULTI_CROP_HEAD = "views | seconds a step | times that of 2 large | times their pixels | MB a step"
+TPU_AHEAD_HEAD = (
+    "config | slice | batch | fits | TFLOP a chip | ms a step, at least (bound by) | collectives, "
+    "of that time | evidence"
+)
 LOSSES_HEAD = (
     "loss | what it does | use it | formula, first line | needs | scales by | in runs | arXiv"
 )
@@ -318,5 +352,6 @@ def all_tables() -> dict[str, str]:
         "multi-crop": multi_crop(),
         "image and text": image_text(),
         "fine-tuned texts": fine_tuned(),
+        "tpu ahead": tpu_ahead(),
         "performance": markdown(performance.HEAD, performance.rows(RESULTS)),
     }

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,18 @@ Step = Callable[[], object]
 _DECLARED: list[Any] = []  # operators last as long as what declared them
 
 
-def parse(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
-    """Parse the command line.
+def parse(
+    parser: argparse.ArgumentParser, words: Sequence[str] | None = None, **smoke: Any
+) -> argparse.Namespace:
+    """Parse the command line, or these words of it.
 
     `--smoke` brings other defaults: little work, and a file that no table is made from.
     """
     parser.add_argument("--smoke", action="store_true", help="a try on little work, no figure")
-    if parser.parse_known_args()[0].smoke:
+    if parser.parse_known_args(words)[0].smoke:
         elsewhere = Path(tempfile.gettempdir()) / parser.get_default("out").name
         parser.set_defaults(**smoke, out=elsewhere)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def split_installed(contenders: Iterable[str]) -> tuple[list[str], dict[str, str]]:

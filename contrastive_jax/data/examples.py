@@ -264,7 +264,7 @@ def in_rows(examples: Examples) -> tuple[Batch, Callable[[Batch, Batch], dict[st
 
     Left to itself the compiler has the number of an image vary fastest in memory, and a step that
     gathers rows begins with a copy of the whole set. It takes rows of whole lanes as they are:
-    each example is one, padded by zeros, and a long one several.
+    each example is one, padded by zeros unless it is small, and a long one several.
 
     Args:
       examples: of any shapes.
@@ -291,8 +291,11 @@ def in_rows(examples: Examples) -> tuple[Batch, Callable[[Batch, Batch], dict[st
 
 
 def _in_lanes(values: np.ndarray) -> np.ndarray:
-    """One row an example, as wide as a multiple of 128; several rows of 128 where it is long."""
-    if values.ndim == 1:
+    """One row an example, as wide as a multiple of 128; several rows of 128 where it is long.
+
+    A narrow row stays as it is: zeros would be most of it.
+    """
+    if values[0].size < _LANES // 2:
         return values
     rows = values.reshape(len(values), -1)
     if rest := -rows.shape[1] % _LANES:

@@ -66,12 +66,33 @@ def test_an_exchange_of_a_device_with_itself_is_none():
     assert found(alone, "%c = f32[2] collective-permute(%p), source_target_pairs={{3,3}}") == []
 
 
-def test_a_loop_counts_as_often_as_it_runs():
-    body = (
-        "%b (q: f32[2]) -> f32[2] {\n  %g = f32[8] all-gather(%q), replica_groups=[2,4]<=[8]\n}\n"
-    )
-    loop = '%w = f32[2] while(%p), condition=%c, body=%b, backend_config={"known_trip_count":'
-    assert found(loop + '{"n":"12"}}', before=body) == [("all-gather", 32, 4, 12)]
+LOOP = """%b (q: f32[2]) -> f32[2] {
+  %g = f32[8] all-gather(%q), replica_groups=[2,4]<=[8]
+}
+
+%c (q: f32[2]) -> pred[] {
+  %n = s32[]{:T(128)} constant(63), metadata={op_name="n"}
+  ROOT %lt = pred[] compare(%i, %n), direction=LT
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("beside", "times"), [(', backend_config={"known_trip_count":{"n":"12"}}', 12), ("", 63)]
+)
+def test_a_loop_counts_as_often_as_it_runs(beside, times):
+    loop = f"%w = f32[2] while(%p), condition=%c, body=%b{beside}"
+    assert found(loop, before=LOOP) == [("all-gather", 32, 4, times)]
+
+
+def test_a_ring_on_simulated_devices_passes_its_block_on_seven_times():
+    mesh = parallel.make_mesh()
+    loss = functools.partial(losses.symmetric_info_nce, temperature=0.5, block_size=4)
+    x_BD = jax.ShapeDtypeStruct((32, 24), jnp.float32, sharding=parallel.batched(mesh))
+    compiled = jax.jit(parallel.shard_loss(loss, mesh)).lower(x_BD, x_BD).compile()
+    read = hlo.collectives(compiled.as_text())
+    passed = [n for each, n in read.items() if each.bytes == 4 * 24 * 4]
+    assert passed == [7]
 
 
 def test_what_a_wrapper_starts_counts_once():

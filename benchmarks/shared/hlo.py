@@ -174,10 +174,21 @@ class _Program:
                 yield line, times
             if line.opcode not in (*_CONTROL, *inside):
                 continue
-            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line.attributes)
-            runs = int(trips[1]) if trips and line.opcode == "while" else 1
+            runs = self._trips(line) if line.opcode == "while" else 1
             for called in _called(line, *_CALLS[line.opcode]):
                 yield from self.executed(called, times * runs, inside)
+
+    def _trips(self, loop: _Line) -> int:
+        """How often a loop runs: as is written beside it, or up to the constant of its condition.
+
+        Loops of JAX count from 0 by 1. It is 1 where neither says it.
+        """
+        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+            return int(known[1])
+        lines = [x for name in _called(loop, "condition") for x in self.computations.get(name, ())]
+        counts = any(x.opcode == "compare" and "direction=LT" in x.attributes for x in lines)
+        limits = [re.match(r"\((\d+)\)", x.attributes) for x in lines if x.opcode == "constant"]
+        return int(limits[0][1]) if counts and len(limits) == 1 and limits[0] else 1
 
     def collective(self, line: _Line) -> Collective:
         """Read the line of a collective."""

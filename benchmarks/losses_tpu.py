@@ -27,13 +27,11 @@ def compiled(topology: str, loss: str, pairs: int, dim: int, block_size: int | N
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from jax.experimental import topologies
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     from contrastive_jax import losses
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    sharding = NamedSharding(Mesh(np.array(devices[:1]), ("data",)), PartitionSpec())
+    sharding = NamedSharding(Mesh(np.array(tpu.devices(topology)[:1]), ("data",)), PartitionSpec())
     x = jax.ShapeDtypeStruct((pairs, dim), jnp.bfloat16, sharding=sharding)
     function: Callable = getattr(losses, loss)
 

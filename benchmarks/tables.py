@@ -311,7 +311,7 @@ FINE_TUNED_HEAD = "set | system | nDCG@10 | above zero-shot (95 %, over queries)
 FINE_TUNED = ("docstrings", "covid_qa")
 MULTI_CROP_HEAD = "views | seconds a step | times that of 2 large | times their pixels | MB a step"
 TPU_AHEAD_HEAD = (
-    "config | slice | batch | fits | TFLOP a chip | ms a step, at least (bound by) | collectives, "
+    "config | slice | batch | fits | TFLOP a chip | bound, ms a step (by) | collectives, "
     "of that time | evidence"
 )
 LOSSES_HEAD = (

@@ -8,9 +8,10 @@
 
 The step is the one that `training.run` compiles, the data stand-ins of the sizes of the set: of
 `SETS`, or of --images, --side, --classes and --words; without any of them the data is read.
-Everything is of one device. A step takes at least as long as the slowest of three: its FLOP at the
+Everything is of one device. The bound of a step is the longest of three times: its FLOP at the
 chip's peak, what its instructions read and write in HBM at the HBM's rate, and its collectives at
-the rate of the links. FLOP are XLA's, which counts a loop's body once.
+the rate of the links. FLOP are XLA's, which counts a loop's body once; operands count whole, also
+where a fusion reads a part of one. What runs would have to be measured.
 Compiling takes 10 s for a small step, and 10 minutes for a large one on two cores.
 """
 
@@ -42,14 +43,13 @@ SETS = {"cifar10": Set(50_000, 10, 32), "imagenet2012": Set(1_281_167, 1000)}
 
 def build(path: str, overrides: Mapping[str, str], topology: str, sizes: Set | None) -> Any:
     """Build the run of a config for the devices of a topology, on data of some sizes."""
-    from jax.experimental import topologies
-
     from experiments.run import build, command_line, methods
 
     experiment = methods.of_sections(command_line.read(path))
     config = command_line.override(command_line.read(path), overrides, experiment.all_sections())
     config = experiment.resolve(config)
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    devices = tpu.devices(topology)
+    build.check_batch(config.data.batch_size, build.make_mesh(config, devices))
     sizes = sizes or SETS.get(config.data.get("name") or "")
     if sizes is None:
         return build.build(experiment, config, devices=devices)
@@ -164,9 +164,9 @@ def main() -> None:
     if args.libtpu is None or not args.libtpu.exists():
         parser.error("there is no libtpu.so here; give --libtpu FILE, as the head of --help says")
     tpu.use(args.libtpu)
-    chip = tpu.chip_of(args.topology)
     sizes = args.images and Set(args.images, args.classes, args.side, args.words)
-    with command_line.exit_codes():
+    with command_line.exit_codes(), command_line.bad_values():
+        chip = tpu.chip_of(args.topology)
         run = build(args.config, overrides, args.topology, sizes)
         about = {
             "config": args.config,

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks.shared import harness, hlo, tpu
-from contrastive_jax import losses, parallel
+from contrastive_jax import losses, parallel, training
 from contrastive_jax.objectives import image_model
+from experiments import clip
+from experiments.run import command_line
 
 HEAD = "HloModule m, num_partitions=8\n\n"
 
@@ -154,6 +156,20 @@ def test_a_known_loss_gathers_the_embeddings_and_scatters_their_gradient():
         assert (each.bytes, each.group, read[each]) == (embeddings, 8, 1), kind
         assert each.sent == embeddings * 7 / 8
     assert "contrastive_jax/" in of_kind["all-gather"][0].source
+
+
+@pytest.mark.parametrize(("streaming", "views"), [("True", (1,)), ("False", ())])
+def test_a_stand_in_has_the_batches_of_the_set_that_it_stands_for(streaming, views):
+    path, sections = "configs/captions.py:smoke", clip.EXPERIMENT.all_sections()
+    given = command_line.read(path)
+    config = command_line.override(given, {"data.streaming": streaming}, sections)
+    identity = {"name": "x", "train": 8, "test": 1, "image_shape": (32, 32, 3)}
+    identity |= {"class_names": [], "vocabulary": ["", "?"]}
+    dataset = clip.EXPERIMENT.kind.stand_in(config, identity)
+    batch = training.batch_spec(clip.EXPERIMENT.kind.feed(config, dataset, 0))
+    assert batch["image"].shape == (4, *views, 32, 32, 3)
+    assert batch["tokens"].shape == (4, 16)
+    assert batch["id"].shape == (4,)
 
 
 def test_the_examples_that_are_diagnosed_are_taken_where_they_are():

@@ -3,8 +3,9 @@
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Chip(NamedTuple):
@@ -60,6 +61,21 @@ def use(libtpu: Path) -> None:
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_LIBRARY_PATH": str(libtpu.resolve()),
     }
+
+
+def devices(topology: str) -> Sequence[Any]:
+    """The devices of a slice that is not there.
+
+    Raises:
+      ValueError: the compiler knows no such slice.
+    """
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"there is no slice {topology!r} ({why}); give one as v5e:4x4") from error
 
 
 def version_of(libtpu: Path) -> str | None:

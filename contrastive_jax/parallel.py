@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -40,14 +41,12 @@ def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
         raise ValueError(
             f"parallel.fsdp is {fsdp}, and there are {len(devices)} devices; give a divisor of them"
         )
-    shape, names = (len(devices) // fsdp, fsdp), (AXIS, FSDP)
-    axes = 1 if fsdp == 1 else 2
-    return jax.make_mesh(
-        (len(devices),) if axes == 1 else shape,
-        names[:axes],
-        axis_types=(AxisType.Auto,) * axes,
-        devices=devices,
-    )
+    shape, names = (len(devices),), (AXIS,)
+    if fsdp > 1:
+        shape, names = (len(devices) // fsdp, fsdp), (AXIS, FSDP)
+    # Split, so that parts of 8 lie on a torus of 4 x 4 x 4 as well.
+    placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(placed, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

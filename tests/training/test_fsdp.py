@@ -1,6 +1,8 @@
 """A state in parts trains, is saved and restored as one that every device holds whole."""
 
+import dataclasses
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -121,6 +123,25 @@ def test_a_checkpoint_moves_between_parts_and_whole(tmp_path, after):
 def test_a_number_of_parts_that_does_not_divide_the_devices_is_refused():
     with pytest.raises(ValueError, match="parallel.fsdp is 3, and there are 8 devices"):
         parallel.make_mesh(fsdp=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A device of a TPU, as far as a mesh asks."""
+
+    id: int
+    coords: tuple[int, ...]
+    core_on_chip: int = 0
+    process_index: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5"
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8, 16, 32])
+def test_any_number_of_parts_lies_on_a_torus(parts):
+    coords = itertools.product(range(4), repeat=3)
+    mesh = parallel.make_mesh([Chip(i, each) for i, each in enumerate(coords)], fsdp=parts)
+    assert dict(mesh.shape) == {"data": 64 // parts, "fsdp": parts}
 
 
 def test_a_state_in_parts_embeds_as_the_whole_one():

@@ -10,8 +10,8 @@ The step is the one that `training.run` compiles, the data stand-ins of the size
 `SETS`, or of --images, --side, --classes and --words; without any of them the data is read.
 Everything is of one device. The bound of a step is the longest of three times: its FLOP at the
 chip's peak, what its instructions read and write in HBM at the HBM's rate, and its collectives at
-the rate of the links. FLOP are XLA's, which counts a loop's body once; operands count whole, also
-where a fusion reads a part of one. What runs would have to be measured.
+the rate of the links. FLOP are those of products and convolutions; operands count whole, also where
+a fusion reads a part of one. What runs would have to be measured.
 Compiling takes 10 s for a small step, and 10 minutes for a large one on two cores.
 """
 
@@ -89,9 +89,9 @@ def measured(run: Any, chip: tpu.Chip, text: Path | None = None) -> dict[str, An
         {**each._asdict(), "source": _short(each.source), "count": n, "sent": n * each.sent}
         for each, n in hlo.collectives(program).items()
     ]
-    moved = hlo.traffic(program)
+    flop, moved = hlo.flop(program), hlo.traffic(program)
     seconds = {
-        "products": cost["flops"] / (chip.teraflops * 1e12),
+        "products": flop / (chip.teraflops * 1e12),
         "memory": moved / (chip.hbm * GB),
         "collectives": sum(each["sent"] for each in found) / (chip.ici * GB),
     }
@@ -100,10 +100,10 @@ def measured(run: Any, chip: tpu.Chip, text: Path | None = None) -> dict[str, An
         "arguments": memory.argument_size_in_bytes,
         "outputs": memory.output_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
-        "flop": cost["flops"],
+        "flop": flop,
         "traffic": moved,
         "cycles_by_the_compiler": hlo.cycles(program),
-        "bytes_accessed_of_xla": cost["bytes accessed"],
+        "xla": {name: cost[name] for name in ("flops", "bytes accessed")},  # loops once
         "seconds_bound": {**seconds, "step": max(seconds.values())},
         "seconds_to_compile": round(time.perf_counter() - start, 1),
         "collectives": sorted(found, key=lambda each: -each["sent"]),

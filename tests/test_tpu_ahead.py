@@ -127,6 +127,34 @@ def test_a_slice_into_fast_memory_reads_itself_alone():
     assert hlo.traffic(f"{HEAD}ENTRY %main (p: f32[64]) -> f32[4] {{\n{program}\n}}") == 16 + 16
 
 
+def flop_of(function, *shapes):
+    """Ours and XLA's count of a program."""
+    given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    compiled = jax.jit(function).lower(*given).compile()
+    return hlo.flop(compiled.as_text()), compiled.cost_analysis()["flops"]
+
+
+def test_flop_are_those_of_xla_and_a_loop_has_them_as_often_as_it_runs():
+    def convolve(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def gradients(x, kernel):
+        return jax.grad(lambda *both: convolve(*both).sum(), (0, 1))(x, kernel)
+
+    shapes = (4, 16, 16, 8), (3, 3, 8, 16)
+    for function in (convolve, gradients):
+        ours, of_xla = flop_of(function, *shapes)
+        assert ours == pytest.approx(of_xla, rel=0.05)
+
+    def repeated(x):
+        return jax.lax.fori_loop(0, 5, lambda _, y: y @ y, x)
+
+    ours, _ = flop_of(repeated, (32, 32))
+    assert ours == 5 * 2 * 32**3
+
+
 def test_the_place_in_the_program_is_read_beside_it_and_from_tables():
     tables = 'FileNames\n1 "a.py"\n\nFileLocations\n1 {file_name_id=1 line=7 end_line=9}\n\n'
     tables += "StackFrames\n4 {file_location_id=1 parent_frame_id=3}\n\n"

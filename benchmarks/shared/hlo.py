@@ -1,10 +1,13 @@
 """What a compiled program sends between devices and moves in memory, read from its HLO."""
 
+import functools
 import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
+
+import numpy as np
 
 KINDS = (
     "all-reduce",
@@ -107,6 +110,27 @@ def traffic(hlo: str) -> int:
     return total
 
 
+def flop(hlo: str) -> int:
+    """Count the FLOP of the matrix products and convolutions, those of loops as often as they run.
+
+    A multiplication and an addition are two; what a convolution multiplies by padding is none.
+
+    >>> text = '''HloModule m
+    ...
+    ... ENTRY main {
+    ...   p = f32[8,3]{1,0} parameter(0)
+    ...   q = f32[3,5]{1,0} parameter(1)
+    ...   ROOT r = f32[8,5]{1,0} dot(p, q), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+    ... }'''
+    >>> flop(text)
+    240
+    """
+    program = _Program(hlo)
+    lines = program.executed(program.entry, inside=("fusion", "async-start"))
+    of = {"dot": program.dot, "convolution": program.convolution}
+    return sum(2 * times * of[line.opcode](line) for line, times in lines if line.opcode in of)
+
+
 def cycles(hlo: str) -> int:
     """Sum what the TPU's compiler takes its instructions for, by its own model of the chip."""
     program = _Program(hlo)
@@ -204,6 +228,37 @@ class _Program:
         name = re.search(r'op_name="([^"]*)"', about)
         return Collective(kind, size, group, self._sources.of(about), name[1] if name else "")
 
+    def dot(self, line: _Line) -> int:
+        """Count the multiplications of a matrix product."""
+        given = _dims(self.operands(line)[0].type)
+        summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)
+        axes = [int(axis) for axis in summed[1].split(",") if axis] if summed else []
+        return math.prod(_dims(line.type)) * math.prod(given[axis] for axis in axes)
+
+    def convolution(self, line: _Line) -> int:
+        """Count the multiplications of a convolution, as a TPU's matrix product is written, too."""
+        labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", line.attributes)
+        first, *others = self.operands(line)  # one operand, where both are the same
+        types = first.type, (others or [first])[0].type, line.type
+        x, kernel, y = (
+            dict(zip(names, _dims(of), strict=True))
+            for names, of in zip(labels.groups(), types, strict=True)  # type: ignore
+        )
+        window = re.search(r"window=\{([^}]*)\}", line.attributes)
+        settings = dict(each.split("=") for each in window[1].split()) if window else {}
+        places = 1
+        for i in range(len(x) - 2):
+            stride, x_step, step = (
+                int(settings[key].split("x")[i]) if key in settings else 1
+                for key in ("stride", "lhs_dilate", "rhs_dilate")
+            )
+            pad = int(settings["pad"].split("x")[i].split("_")[0]) if "pad" in settings else 0
+            sizes = x[str(i)], kernel[str(i)], y[str(i)]
+            places *= _places(*sizes, stride, x_step, step, pad)
+        groups = re.search(r"batch_group_count=(\d+)", line.attributes)
+        batch = x["b"] // (int(groups[1]) if groups else 1)
+        return batch * kernel["i"] * kernel["o"] * places
+
     def operands(self, line: _Line) -> list[_Line]:
         """The instructions whose results a line is given, each once."""
         names = re.findall(r"[\w.\-]+", _uncommented(line.attributes.partition(")")[0]))
@@ -255,6 +310,26 @@ def _elements(type_text: str) -> list[str]:
         else:
             found[-1] += letter
     return [each.strip() for each in found]
+
+
+@functools.cache
+def _places(x: int, kernel: int, y: int, stride: int, x_step: int, step: int, pad: int) -> int:
+    """Count the pairs of a place of the result and one of the kernel that meet an input.
+
+    >>> _places(4, 3, 4, 1, 1, 1, 1)  # the two at the ends meet padding
+    10
+    """
+    at = np.arange(y)[:, None] * stride + np.arange(kernel)[None, :] * step - pad
+    return int(np.sum((at >= 0) & (at <= (x - 1) * x_step) & (at % x_step == 0)))
+
+
+def _dims(type_text: str) -> list[int]:
+    """The sizes of an array.
+
+    >>> _dims("f32[8,3]{1,0}")
+    [8, 3]
+    """
+    return [int(dim) for dim in re.findall(r"\d+", re.findall(_ARRAY, type_text)[0][1])]
 
 
 def _bytes(type_text: str) -> int:

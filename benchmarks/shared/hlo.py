@@ -283,7 +283,7 @@ class _Program:
 
 def _goes_on(line: _Line, starts: Collection[str]) -> bool:
     """Whether it is a collective that was started in another fusion (TPU)."""
-    named = re.compile(rf"\(.*%?{re.escape(line.name)}[,)]")
+    named = re.compile(rf"\((?:[^)]*, )?%?{re.escape(line.name)}[,)]")
     is_spread = line.kind is not None and "async_collective_fusion_config" in line.attributes
     return is_spread and not any(named.match(start) for start in starts)
 

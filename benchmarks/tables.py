@@ -200,9 +200,10 @@ def tpu_ahead(results: Path = RESULTS) -> str:
     if not path.exists():
         return "Not yet recorded; `python -m benchmarks.tpu_ahead` compiles a step."
     kept = json.loads(path.read_text())["rows"]
-    made = ", ".join(dict.fromkeys(map(provenance, kept)))
-    link = f"[tpu_ahead.json](benchmarks/results/tpu_ahead.json), {made}."
-    return f"{markdown(TPU_AHEAD_HEAD, map(tpu_ahead_row, kept))}\n\n{link}"
+    commits = ", ".join(dict.fromkeys(row["commit"][:7] for row in kept))
+    link = "[tpu_ahead.json](benchmarks/results/tpu_ahead.json)"
+    about = f"{link}, XLA of jax {kept[0]['versions']['jax']}, commits at recording {commits}."
+    return f"{markdown(TPU_AHEAD_HEAD, map(tpu_ahead_row, kept))}\n\n{about}"
 
 
 def tpu_ahead_row(row: Mapping[str, Any]) -> Row:
@@ -219,7 +220,7 @@ def tpu_ahead_row(row: Mapping[str, Any]) -> Row:
         f"{row['held'] / 2**30:.1f} of {row['hbm_gib']:.0f} GiB",
         f"{row['flop'] / 1e12:.2f}",
         f"{1000 * step:.1f} ({max(seconds, key=seconds.__getitem__)})",
-        f"{100 * seconds['collectives'] / step:.0f} %",
+        f"{100 * seconds['collectives'] / step:.1f} %",
     ]
 
 

@@ -17,6 +17,7 @@ Compiling takes 10 s for a small step, and 10 minutes for a large one on two cor
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -111,7 +112,8 @@ def measured(run: Any, chip: tpu.Chip, text: Path | None = None) -> dict[str, An
 
 
 def _short(source: str) -> str:
-    return source.removeprefix(f"{harness.ROOT}/")
+    """The file from the root of the repository, or of a package, on."""
+    return re.sub(r"^.*/site-packages/", "", source.removeprefix(f"{harness.ROOT}/"))
 
 
 def shown(row: Mapping[str, Any]) -> str:

@@ -111,7 +111,7 @@ def test_a_compiled_step_shows_what_bounds_it_or_what_it_lacks():
     seconds = {"products": 0.02, "memory": 0.04, "collectives": 0.01, "step": 0.04}
     fits = {"held": 2**31, "hbm_gib": 16.0, "flop": 3e12, "seconds_bound": seconds}
     about = ["c.py, `a.b=1`", "v5e:2x2", "4,096"]
-    shown = [*about, "2.0 of 16 GiB", "3.00", "40.0 (memory)", "25 %"]
+    shown = [*about, "2.0 of 16 GiB", "3.00", "40.0 (memory)", "25.0 %"]
     assert tables.tpu_ahead_row({**row, **fits}) == shown
     lacks = {**row, "needs": "17.00 of 15.75 GiB"}
     assert tables.tpu_ahead_row(lacks) == [*about, "no: 17.00 of 15.75 GiB", "", "", ""]

@@ -56,6 +56,7 @@ def test_start_and_done_are_one_and_only_the_result_counts():
         ("mesh['a'=4,'b'=2] {'a'}", 4),
         ("mesh['a'=4,'b'=2] {'a','b'}", 8),
         ("mesh['a'=8] {'a':(2)4}", 4),
+        ("mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}", 4),
     ],
 )
 def test_groups_are_read_in_every_form(groups, devices):
@@ -153,6 +154,25 @@ def test_flop_are_those_of_xla_and_a_loop_has_them_as_often_as_it_runs():
 
     ours, _ = flop_of(repeated, (32, 32))
     assert ours == 5 * 2 * 32**3
+
+
+def test_a_sum_that_a_tpu_slices_in_a_fusion_is_a_reduce_scatter_of_the_fusions_place():
+    scatter = """%all-reduce-scatter.1 (q: bf16[64]) -> bf16[8] {
+  %q = bf16[64] parameter(0)
+  %r = bf16[64] all-reduce(%q), replica_groups={}, to_apply=%add
+  ROOT %s = bf16[8] dynamic-slice(%r, %i), dynamic_slice_sizes={8}
+}
+"""
+    fusion = '%f = bf16[8] fusion(%p), calls=%all-reduce-scatter.1, metadata={op_name="x"}'
+    assert found(fusion, before=scatter) == [("reduce-scatter", 128, 8, 1)]
+    body = f"ENTRY %main (p: f32[2]) -> f32[2] {{\n  {fusion}\n}}"
+    (each,) = hlo.collectives(f"{HEAD}{scatter}\n{body}")
+    assert (each.op_name, each.sent) == ("x", 112)
+
+
+def test_groups_of_another_form_are_an_error():
+    with pytest.raises(ValueError, match="a form that is not known"):
+        found("%r = f32[2]{0} all-reduce(%p), replica_groups=torus[8]")
 
 
 def test_the_place_in_the_program_is_read_beside_it_and_from_tables():

@@ -22,6 +22,7 @@ _CONTROL = ("while", "call", "conditional")
 _BITS = {"pred": 8, "token": 0, "opaque": 0, "c64": 64, "c128": 128}
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", *_CONTROL}
 _ARRAY = r"\b([a-z]\w*)\[([\d,<= ]*)\]"
+_SCATTERED = "fused-"  # before the opcode of what is a sum and a slice of it in the text
 _CALLS = {  # what runs other computations, and the attributes that name them
     "while": ("body", "condition"),
     "fusion": ("calls",),
@@ -153,7 +154,7 @@ class _Line(NamedTuple):
     @property
     def kind(self) -> str | None:
         """Of a collective, but for the end of an asynchronous one."""
-        kind = self.opcode.removesuffix("-start")
+        kind = self.opcode.removesuffix("-start").removeprefix(_SCATTERED)
         return kind if kind in KINDS else None
 
     @property
@@ -200,7 +201,8 @@ class _Program:
                 continue
             runs = self._trips(line) if line.opcode == "while" else 1
             for called in _called(line, *_CALLS[line.opcode]):
-                yield from self.executed(called, times * runs, inside)
+                for each, n in self.executed(called, times * runs, inside):
+                    yield (_fused(each, line, called) if line.opcode == "fusion" else each), n
 
     def _trips(self, loop: _Line) -> int:
         """How often a loop runs: as is written beside it, or up to the constant of its condition.
@@ -219,7 +221,7 @@ class _Program:
         kind = line.kind or ""
         size = _bytes(line.result)
         group = self._group(line.attributes)
-        if kind == "reduce-scatter":
+        if line.opcode.startswith("reduce-scatter"):
             size *= group
         described = [
             each for each in (line, *self.operands(line)) if "metadata=" in each.attributes
@@ -274,11 +276,22 @@ class _Program:
             return listed[1].count(",") + 1
         if iota := re.search(r"replica_groups=\[\d+,(\d+)\]<=", attributes):
             return int(iota[1])
-        if axes := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", attributes):
+        if axes := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes):
             sizes = dict(re.findall(r"'([^']*)'=(\d+)", axes[1]))
             named = re.findall(r"'([^']*)'(?::\(\d+\)(\d+))?", axes[2])
             return math.prod(int(part or sizes[axis]) for axis, part in named)
-        return self._devices
+        if "replica_groups=" not in attributes or "replica_groups={}" in attributes:
+            return self._devices
+        raise ValueError(f"groups of a form that is not known: {attributes[:300]}")
+
+
+def _fused(line: _Line, fusion: _Line, name: str) -> _Line:
+    """A collective of a fusion: with the place of the fusion, and scattered where a TPU does it."""
+    if line.kind is None:
+        return line
+    opcode = f"{_SCATTERED}reduce-scatter" if name.startswith("all-reduce-scatter") else line.opcode
+    place = "" if "metadata=" in line.attributes else fusion.attributes
+    return line._replace(opcode=opcode, attributes=line.attributes + place)
 
 
 def _goes_on(line: _Line, starts: Collection[str]) -> bool:

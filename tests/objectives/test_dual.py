@@ -13,6 +13,7 @@ from contrastive_jax.encoders import heads, text
 from contrastive_jax.objectives import dual, mined
 from contrastive_jax.objectives import temperature as scale
 from experiments.run import text_losses as command
+from tests.devices import COUNTS
 
 B, K, T, L = 8, 2, 17, 5
 IDS = np.array([0, 1, 2, 3, 4, 5, 6, 0], np.int32)
@@ -250,7 +251,7 @@ def transformer(devices, chunk_size=None, table=False):
 
 
 @pytest.mark.parametrize(("chunk_size", "table"), [(None, False), (8, False), (8, True)])
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", COUNTS)
 def test_the_encoders_gradient_is_the_same_on_1_2_4_and_8_devices(devices, chunk_size, table):
     value, gradient = transformer(1)
     assert set(gradient) == {"encoder", "head", "loss"}

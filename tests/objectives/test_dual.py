@@ -156,7 +156,7 @@ def test_the_loss_is_that_of_all_pairs_on_any_devices_in_tiles_and_in_chunks(kin
 
 
 @pytest.mark.parametrize("kind", sorted({*command.KINDS} - {*IN_BATCH, "per_query_info_nce"}))
-def test_losses_of_scores_and_guides_are_the_same_on_any_devices_and_in_chunks(kind):
+def test_losses_of_scores_and_guides_are_the_same_on_two_devices_in_chunks(kind):
     rng, negatives = np.random.default_rng(1), kind not in command.GRADED
     given = batch(negatives) | {
         "score": jnp.asarray(rng.random(B, np.float32)),
@@ -168,10 +168,9 @@ def test_losses_of_scores_and_guides_are_the_same_on_any_devices_and_in_chunks(k
     of = functools.partial(make, kind, output_dim=6)
     _, metrics, gradient = value_and_gradient(of(), given)
     assert np.abs(gradient["encoder"]["weight"]).max() > 0
-    for other in (of(devices=8), of(devices=2, chunk_size=4)):
-        _, again, same_gradient = value_and_gradient(other, given)
-        np.testing.assert_allclose(again["loss"], metrics["loss"], rtol=2e-5)
-        close(same_gradient, gradient)
+    _, again, same_gradient = value_and_gradient(of(devices=2, chunk_size=4), given)
+    np.testing.assert_allclose(again["loss"], metrics["loss"], rtol=2e-5)
+    close(same_gradient, gradient)
 
 
 @pytest.mark.parametrize("longest", [(2, L), (2, 2, 4, L)])

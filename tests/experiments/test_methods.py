@@ -1,4 +1,4 @@
-"""Each method on images goes through each command, from training to the ablations."""
+"""Each method on images is trained, resumed, scored, exported; each kind meets every command."""
 
 import functools
 import json
@@ -123,8 +123,8 @@ def test_a_longer_training_resumes_where_the_run_ended(run_of_a_kind, data, tmp_
         tiny.train(folder, method, data, "--config.train.steps=1")
 
 
-def test_linear_probe_scores_it_again(run):
-    method, folder = run
+def test_linear_probe_scores_it_again(run_of_a_kind):
+    method, folder = run_of_a_kind
     assert tiny.main_of(linear_probe.main, folder) == 0
     again = workdir.read_json(folder / "results" / "linear_probe.json")
     summary = workdir.read_json(folder / "results" / "summary.json")
@@ -152,6 +152,8 @@ def test_evaluate_scores_it_by_every_protocol(run, capsys):
     scored = {row["protocol"]["name"] for row in result["evaluations"]}
     assert scored == {"few-label" if name == "few" else name for name in names.split(",")}
     assert {"alignment", "rankme"} <= set(result["diagnostics"]["trained/features"])
+    before = workdir.read_json(folder / "results" / "summary.json")["evaluations"]
+    assert set() < _nearest_neighbors(before) <= _nearest_neighbors(result["evaluations"])
     with np.load(folder / "results" / "evaluation.npz") as kept:
         for row in result["evaluations"]:
             if "predictions" in row:
@@ -163,6 +165,13 @@ def test_evaluate_scores_it_by_every_protocol(run, capsys):
     merged = workdir.read_json(folder / "results" / "evaluation.json")["evaluations"]
     assert {row["protocol"]["name"] for row in merged} == scored  # the others are kept
     assert len(merged) == len(result["evaluations"])
+
+
+def _nearest_neighbors(rows):
+    """The accuracy of each representation by k-NN, and its k."""
+    where = ("representation", "layer", "value")
+    found = [row for row in rows if row["protocol"]["name"] == "knn"]
+    return {(*(row[name] for name in where), row["protocol"].get("k")) for row in found}
 
 
 def test_export_and_report_need_no_data(run, data, tmp_path):
@@ -226,7 +235,7 @@ def test_other_data_in_the_same_folder_is_refused(run_of_a_kind, data, tmp_path)
     assert {name: (folder / name).read_bytes() for name in said} == said
 
 
-@pytest.mark.parametrize("method", tiny.METHOD_SECTIONS)
+@pytest.mark.parametrize("method", KINDS)
 def test_ablations_run_it(method, data, tmp_path):
     values = tiny.config(method, data)
     values["eval"] = {**values["eval"], "figures": False, "labels_per_class": 0}

@@ -1,4 +1,4 @@
-"""Each method on images is trained, resumed, scored, exported; each kind meets every command."""
+"""Each method on images goes through each command, from training to the ablations."""
 
 import functools
 import json
@@ -70,6 +70,12 @@ def run_of_a_kind(request, runs):
     return request.param, runs(request.param)
 
 
+EVERY_METHOD = [  # one of each kind of data in every run of the tests, the others before a release
+    method if method in KINDS else pytest.param(method, marks=pytest.mark.slow)
+    for method in tiny.METHOD_SECTIONS
+]
+
+
 def test_the_tests_know_every_method():
     assert {*tiny.METHOD_SECTIONS, "text"} == METHODS.keys()  # that one in test_text_run.py
 
@@ -123,8 +129,9 @@ def test_a_longer_training_resumes_where_the_run_ended(run_of_a_kind, data, tmp_
         tiny.train(folder, method, data, "--config.train.steps=1")
 
 
-def test_linear_probe_scores_it_again(run_of_a_kind):
-    method, folder = run_of_a_kind
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_linear_probe_scores_it_again(method, runs):
+    folder = runs(method)
     assert tiny.main_of(linear_probe.main, folder) == 0
     again = workdir.read_json(folder / "results" / "linear_probe.json")
     summary = workdir.read_json(folder / "results" / "summary.json")
@@ -235,7 +242,7 @@ def test_other_data_in_the_same_folder_is_refused(run_of_a_kind, data, tmp_path)
     assert {name: (folder / name).read_bytes() for name in said} == said
 
 
-@pytest.mark.parametrize("method", KINDS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_ablations_run_it(method, data, tmp_path):
     values = tiny.config(method, data)
     values["eval"] = {**values["eval"], "figures": False, "labels_per_class": 0}

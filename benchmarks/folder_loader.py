@@ -13,10 +13,11 @@ centers  every image once, resized and center-cropped, into one array: contrasti
          through a DataLoader, its batches copied into one array.
 
 The JPEGs are noise with the spectrum of photographs, in ten class folders; all of them come out of
-the page cache. With 0 workers everything runs in one process bound to one core; with W workers each
-contender has W processes (contrastive_jax has a thread a core for the centers). Contenders take
-turns (A B C A B C ...), as in benchmarks.host_input; the medians over the rounds are reported, and
-ours as a fraction of the faster torch.
+the page cache. Both are measured on images of ImageNet's size and on those of a camera's, which
+contrastive_jax lets the JPEG decoder shrink. With 0 workers everything runs in one process bound to
+one core; with W workers each contender has W processes (contrastive_jax has a thread a core for the
+centers). Contenders take turns (A B C A B C ...), as in benchmarks.host_input; the medians over the
+rounds are reported, and ours as a fraction of the faster torch.
 """
 
 import argparse
@@ -134,11 +135,12 @@ def centers_rate(
 
 
 WORK = {"crops": (CROPS, crops_rate), "centers": (CENTERS, centers_rate)}
+CAMERA = "large "  # begins the work on images of a camera's size
 
 
 def measure(work: str, folder: Path, workers: int, args: argparse.Namespace) -> list[dict]:
     """Measure every contender once in each round; returns a row for each."""
-    contenders, rate = WORK[work]
+    contenders, rate = WORK[work.removeprefix(CAMERA)]
     installed = [name for name in contenders if name in args.runnable]
     rates: dict[str, list[float]] = {name: [] for name in installed}
     with host_input.cores_for(workers) as cores:
@@ -156,10 +158,10 @@ def measure(work: str, folder: Path, workers: int, args: argparse.Namespace) -> 
     return rows
 
 
-def write_folder(folder: Path, args: argparse.Namespace) -> int:
-    """Write JPEGs into class folders; returns their mean size in bytes."""
-    spread = [(round(0.8 * side), round(1.2 * side)) for side in (args.height, args.width)]
-    encoded = photos.photos(args.images, *spread, seed=0)
+def write_folder(folder: Path, n: int, sides: tuple[int, int]) -> int:
+    """Write JPEGs of about this height and width into class folders; returns their mean bytes."""
+    spread = [(round(0.8 * side), round(1.2 * side)) for side in sides]
+    encoded = photos.photos(n, *spread, seed=0)
     for i, jpeg in enumerate(encoded):
         target = folder / f"class{i % CLASSES}" / f"{i:06d}.jpg"
         target.parent.mkdir(exist_ok=True)
@@ -169,21 +171,20 @@ def write_folder(folder: Path, args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> dict:
     args.runnable, skipped = harness.split_installed({**CROPS, **CENTERS})
-    with tempfile.TemporaryDirectory() as folder:
-        jpeg_bytes = write_folder(Path(folder), args)
-        rows = [
-            row
-            for work in WORK
-            for workers in args.workers
-            for row in measure(work, Path(folder), workers, args)
-        ]
+    sets = {"": (args.images, tuple(args.sides)), CAMERA: (args.large, tuple(args.large_sides))}
+    rows, written = [], {}
+    for name, (n, sides) in sets.items():
+        with tempfile.TemporaryDirectory() as folder:
+            jpeg_bytes = write_folder(Path(folder), n, sides)
+            written[f"{name}images"] = {"n": n, "sides": sides, "mean bytes": jpeg_bytes}
+            for work in WORK:
+                for workers in args.workers:
+                    rows += measure(name + work, Path(folder), workers, args)
     protocol = {
         "crops": "decode a JPEG and cut two random resized crops as uint8",
         "centers": "decode each JPEG once, resize, crop the center, into one array",
-        "images": args.images,
-        "height and width": [args.height, args.width],
-        "spread of both": "0.8 to 1.2, uniform",
-        "mean bytes of a JPEG": jpeg_bytes,
+        **written,
+        "spread of both sides": "0.8 to 1.2, uniform",
         "size": args.size,
         "batch_size": args.batch_size,
         "seconds of a turn of crops": args.seconds,
@@ -198,17 +199,17 @@ def parse() -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--height", type=int, default=375)
-    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--sides", type=int, nargs=2, default=[375, 500], help="height and width")
+    parser.add_argument("--large", type=int, default=80, help="images of a camera's size")
+    parser.add_argument("--large-sides", type=int, nargs=2, default=[3024, 4032])
     parser.add_argument("--size", type=int, default=224, help="side of a crop")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, cores])
     parser.add_argument("--seconds", type=float, default=5.0, help="that a turn of crops is timed")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "folder_loader.json")
-    return harness.parse(
-        parser, images=128, workers=[0], seconds=0.5, rounds=1, height=120, width=160, size=64
-    )
+    tiny = {"images": 128, "sides": [120, 160], "large": 80, "large_sides": [300, 400], "size": 32}
+    return harness.parse(parser, workers=[0], seconds=0.5, rounds=1, **tiny)
 
 
 def main() -> None:

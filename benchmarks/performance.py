@@ -231,6 +231,12 @@ CLAIMS = [
     Claim("CPU: a folder into memory, one core", FOLDER, faster_folder("centers", False), 0.9),
     Claim("CPU: same with 2 workers", FOLDER, faster_folder("centers", True), 0.9),
     Claim(
+        "CPU: crops of a folder, 12 megapixels", FOLDER, faster_folder("large crops", False), 0.9
+    ),
+    Claim("CPU: same with 2 workers", FOLDER, faster_folder("large crops", True), 0.9),
+    Claim("CPU: same into memory, one core", FOLDER, faster_folder("large centers", False), 0.9),
+    Claim("CPU: same with 2 workers", FOLDER, faster_folder("large centers", True), 0.9),
+    Claim(
         "CPU: step of 8,192 images in chunks and tiles, resident memory",
         CHUNKS,
         of_the_plain_step("risen_mb", "MB"),

@@ -1,6 +1,7 @@
 """Stricter than production: 8 simulated devices, no implicit rank promotion."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -41,6 +42,13 @@ LONGEST_FIRST = (  # so that all workers end together
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_place)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage seldom: what imports and tracing make stays, and costs each search."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _place(item: pytest.Item) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses, parallel
+from tests.devices import COUNTS
 
 B, V, D = 16, 2, 6
 nt_xent = functools.partial(losses.nt_xent, temperature=0.5)
@@ -138,7 +139,7 @@ def assert_as_on_one_device(names, got, dtypes=(np.float32, np.float32)):
             )
 
 
-@pytest.mark.parametrize("n_devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("n_devices", COUNTS)
 def test_every_public_loss_can_be_sharded(n_devices):
     """Per anchor and of a whole batch; on 8 devices also those that are taken as they are."""
     mesh = parallel.make_mesh(jax.devices()[:n_devices])

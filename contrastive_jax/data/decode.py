@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,14 +14,25 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's names of pixels, by c
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # no others: fewer parsers see foreign bytes
 _ORIENTATION = 0x0112  # tag of EXIF
-_TURNS = {  # its values by the names of Pillow's transpositions
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
+
+
+class _Turn(NamedTuple):
+    """How a stored image has to be turned to stand upright, and where its axes then are."""
+
+    name: str  # of Pillow's transposition
+    swaps: bool  # x and y
+    flips_x: bool  # of the stored image
+    flips_y: bool
+
+
+_TURNS = {  # by the orientation
+    2: _Turn("FLIP_LEFT_RIGHT", False, True, False),
+    3: _Turn("ROTATE_180", False, True, True),
+    4: _Turn("FLIP_TOP_BOTTOM", False, False, True),
+    5: _Turn("TRANSPOSE", True, False, False),
+    6: _Turn("ROTATE_270", True, False, True),
+    7: _Turn("TRANSVERSE", True, True, True),
+    8: _Turn("ROTATE_90", True, True, False),
 }
 _TRIES = 10
 UNIFORMS = 2 * _TRIES + 2  # numbers that a box takes
@@ -105,16 +116,20 @@ def cut_views(
             crop_box(_uniform(seed, epoch, index, view), height, width, crops.scale, crops.ratio)
             for view in range(crops.n_views)
         ]
+        boxes = [_stored(box, turn, image.size) for box in boxes]
         shrink = _decode_smaller(image, boxes, crops.size)
-        pixels = _turned(_as_mode(image, mode), turn)
-        views = [_crop(pixels, box, crops.size, shrink) for box in boxes]
-    return np.stack(views)
+        pixels = _as_mode(image, mode)
+        views = [_turned(_crop(pixels, box, crops.size, shrink), turn) for box in boxes]
+    return np.stack([_as_array(view) for view in views])
 
 
 def cut_square(
     encoded: bytes, mode: str, size: int | None, share: float = 1.0, upright: bool = False
 ) -> np.ndarray:
     """Cut the central square of an image at a size, or none: [H, W, C] uint8, bicubic.
+
+    A JPEG whose square has at least twice the pixels that are wanted is decoded at 1/2, 1/4 or 1/8
+    of its size, as in `cut_views`.
 
     Args:
       encoded: a JPEG, PNG, WebP, BMP or GIF.
@@ -126,13 +141,17 @@ def cut_square(
     from PIL import Image
 
     with _opened(encoded) as image:
-        pixels = _turned(_as_mode(image, mode), _turn(image) if upright else None)
-        if size is None or (share == 1 and pixels.size == (size, size)):
-            return _as_array(pixels)
-        side = share * min(pixels.size)
-        left, top = (pixels.width - side) / 2, (pixels.height - side) / 2
-        square = (left, top, left + side, top + side)
-        return _as_array(pixels.resize((size, size), Image.Resampling.BICUBIC, box=square))
+        turn = _turn(image) if upright else None
+        width, height = _turned_size(image, turn)
+        if size is None or (share == 1 and (width, height) == (size, size)):
+            return _as_array(_turned(_as_mode(image, mode), turn))
+        side = share * min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        square = _stored((left, top, left + side, top + side), turn, image.size)
+        shrink = _decode_smaller(image, [square], size)
+        shrunk = tuple(edge / shrink for edge in square)
+        pixels = _as_mode(image, mode).resize((size, size), Image.Resampling.BICUBIC, box=shrunk)
+        return _as_array(_turned(pixels, turn))
 
 
 def read_size(encoded: bytes, upright: bool = False) -> tuple[int, int]:
@@ -157,19 +176,35 @@ def check_whole(encoded: bytes, mode: str) -> None:
         _as_mode(image, mode).load()  # a mode that fits is not decoded before
 
 
-def _turn(image: Any) -> str | None:
+def _turn(image: Any) -> _Turn | None:
     return _TURNS.get(image.getexif().get(_ORIENTATION))
 
 
-def _turned_size(image: Any, turn: str | None) -> tuple[int, int]:
-    sideways = turn in ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
-    return (image.height, image.width) if sideways else image.size
+def _turned_size(image: Any, turn: _Turn | None) -> tuple[int, int]:
+    return (image.height, image.width) if turn and turn.swaps else image.size
 
 
-def _turned(pixels: Any, turn: str | None) -> Any:
+def _turned(pixels: Any, turn: _Turn | None) -> Any:
     from PIL import Image
 
-    return pixels if turn is None else pixels.transpose(Image.Transpose[turn])
+    return pixels if turn is None else pixels.transpose(Image.Transpose[turn.name])
+
+
+def _stored(box: Box, turn: _Turn | None, size: tuple[int, int]) -> Box:
+    """Find a box of the upright image in the image as it is stored.
+
+    So what is cut is turned, and not the whole image, whose last pixels a smaller decoding pads.
+    """
+    if turn is None:
+        return box
+    left, top, right, bottom = box
+    if turn.swaps:
+        left, top, right, bottom = top, left, bottom, right
+    if turn.flips_x:
+        left, right = size[0] - right, size[0] - left
+    if turn.flips_y:
+        top, bottom = size[1] - bottom, size[1] - top
+    return left, top, right, bottom
 
 
 @contextlib.contextmanager
@@ -214,7 +249,7 @@ def _decode_smaller(image: Any, boxes: Sequence[Box], size: int) -> int:
     return shrink if image.size != whole else 1
 
 
-def _crop(pixels: Any, box: Box, size: int, shrink: int) -> np.ndarray:
+def _crop(pixels: Any, box: Box, size: int, shrink: int) -> Any:
     """Resize the box's pixels alone, as on the device; a shrunk box may begin within a pixel."""
     from PIL import Image
 
@@ -222,7 +257,7 @@ def _crop(pixels: Any, box: Box, size: int, shrink: int) -> np.ndarray:
     x, y = math.floor(left), math.floor(top)
     part = pixels.crop((x, y, math.ceil(right), math.ceil(bottom)))
     inside = (left - x, top - y, right - x, bottom - y)
-    return _as_array(part.resize((size, size), Image.Resampling.BILINEAR, box=inside))
+    return part.resize((size, size), Image.Resampling.BILINEAR, box=inside)
 
 
 def _as_array(pixels: Any) -> np.ndarray:

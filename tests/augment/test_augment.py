@@ -17,6 +17,7 @@ from sklearn.datasets import load_sample_images
 from contrastive_jax import augment
 from contrastive_jax.augment import color
 from tests.compiled import AS_IN_TRAINING
+from tests.devices import COUNTS
 
 OFF = {
     "crop_probability": 0.0,
@@ -549,7 +550,7 @@ def test_more_views_leave_the_first_ones_as_they_were():
     np.testing.assert_allclose(three[:, :2], two, atol=1e-5)
 
 
-@pytest.mark.parametrize("n_devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("n_devices", COUNTS)
 def test_views_are_the_same_on_any_number_of_devices(n_devices):
     images = random_images(8, 12, 12, 3)
     index = np.arange(8, dtype=np.int32)

@@ -15,6 +15,7 @@ from contrastive_jax.errors import CheckpointError, ConfigError
 from contrastive_jax.training import optim
 from experiments.run.encoder import ENCODER
 from experiments.run.sections import keys_of
+from tests.devices import SEVERAL
 
 FROZEN = Path(__file__).parent / "torch_features.npz"  # of benchmarks/torch_weights.py --frozen
 SMALL = {"name": "vit", "patch_size": 4, "dim": 16, "layers": 2, "heads": 2}
@@ -149,7 +150,7 @@ def close(got, want):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", SEVERAL)
 def test_gradients_with_stochastic_depth_are_those_of_one_device(gradients, devices):
     close(gradients(devices), gradients(1))
 

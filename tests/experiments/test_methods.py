@@ -70,6 +70,12 @@ def run_of_a_kind(request, runs):
     return request.param, runs(request.param)
 
 
+EVERY_METHOD = [  # one of each kind of data in every run of the tests, the others before a release
+    method if method in KINDS else pytest.param(method, marks=pytest.mark.slow)
+    for method in tiny.METHOD_SECTIONS
+]
+
+
 def test_the_tests_know_every_method():
     assert {*tiny.METHOD_SECTIONS, "text"} == METHODS.keys()  # that one in test_text_run.py
 
@@ -123,8 +129,9 @@ def test_a_longer_training_resumes_where_the_run_ended(run_of_a_kind, data, tmp_
         tiny.train(folder, method, data, "--config.train.steps=1")
 
 
-def test_linear_probe_scores_it_again(run):
-    method, folder = run
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_linear_probe_scores_it_again(method, runs):
+    folder = runs(method)
     assert tiny.main_of(linear_probe.main, folder) == 0
     again = workdir.read_json(folder / "results" / "linear_probe.json")
     summary = workdir.read_json(folder / "results" / "summary.json")
@@ -152,6 +159,8 @@ def test_evaluate_scores_it_by_every_protocol(run, capsys):
     scored = {row["protocol"]["name"] for row in result["evaluations"]}
     assert scored == {"few-label" if name == "few" else name for name in names.split(",")}
     assert {"alignment", "rankme"} <= set(result["diagnostics"]["trained/features"])
+    before = workdir.read_json(folder / "results" / "summary.json")["evaluations"]
+    assert set() < _nearest_neighbors(before) <= _nearest_neighbors(result["evaluations"])
     with np.load(folder / "results" / "evaluation.npz") as kept:
         for row in result["evaluations"]:
             if "predictions" in row:
@@ -163,6 +172,13 @@ def test_evaluate_scores_it_by_every_protocol(run, capsys):
     merged = workdir.read_json(folder / "results" / "evaluation.json")["evaluations"]
     assert {row["protocol"]["name"] for row in merged} == scored  # the others are kept
     assert len(merged) == len(result["evaluations"])
+
+
+def _nearest_neighbors(rows):
+    """The accuracy of each representation by k-NN, and its k."""
+    where = ("representation", "layer", "value")
+    found = [row for row in rows if row["protocol"]["name"] == "knn"]
+    return {(*(row[name] for name in where), row["protocol"].get("k")) for row in found}
 
 
 def test_export_and_report_need_no_data(run, data, tmp_path):
@@ -226,7 +242,7 @@ def test_other_data_in_the_same_folder_is_refused(run_of_a_kind, data, tmp_path)
     assert {name: (folder / name).read_bytes() for name in said} == said
 
 
-@pytest.mark.parametrize("method", tiny.METHOD_SECTIONS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_ablations_run_it(method, data, tmp_path):
     values = tiny.config(method, data)
     values["eval"] = {**values["eval"], "figures": False, "labels_per_class": 0}

@@ -5,7 +5,8 @@
 
 The file holds, of each run, the loss and gradient norm of every step, its scores and a digest of
 its last state. Another processor or version of XLA may round differently, so the test compares the
-numbers within a tolerance; the digest is for comparison on one machine.
+numbers within a tolerance; the digest is for comparison on one machine. The tests compile quickly,
+but for the first run: that the optimized program has the same numbers is seen on one.
 """
 
 import contextlib
@@ -79,7 +80,8 @@ def measure(scratch: Path) -> dict[str, Any]:
     options = compiler_options.for_steps
     for_steps = lambda mesh: {**(options(mesh) or {}), **AS_IN_TRAINING}  # noqa: E731
     with mock.patch.object(compiler_options, "for_steps", for_steps):
-        return {name: _run(scratch / name, *run) for name, run in runs.items()}
+        optimized = {name: _run(scratch / name, *runs.pop(name)) for name in ("digits",)}
+    return optimized | {name: _run(scratch / name, *run) for name, run in runs.items()}
 
 
 def _run(folder: Path, module: Any, config: str, words: tuple[str, ...]) -> Mapping[str, Any]:

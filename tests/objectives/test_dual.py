@@ -13,6 +13,7 @@ from contrastive_jax.encoders import heads, text
 from contrastive_jax.objectives import dual, mined
 from contrastive_jax.objectives import temperature as scale
 from experiments.run import text_losses as command
+from tests.devices import COUNTS
 
 B, K, T, L = 8, 2, 17, 5
 IDS = np.array([0, 1, 2, 3, 4, 5, 6, 0], np.int32)
@@ -155,7 +156,7 @@ def test_the_loss_is_that_of_all_pairs_on_any_devices_in_tiles_and_in_chunks(kin
 
 
 @pytest.mark.parametrize("kind", sorted({*command.KINDS} - {*IN_BATCH, "per_query_info_nce"}))
-def test_losses_of_scores_and_guides_are_the_same_on_any_devices_and_in_chunks(kind):
+def test_losses_of_scores_and_guides_are_the_same_on_two_devices_in_chunks(kind):
     rng, negatives = np.random.default_rng(1), kind not in command.GRADED
     given = batch(negatives) | {
         "score": jnp.asarray(rng.random(B, np.float32)),
@@ -167,10 +168,9 @@ def test_losses_of_scores_and_guides_are_the_same_on_any_devices_and_in_chunks(k
     of = functools.partial(make, kind, output_dim=6)
     _, metrics, gradient = value_and_gradient(of(), given)
     assert np.abs(gradient["encoder"]["weight"]).max() > 0
-    for other in (of(devices=8), of(devices=2, chunk_size=4)):
-        _, again, same_gradient = value_and_gradient(other, given)
-        np.testing.assert_allclose(again["loss"], metrics["loss"], rtol=2e-5)
-        close(same_gradient, gradient)
+    _, again, same_gradient = value_and_gradient(of(devices=2, chunk_size=4), given)
+    np.testing.assert_allclose(again["loss"], metrics["loss"], rtol=2e-5)
+    close(same_gradient, gradient)
 
 
 @pytest.mark.parametrize("longest", [(2, L), (2, 2, 4, L)])
@@ -250,7 +250,7 @@ def transformer(devices, chunk_size=None, table=False):
 
 
 @pytest.mark.parametrize(("chunk_size", "table"), [(None, False), (8, False), (8, True)])
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", COUNTS)
 def test_the_encoders_gradient_is_the_same_on_1_2_4_and_8_devices(devices, chunk_size, table):
     value, gradient = transformer(1)
     assert set(gradient) == {"encoder", "head", "loss"}

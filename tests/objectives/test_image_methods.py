@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from contrastive_jax import parallel
 from contrastive_jax.encoders import heads, vit
 from contrastive_jax.training import optim
+from tests.devices import SEVERAL
 from tests.objectives import method_oracles as oracles
 
 BATCH = 8
@@ -118,7 +119,7 @@ def test_loss_and_gradient_equal_the_oracle(method):
 VIEWS = {"large": "train", "small": "small"}
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", SEVERAL)
 @pytest.mark.parametrize("method", METHODS)
 def test_gradient_and_state_are_those_of_one_device(method, devices):
     def close(a, b):  # float32: batch norm and correlations of eight rows magnify rounding

@@ -118,7 +118,7 @@ def test_memory_does_not_grow_with_the_number_of_strengths():
 def test_any_number_of_devices_fits_and_chooses_as_one(digits, result, monkeypatch):
     monkeypatch.setattr(logistic, "_TILE_ROWS", 64)  # 600 rows: no device has but padding
     x, y = digits[0][:597], digits[1][:597]  # which no number of devices below divides
-    grid = (1e-2, 1.0)
+    grid = (1e-2,)
     one = logistic.fit_grid(x, y, 10, grid, 500, devices=jax.devices()[:1])
     for count in (2, 8):
         many = logistic.fit_grid(x, y, 10, grid, 500, devices=jax.devices()[:count])

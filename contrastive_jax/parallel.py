@@ -1,13 +1,13 @@
 """Data parallelism over a mesh: a sharded batch, losses over all keys, a state whole or in parts.
 
 The compiler does the rest: the training step is one `jax.jit` over global arrays,
-so that batch statistics are global, and only the loss runs inside `jax.shard_map`.
+so that batch statistics are global, and only losses and searches run inside `jax.shard_map`.
 """
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,19 @@ def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
     # Split, so that parts of 8 lie on a torus of 4 x 4 x 4 as well.
     placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(placed, names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def mesh_of_parts(parts: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """Make a mesh over no more devices than there are parts of some work.
+
+    Args:
+      parts: at least 1.
+      devices: of jax; those of this process by default, which computes without the others.
+
+    >>> mesh_of_parts(1).size
+    1
+    """
+    return make_mesh((jax.local_devices() if devices is None else devices)[:parts])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -269,6 +282,83 @@ def shard_loss(
         return jax.shard_map(island, mesh=mesh, in_specs=(specs,), out_specs=out)(arrays)
 
     return sharded
+
+
+class Best(NamedTuple):
+    """What a search found for each query, the best first; of equal scores the lower row."""
+
+    score: jax.Array  # [Q, K]
+    row: jax.Array  # [Q, K] int32
+
+
+def shard_search(search: Callable[..., Any], mesh: Mesh) -> Callable:
+    """Search a bank whose rows are split over the devices, with the result of one device.
+
+    Each device searches its own rows for K, and of what all of them found, brought together by one
+    gather, the best K are kept.
+
+    Args:
+      search: (part of the bank, its first row, *queries) -> a `Best` or a pytree of them, whose
+        rows are those of the whole bank.
+      mesh: a mesh of `make_mesh`.
+
+    Returns:
+      (bank, *queries) -> the same of the whole bank, on every device. The number of devices divides
+      the rows of the bank; `search` gives those that pad it a score of -inf.
+
+    >>> def largest(part_M, first, k=2):
+    ...     score_K, row_K = jax.lax.top_k(part_M, k)
+    ...     return Best(score_K[None], first + row_K[None])
+    >>> shard_search(largest, make_mesh(jax.devices()[:1]))(jnp.array([1.0, 3.0, 3.0])).row
+    Array([[1, 2]], dtype=int32)
+    """
+    axis = _all_axes(mesh)
+
+    def of_part(part: jax.Array, *queries: Any) -> Any:
+        found = search(part, jax.lax.axis_index(axis) * len(part), *queries)
+        return jax.tree.map(merged, found, is_leaf=lambda x: isinstance(x, Best))
+
+    def merged(found: Best) -> Best:
+        gather = functools.partial(jax.lax.all_gather, axis_name=axis, axis=1, tiled=True)
+        score_QA, row_QA = gather(found.score), gather(found.row)
+        # top_k prefers the earlier of equals, and earlier devices have the lower rows.
+        score_QK, place_QK = jax.lax.top_k(score_QA, found.score.shape[1])
+        return Best(score_QK, jnp.take_along_axis(row_QA, place_QK, axis=1))
+
+    return _on_parts(of_part, mesh)
+
+
+def shard_sum(fn: Callable[..., Any], mesh: Mesh) -> Callable:
+    """Sum over the devices what a function makes of each one's part, by one all-reduce.
+
+    Args:
+      fn: (part of the arrays, *same) -> a pytree of arrays.
+      mesh: a mesh of `make_mesh`.
+
+    Returns:
+      (arrays, *same) -> the sum, on every device. The number of devices divides the rows of the
+      arrays.
+
+    >>> shard_sum(jnp.sum, make_mesh(jax.devices()[:1]))(jnp.arange(4))
+    Array(6, dtype=int32)
+    """
+
+    def of_part(*args: Any) -> Any:
+        return jax.lax.psum(fn(*args), _all_axes(mesh))
+
+    return _on_parts(of_part, mesh)
+
+
+def _on_parts(fn: Callable[..., Any], mesh: Mesh) -> Callable:
+    """Map over the parts of the first argument a function with one result for all devices."""
+
+    def mapped(split: Any, *same: Any) -> Any:
+        specs = P(_all_axes(mesh)), *[P()] * len(same)
+        # That the results are equal is beyond the check of what varies over devices.
+        island = functools.partial(jax.shard_map, mesh=mesh, out_specs=P(), check_vma=False)
+        return island(fn, in_specs=specs)(split, *same)
+
+    return mapped
 
 
 def _name(path: Any) -> str:

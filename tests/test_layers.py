@@ -11,7 +11,9 @@ ALLOWED = {  # module or package of the library -> what it may import; others ma
     "types": set(),
     "errors": set(),
     "_numerics": set(),
+    "evaluation": BASE | {"parallel"},
     "export": BASE | {"encoders", "augment", "storage"},
+    "mining": BASE | {"parallel"},
     "objectives": BASE
     | {"encoders", "losses", "augment", "parallel", "queue", "grad_cache", "frozen"}
     | {"evaluation.diagnostics"},

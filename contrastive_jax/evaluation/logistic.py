@@ -9,20 +9,22 @@ depends on the data and on l2, and not on a learning rate or a number of epochs.
 
 Many strengths are fitted as a path from the strongest down, a few at a time: those share each pass
 over the features, and start where stronger ones ended. A pass visits the rows in tiles, so beside
-three copies of the features only the logits of one tile are held.
+three copies of the features only the logits of one tile are held. The examples are split over the
+devices, which exchange the sum of their gradients once a pass.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax import parallel
 from contrastive_jax._numerics import as_numpy, dot
 from contrastive_jax.evaluation.lbfgs import Stop, minimize
-from contrastive_jax.evaluation.neighbors import check_finite
+from contrastive_jax.evaluation.neighbors import check_finite, pad_rows
 from contrastive_jax.evaluation.results import check_labels
 
 _TOLERANCE = 3e-4
@@ -104,26 +106,44 @@ def fit_grid(
     l2_grid: Sequence[float],
     max_steps: int,
     tolerance: float = _TOLERANCE,
+    devices: Sequence[Any] | None = None,
 ) -> LinearProbe:
-    """Fit a probe for each l2, stacked on a leading axis; all share each pass over the features."""
+    """Fit a probe for each l2, stacked on a leading axis; all share each pass over the features.
+
+    The examples are split over the devices, those of this process by default, a tile or more each.
+    """
     x_NF, y_N = as_set("train", x_NF, y_N, n_classes)
     stop = Stop(np.int32(max_steps), np.float32(tolerance))
-    data = jax.device_put((x_NF, y_N.astype(np.int32), strengths(l2_grid), stop))
-    return jax.device_get(_fit_strengths(*data, n_classes=n_classes))
+    n = len(y_N)
+    mesh = parallel.mesh_of_parts(-(-n // _TILE_ROWS), devices)
+    rows = -(-n // mesh.size) * mesh.size
+    padded = {"x": pad_rows(x_NF, rows), "y": pad_rows(y_N.astype(np.int32), rows)}
+    split = parallel.put_batch(padded, mesh)
+    whole = parallel.put_replicated((strengths(l2_grid), stop), mesh)
+    known = {"n_classes": n_classes, "n": n, "mesh": mesh}
+    return jax.device_get(_fit_strengths(split["x"], split["y"], *whole, **known))
 
 
-@partial(jax.jit, static_argnames="n_classes")
+@partial(jax.jit, static_argnames=("n_classes", "n", "mesh"))
 def _fit_strengths(
-    x_NF: jax.Array, y_N: jax.Array, l2_S: jax.Array, stop: Stop, *, n_classes: int
+    x_NF: jax.Array,
+    y_N: jax.Array,
+    l2_S: jax.Array,
+    stop: Stop,
+    *,
+    n_classes: int,
+    n: int,
+    mesh: parallel.Mesh,
 ) -> LinearProbe:
-    table = _tabulate(x_NF, y_N, n_classes)
+    """Fit to the first n rows of examples that are split over the devices."""
+    table = _tabulate(x_NF, y_N, n_classes, n, mesh)
     order_S = jnp.argsort(-l2_S)
     fits = min(_FITS_PER_PASS, len(l2_S))
     groups = -(-len(l2_S) // fits)
     # A last group that is not full repeats the weakest strength; the copies are dropped.
     path = jnp.pad(l2_S[order_S], (0, groups * fits - len(l2_S)), mode="edge")
     # Only l2 is mapped, so each step reads the features once for all fits of a group.
-    fit = jax.vmap(partial(_fit, table), in_axes=(0, None, None))
+    fit = jax.vmap(partial(_fit, table, mesh), in_axes=(0, None, None))
 
     def advance(start: _Point, l2_L: jax.Array) -> tuple[_Point, _Fitted]:
         found = fit(l2_L, start, stop)
@@ -148,9 +168,11 @@ def fit_each(
 def _fit_each(
     x_RNF: jax.Array, y_RN: jax.Array, l2: jax.Array, stop: Stop, *, n_classes: int
 ) -> LinearProbe:
+    alone = parallel.mesh_of_parts(1)
+
     def fit(one: tuple[jax.Array, jax.Array]) -> LinearProbe:
-        table = _tabulate(*one, n_classes)
-        return _as_probe(table, _fit(table, l2, _origin(table), stop))
+        table = _tabulate(*one, n_classes, len(one[1]), alone)
+        return _as_probe(table, _fit(table, alone, l2, _origin(table), stop))
 
     at_once = max(1, min(len(y_RN), _NUMBERS_AT_ONCE // x_RNF[0].size))
     return jax.lax.map(fit, (x_RNF, y_RN), batch_size=at_once)
@@ -176,20 +198,27 @@ class _Fitted(NamedTuple):
     converged: jax.Array
 
 
-def _tabulate(x_NF: jax.Array, y_N: jax.Array, n_classes: int) -> _Table:
-    n, features = x_NF.shape
-    x_NF, mean_F, std_F = standardize(x_NF)
+def _tabulate(
+    x_NF: jax.Array, y_N: jax.Array, n_classes: int, n: int, mesh: parallel.Mesh
+) -> _Table:
+    real_N1 = (jnp.arange(len(x_NF)) < n)[:, None]
+    x_NF, mean_F, std_F = standardize(x_NF, real_N1)
     variance_F, axes_FF = jnp.linalg.eigh(dot(x_NF.T, x_NF) / n)
     x_NF = dot(x_NF, axes_FF)  # a rotation leaves ||W|| as it is
-    rows = min(_TILE_ROWS, n)
-    tiles = -(-n // rows)
-    missing = tiles * rows - n
-    x_TRF = jnp.pad(x_NF, ((0, missing), (0, 0))).reshape(tiles, rows, features)
-    y_TR = jnp.pad(y_N, (0, missing)).reshape(tiles, rows)
-    weight_TR = jnp.pad(jnp.full(n, 1 / n, jnp.float32), (0, missing)).reshape(tiles, rows)
+    x_TRF = _in_tiles(x_NF, mesh.size)
+    weight_TR = _in_tiles(jnp.where(real_N1[:, 0], jnp.float32(1 / n), 0.0), mesh.size)
     # Classes before examples: sums over the ten or so classes then vectorize.
-    hit_TCR = jax.nn.one_hot(y_TR, n_classes, dtype=jnp.float32, axis=1)
+    hit_TCR = jax.nn.one_hot(_in_tiles(y_N, mesh.size), n_classes, dtype=jnp.float32, axis=1)
     return _Table(x_TRF, hit_TCR, weight_TR, variance_F, axes_FF, mean_F, std_F)
+
+
+def _in_tiles(array: jax.Array, parts: int) -> jax.Array:
+    """Arrange [N, ...] as [T, R, ...], the rows of each part in its own tiles, padded with 0."""
+    array = array.reshape(parts, -1, *array.shape[1:])
+    rows = min(_TILE_ROWS, array.shape[1])
+    tiles = -(-array.shape[1] // rows)
+    missing = [(0, 0), (0, tiles * rows - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
+    return jnp.pad(array, missing).reshape(parts * tiles, rows, *array.shape[2:])
 
 
 def _origin(table: _Table) -> _Point:
@@ -197,15 +226,17 @@ def _origin(table: _Table) -> _Point:
     return jnp.zeros((classes, features), jnp.float32), jnp.zeros(classes, jnp.float32)
 
 
-def _fit(table: _Table, l2: jax.Array, start: _Point, stop: Stop) -> _Fitted:
+def _fit(table: _Table, mesh: parallel.Mesh, l2: jax.Array, start: _Point, stop: Stop) -> _Fitted:
     n_classes = table.hit_TCR.shape[1]
+    tiles = table.x_TRF, table.hit_TCR, table.weight_TR
+    loss_and_grad = parallel.shard_sum(_loss_and_grad, mesh)
     # The Hessian at zero is variance / C + l2 along an axis and 1 / C for the bias.
     unit_F = jax.lax.rsqrt(jnp.maximum(table.variance_F, 0.0) / n_classes + l2)
     unit_1F1 = jnp.append(unit_F, jnp.sqrt(jnp.float32(n_classes)))[None, :]
 
     def value_and_grad(scaled_CF1: jax.Array) -> tuple[jax.Array, jax.Array]:
         plain_CF1 = scaled_CF1 * unit_1F1
-        loss, grad_CF1 = _loss_and_grad(table, plain_CF1)
+        loss, grad_CF1 = loss_and_grad(tiles, plain_CF1)
         penalized_CF1 = plain_CF1.at[:, -1].set(0.0)
         value = loss + 0.5 * l2 * jnp.sum(penalized_CF1**2)
         return value, (grad_CF1 + l2 * penalized_CF1) * unit_1F1
@@ -216,8 +247,10 @@ def _fit(table: _Table, l2: jax.Array, start: _Point, stop: Stop) -> _Fitted:
     return _Fitted(plain_CF1[:, :-1], plain_CF1[:, -1], end.value, end.steps, end.converged)
 
 
-def _loss_and_grad(table: _Table, plain_CF1: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Compute the mean cross-entropy and its gradient, in one pass over the tiles."""
+def _loss_and_grad(
+    tiles: tuple[jax.Array, ...], plain_CF1: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Compute the mean cross-entropy and its gradient, in one pass over the tiles of a device."""
     weight_CF, bias_C = plain_CF1[:, :-1], plain_CF1[:, -1]
 
     def add(total: tuple[jax.Array, jax.Array], tile: tuple[jax.Array, ...]):
@@ -230,7 +263,7 @@ def _loss_and_grad(table: _Table, plain_CF1: jax.Array) -> tuple[jax.Array, jax.
         return (total[0] + jnp.vdot(loss_R, weight_R), total[1] + grad_CF1), None
 
     nothing = jnp.zeros((), jnp.float32), jnp.zeros_like(plain_CF1)
-    return jax.lax.scan(add, nothing, (table.x_TRF, table.hit_TCR, table.weight_TR))[0]
+    return jax.lax.scan(add, nothing, tiles)[0]
 
 
 def _cross_entropy(logits_CN: jax.Array, hit_CN: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -250,17 +283,24 @@ def _as_probe(table: _Table, found: _Fitted) -> LinearProbe:
     return LinearProbe(weight_FC, found.bias_C, table.mean_F, table.std_F, *ending)
 
 
-def standardize(x_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scale features to mean 0 and deviation 1, [N, F]; returns what they were, [F], too."""
+def standardize(
+    x_NF: jax.Array, real_N1: jax.Array | bool = True
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scale features to mean 0 and deviation 1, [N, F]; returns what they were, [F], too.
+
+    Rows that are not real count for nothing and become 0; the first is real.
+    """
     x_NF = x_NF.astype(jnp.float32)
-    shifted_NF = x_NF - x_NF[:1]  # makes a constant feature exactly zero
-    mean_1F = jnp.mean(shifted_NF, axis=0, keepdims=True)
+    # From the first row, which makes a constant feature exactly zero.
+    shifted_NF = jnp.where(real_N1, x_NF - x_NF[:1], 0.0)
+    mean_1F = jnp.mean(shifted_NF, axis=0, keepdims=True, where=real_N1)
     peak_1F = jnp.max(jnp.abs(shifted_NF), axis=0, keepdims=True)
     extreme = (peak_1F > 1e15) | (peak_1F < 1e-15)  # whose squares may leave float32
     scale_1F = jnp.where(extreme & (peak_1F > _CONSTANT), peak_1F, 1.0)
-    std_1F = jnp.std(shifted_NF / scale_1F, axis=0, keepdims=True) * scale_1F
+    std_1F = jnp.std(shifted_NF / scale_1F, axis=0, keepdims=True, where=real_N1) * scale_1F
     std_1F = jnp.where(std_1F > 0, std_1F, 1.0)
-    return (shifted_NF - mean_1F) / std_1F, (x_NF[:1] + mean_1F)[0], std_1F[0]
+    standard_NF = jnp.where(real_N1, (shifted_NF - mean_1F) / std_1F, 0.0)
+    return standard_NF, (x_NF[:1] + mean_1F)[0], std_1F[0]
 
 
 def select(probes: LinearProbe, i: int) -> LinearProbe:

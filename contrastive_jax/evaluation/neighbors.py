@@ -1,18 +1,23 @@
 """Find exact nearest neighbors by brute force in tiles, for kNN and for retrieval.
 
+The tiles of a bank are split over the devices, so that each device holds and searches a part.
+
 The rule for ties and duplicates: of equal float32 similarities the lower bank index comes first,
-whatever the tiles. Only the index distinguishes a row from its duplicates, so under `leave_one_out`
-a duplicate is a neighbor like any other.
+whatever the tiles and the devices. Only the index distinguishes a row from its duplicates, so under
+`leave_one_out` a duplicate is a neighbor like any other.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax import parallel
 from contrastive_jax._numerics import as_numpy, dot
+from contrastive_jax.parallel import Best
 
 METRICS = ("cosine", "euclidean")
 _QUERY_ROWS = 512  # queries that meet one tile of the bank at a time
@@ -28,11 +33,13 @@ def knn_neighbors(
     metric: str = "cosine",
     leave_one_out: bool = False,
     block_size: int = 8192,
+    devices: Sequence[Any] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the `k` most similar rows of a bank for each query, nearest first.
 
-    Exact, by brute force in tiles: no more than 512 x block_size similarities exist at a time.
-    Of equal similarities the lower bank index comes first.
+    Exact, by brute force in tiles: no more than 512 x block_size similarities exist on a device at
+    a time. Of equal similarities the lower bank index comes first. The result is the same, bit for
+    bit, on any number of devices.
 
     Args:
       bank_MD: rows to search, float32 or any dtype that converts to it, such as uint8 pixels.
@@ -40,7 +47,8 @@ def knn_neighbors(
       k: neighbors per query; clipped to the rows that there are.
       metric: "cosine", or "euclidean", whose similarity is minus the distance.
       leave_one_out: the queries are the bank itself, and no row is a neighbor of itself.
-      block_size: bank rows in a tile.
+      block_size: bank rows in a tile, the least that a device searches.
+      devices: over which the bank is split; those of this process by default.
 
     Returns:
       Similarities [N, k] float32 and bank indices [N, k] int32.
@@ -54,7 +62,7 @@ def knn_neighbors(
     ([[0, 2]], [[1.0, 1.0]])
     """
     metrics = (metric,)
-    parts = blocks(bank_MD, query_ND, k, metrics, leave_one_out, block_size)
+    parts = blocks(bank_MD, query_ND, k, metrics, leave_one_out, block_size, devices)
     return join(parts)[metric]
 
 
@@ -65,13 +73,14 @@ def blocks(
     metrics: Sequence[str] = METRICS,
     leave_one_out: bool = False,
     block_size: int = 8192,
+    devices: Sequence[Any] | None = None,
 ) -> Iterator[dict[str, Found]]:
     """Search as `knn_neighbors` under several metrics in one pass, some queries at a time.
 
     For reductions block by block, where [N, k] would be too large to keep.
 
     Args:
-      bank_MD, query_ND, k, leave_one_out, block_size: as `knn_neighbors`.
+      bank_MD, query_ND, k, leave_one_out, block_size, devices: as `knn_neighbors`.
       metrics: any of "cosine" and "euclidean".
 
     Returns:
@@ -90,15 +99,19 @@ def blocks(
     k = min(k, len(bank_MD) - leave_one_out)
     block_size = min(block_size, len(bank_MD))
     bank_MD, query_ND = _at_most_float32(bank_MD), _at_most_float32(query_ND)
-    padded_MD = pad_rows(bank_MD, -(-len(bank_MD) // block_size) * block_size)
-    bank_TSD = jax.device_put(padded_MD.reshape(-1, block_size, bank_MD.shape[1]))
+    tiles = -(-len(bank_MD) // block_size)
+    # Whole tiles, some of padding alone, so that similarities are computed as on one device.
+    mesh = parallel.mesh_of_parts(tiles, devices)
+    padded_MD = pad_rows(bank_MD, -(-tiles // mesh.size) * mesh.size * block_size)
+    bank = parallel.put_batch({"bank": padded_MD}, mesh)["bank"]
+    settings = {"k": k, "metrics": tuple(metrics), "block_size": block_size, "mesh": mesh}
     rows = min(_QUERY_ROWS, len(query_ND))
     pending = None
     for start in range(0, len(query_ND), rows):
         query_QD = pad_rows(query_ND[start : start + rows], rows)
         self_Q = np.arange(rows) + start if leave_one_out else np.full(rows, -1)
-        sent = jax.device_put((query_QD, self_Q.astype(np.int32), np.int32(len(bank_MD))))
-        running = _nearest(bank_TSD, *sent, k=k, metrics=tuple(metrics))
+        queries = query_QD, self_Q.astype(np.int32), np.int32(len(bank_MD))
+        running = _nearest(bank, *parallel.put_replicated(queries, mesh), **settings)
         if pending is not None:  # fetch one block while the next is computed
             yield jax.device_get(pending)
         pending = running
@@ -119,20 +132,38 @@ def join(parts: Iterator[dict[str, Found]]) -> dict[str, Found]:
     }
 
 
-@partial(jax.jit, static_argnames=("k", "metrics"))
+@partial(jax.jit, static_argnames=("k", "metrics", "block_size", "mesh"))
 def _nearest(
-    bank_TSD: jax.Array,
+    bank_MD: jax.Array,
     query_QD: jax.Array,
     self_Q: jax.Array,
     size: jax.Array,
     *,
     k: int,
     metrics: tuple[str, ...],
-) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Keep a running top-k over the tiles T of the bank; row `self_Q` of the bank is skipped."""
-    block_size = bank_TSD.shape[1]
+    block_size: int,
+    mesh: parallel.Mesh,
+) -> dict[str, Best]:
+    """Find the top-k of the first `size` rows of a bank that is split over the devices."""
+    search = partial(_nearest_of_part, k=k, metrics=metrics, block_size=block_size)
+    return parallel.shard_search(search, mesh)(bank_MD, query_QD, self_Q, size)
 
-    def visit(best: dict[str, tuple[jax.Array, jax.Array]], tile: tuple[jax.Array, jax.Array]):
+
+def _nearest_of_part(
+    bank_MD: jax.Array,
+    first: jax.Array,
+    query_QD: jax.Array,
+    self_Q: jax.Array,
+    size: jax.Array,
+    *,
+    k: int,
+    metrics: tuple[str, ...],
+    block_size: int,
+) -> dict[str, Best]:
+    """Keep a running top-k over the tiles T of a part; row `self_Q` of the bank is skipped."""
+    bank_TSD = bank_MD.reshape(-1, block_size, bank_MD.shape[1])
+
+    def visit(best: dict[str, Best], tile: tuple[jax.Array, jax.Array]):
         bank_SD, start = tile
         row_S = start + jnp.arange(block_size, dtype=jnp.int32)
         hidden_QS = (row_S >= size)[None, :] | (row_S[None, :] == self_Q[:, None])
@@ -142,12 +173,12 @@ def _nearest(
             # top_k prefers the earlier of equals, and what is kept comes from lower bank rows.
             score_QK, place_QK = jax.lax.top_k(jnp.concatenate([best_QK, score_QS], axis=1), k)
             kept_QK = jnp.take_along_axis(index_QK, jnp.minimum(place_QK, k - 1), axis=1)
-            new[metric] = score_QK, jnp.where(place_QK < k, kept_QK, start + place_QK - k)
+            new[metric] = Best(score_QK, jnp.where(place_QK < k, kept_QK, start + place_QK - k))
         return new, None
 
     shape = len(query_QD), k
-    nothing = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
-    starts_T = jnp.arange(len(bank_TSD), dtype=jnp.int32) * block_size
+    nothing = Best(jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32))
+    starts_T = first + jnp.arange(len(bank_TSD), dtype=jnp.int32) * block_size
     return jax.lax.scan(visit, dict.fromkeys(metrics, nothing), (bank_TSD, starts_T))[0]
 
 
@@ -157,14 +188,14 @@ def _similarity(query_QD: jax.Array, bank_SD: jax.Array, metric: str) -> jax.Arr
     if metric == "euclidean":  # distances have one scale
         scale_Q = scale_S = jnp.maximum(jnp.max(scale_Q), jnp.max(scale_S))
     query_QD, bank_SD = query_QD / scale_Q, bank_SD / scale_S
-    norm_Q, norm_S = jnp.linalg.norm(query_QD, axis=1), jnp.linalg.norm(bank_SD, axis=1)
     if metric == "cosine":
+        norm_Q, norm_S = jnp.linalg.norm(query_QD, axis=1), jnp.linalg.norm(bank_SD, axis=1)
         query_QD = query_QD / jnp.where(norm_Q > 0, norm_Q, 1.0)[:, None]
         bank_SD = bank_SD / jnp.where(norm_S > 0, norm_S, 1.0)[:, None]
-    dot_QS = dot(query_QD, bank_SD.T)
-    if metric == "cosine":
-        return dot_QS
-    square_QS = norm_Q[:, None] ** 2 + norm_S[None, :] ** 2 - 2 * dot_QS
+        return dot(query_QD, bank_SD.T)
+    # Sums of squares, and no squares of roots: exact for integers, whatever the compiler fuses.
+    square_Q, square_S = jnp.sum(query_QD**2, axis=1), jnp.sum(bank_SD**2, axis=1)
+    square_QS = square_Q[:, None] + square_S[None, :] - 2 * dot(query_QD, bank_SD.T)
     return -jnp.sqrt(jnp.maximum(square_QS, 0.0)) * scale_Q
 
 
@@ -215,5 +246,6 @@ def _check_search(
 
 
 def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
-    """Append rows of zeros to an array until there are `rows`."""
-    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
+    """Append rows of zeros to an array until there are `rows`; the array itself if there are."""
+    missing = rows - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array

@@ -1,5 +1,6 @@
 """Mine hard negatives from a corpus by exact blocked search, in O(queries x block) memory."""
 
+import functools
 import operator
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from contrastive_jax import parallel
 from contrastive_jax._numerics import EXACT, as_array, dot
+from contrastive_jax.parallel import Best
 
 
 class Negatives(NamedTuple):
@@ -35,6 +38,7 @@ def mine_corpus(
     excluded_QE: jax.Array | None = None,
     key: jax.Array | None = None,
     block_size: int = 4096,
+    mesh: parallel.Mesh | None = None,
 ) -> Negatives:
     """Mine hard negatives from a corpus by exact blocked search.
 
@@ -56,6 +60,8 @@ def mine_corpus(
       excluded_QE: int32, more rows that are no negatives of a query, padded with -1.
       key: typed PRNG key for a random choice; the same key gives the same choice.
       block_size: rows of the corpus that are scored at a time.
+      mesh: of `parallel.make_mesh`, over whose devices the corpus is split: each searches its rows,
+        of which all have as many. Rows of NaN, which pad it, are no negatives.
 
     Returns:
       Negatives [Q, K].
@@ -88,7 +94,11 @@ def mine_corpus(
     scores = _scores_at(query_QD, corpus_MD, positives_QP)
     worst = jnp.min(jnp.where(positives_QP >= 0, scores, jnp.inf), axis=1)
     best = jnp.max(jnp.where(positives_QP >= 0, scores, -jnp.inf), axis=1)
-    score, index = _top(query_QD, corpus_MD, banned, last, block_size)
+    search = functools.partial(_top, k=last, block_size=block_size)
+    if mesh is None:
+        score, index = search(corpus_MD, 0, query_QD, banned)
+    else:
+        score, index = parallel.shard_search(search, mesh)(corpus_MD, query_QD, banned)
     limit = worst if margin is None else worst - margin
     if relative_margin is not None:
         limit = jnp.minimum(limit, worst - jnp.abs(worst) * relative_margin)
@@ -210,31 +220,37 @@ def _scores_at(query_QD: jax.Array, corpus_MD: jax.Array, rows_QP: jax.Array) ->
 
 
 def _top(
-    query_QD: jax.Array, corpus_MD: jax.Array, banned_QE: jax.Array, k: int, block_size: int
-) -> tuple[jax.Array, jax.Array]:
-    """The k best scores and their rows, without the banned; -inf beyond the end of the corpus."""
-    M, Q = len(corpus_MD), len(query_QD)
+    part_MD: jax.Array,
+    first: jax.Array | int,
+    query_QD: jax.Array,
+    banned_QE: jax.Array,
+    *,
+    k: int,
+    block_size: int,
+) -> Best:
+    """Find the k best of the rows from `first` on but the banned; -inf where there are none."""
+    M, Q = len(part_MD), len(query_QD)
     size = min(block_size, M)
     starts = jnp.arange(0, M, size, dtype=jnp.int32)
 
     def step(best: Any, start: jax.Array) -> tuple[Any, None]:
         # The last block is moved back to fit; rows that an earlier one had are left out.
         shifted = jnp.minimum(start, M - size)
-        block = lax.dynamic_slice_in_dim(corpus_MD, shifted, size)
+        block = lax.dynamic_slice_in_dim(part_MD, shifted, size)
         row = shifted + jnp.arange(size, dtype=jnp.int32)
         score = dot(query_QD, block.T, jnp.float32)
         # Sums of infinities are no numbers, and no candidates.
         score = jnp.where((row < start)[None, :] | jnp.isnan(score), -jnp.inf, score)
-        place = jnp.where(banned_QE >= 0, banned_QE - shifted, size)
+        place = jnp.where(banned_QE >= 0, banned_QE - first - shifted, size)
         place = jnp.where((place < 0) | (place > size), size, place)
         score = jnp.pad(score, ((0, 0), (0, 1)), constant_values=-jnp.inf)
         score = score.at[jnp.arange(Q)[:, None], place].set(-jnp.inf)[:, :size]
         every = jnp.concatenate([best[0], score], axis=1)
-        rows = jnp.concatenate([best[1], jnp.broadcast_to(row, (Q, size))], axis=1)
+        rows = jnp.concatenate([best[1], jnp.broadcast_to(first + row, (Q, size))], axis=1)
         score, chosen = lax.top_k(every, k)
-        return (score, jnp.take_along_axis(rows, chosen, axis=1)), None
+        return Best(score, jnp.take_along_axis(rows, chosen, axis=1)), None
 
-    nothing = jnp.full((Q, k), -jnp.inf, jnp.float32), jnp.zeros((Q, k), jnp.int32)
+    nothing = Best(jnp.full((Q, k), -jnp.inf, jnp.float32), jnp.zeros((Q, k), jnp.int32))
     return lax.scan(step, nothing, starts)[0]
 
 

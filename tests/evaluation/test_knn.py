@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from contrastive_jax import parallel
 from contrastive_jax.evaluation import knn, neighbors
 from contrastive_jax.evaluation.knn import KNN_PROTOCOLS, KnnProtocol
 from contrastive_jax.evaluation.neighbors import knn_neighbors
@@ -165,6 +166,53 @@ def test_duplicates_of_any_features_are_equally_near_wherever_they_stand(metric)
             assert len(set(near[same])) == 1
             every = np.flatnonzero(copy_M == copy)
             np.testing.assert_array_equal(row[same], every[: same.sum()])  # the lower ones first
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_any_number_of_devices_finds_what_one_finds_ties_included(leave_one_out, monkeypatch):
+    monkeypatch.setattr(neighbors, "_QUERY_ROWS", 32)
+    bank = np.random.default_rng(5).integers(-2, 3, size=(45, 3)).astype(np.float32)  # many ties
+    query = bank if leave_one_out else bank[::4] + 1
+    every = slow_similarity(bank, query, "euclidean", leave_one_out)
+    for block_size, k in ((4, 7), (7, 45), (100, 3)):  # 12 tiles, 7 and one; k of a shard and more
+        k = min(k, 45 - leave_one_out)
+
+        def search(count, k=k, block_size=block_size):
+            options = (neighbors.METRICS, leave_one_out, block_size, jax.devices()[:count])
+            return neighbors.join(neighbors.blocks(bank, query, k, *options))
+
+        one = search(1)
+        np.testing.assert_array_equal(one["euclidean"][1], slow_neighbors(every, k)[1])
+        for count in (2, 4, 8):
+            many = search(count)
+            for metric in neighbors.METRICS:
+                np.testing.assert_array_equal(many[metric][0], one[metric][0])
+                np.testing.assert_array_equal(many[metric][1], one[metric][1])
+
+
+def test_a_device_holds_its_part_of_the_bank_alone():
+    shape = {"k": 20, "metrics": ("cosine",), "block_size": 128}
+
+    def bytes_of(count):
+        mesh = parallel.make_mesh(jax.devices()[:count])
+        split, whole = parallel.batched(mesh), parallel.replicated(mesh)
+        bank = jax.ShapeDtypeStruct((8192, 64), np.float32, sharding=split)
+        query = jax.ShapeDtypeStruct((16, 64), np.float32, sharding=whole)
+        place = jax.ShapeDtypeStruct((16,), np.int32, sharding=whole)
+        size = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+        lowered = neighbors._nearest.lower(bank, query, place, size, mesh=mesh, **shape)
+        used = lowered.compile().memory_analysis()
+        return used.argument_size_in_bytes + used.temp_size_in_bytes
+
+    assert bytes_of(8) < bytes_of(1) / 4
+
+
+def test_integer_distances_are_exact():
+    pixels = np.random.default_rng(6).integers(0, 256, size=(60, 48), dtype=np.uint8)
+    similarity, index = knn_neighbors(pixels, pixels, k=60, metric="euclidean", block_size=7)
+    every = slow_similarity(pixels, pixels, "euclidean").astype(np.float32)
+    np.testing.assert_array_equal(similarity, slow_neighbors(every, 60)[0])
+    np.testing.assert_array_equal(index, slow_neighbors(every, 60)[1])
 
 
 def test_two_metrics_from_one_pass_are_the_searches_of_each(blobs, monkeypatch):

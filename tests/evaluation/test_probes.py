@@ -1,6 +1,7 @@
 """Probes reach scikit-learn's optimum, and nothing about the test set influences the probe."""
 
 import json
+import re
 import warnings
 
 import jax
@@ -10,6 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from contrastive_jax import parallel
 from contrastive_jax.evaluation import few_labels, logistic, probes, results
 
 GRID = (1e-4, 1e-2, 1.0)
@@ -105,11 +107,45 @@ def test_memory_does_not_grow_with_the_number_of_strengths():
 
     def temporary(strengths: int) -> int:
         l2 = jax.ShapeDtypeStruct((strengths,), np.float32)
-        lowered = logistic._fit_strengths.lower(*specs, l2, stop, n_classes=10)
+        known = {"n_classes": 10, "n": n, "mesh": parallel.mesh_of_parts(1)}
+        lowered = logistic._fit_strengths.lower(*specs, l2, stop, **known)
         return lowered.compile(QUICK_COMPILE).memory_analysis().temp_size_in_bytes
 
     logits_of_all = 4 * 45 * 10 * n
     assert temporary(45) < temporary(9) + logits_of_all / 20
+
+
+def test_any_number_of_devices_fits_and_chooses_as_one(digits, result, monkeypatch):
+    monkeypatch.setattr(logistic, "_TILE_ROWS", 64)  # 600 rows: no device has but padding
+    x, y = digits[0][:597], digits[1][:597]  # which no number of devices below divides
+    grid = (1e-2,)
+    one = logistic.fit_grid(x, y, 10, grid, 500, devices=jax.devices()[:1])
+    for count in (2, 8):
+        many = logistic.fit_grid(x, y, 10, grid, 500, devices=jax.devices()[:count])
+        np.testing.assert_allclose(many.mean, one.mean, rtol=1e-6)
+        np.testing.assert_allclose(many.std, one.std, rtol=1e-6)
+        np.testing.assert_allclose(many.objective, one.objective, rtol=1e-5)
+        np.testing.assert_allclose(many.weight, one.weight, atol=2e-3)
+    split = probes.linear_probe(*digits, n_classes=10, l2_grid=GRID)  # on all devices by default
+    assert split.l2 == result.l2
+    np.testing.assert_array_equal(split.predictions, result.predictions)
+
+
+def test_devices_exchange_gradients_once_a_pass_and_no_features():
+    n, features = 40_000, 32
+    mesh = parallel.make_mesh()
+    split, whole = parallel.batched(mesh), parallel.replicated(mesh)
+
+    def spec(shape, dtype, sharding):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    examples = spec((n, features), np.float32, split), spec((n,), np.int32, split)
+    stop = logistic.Stop(spec((), np.int32, whole), spec((), np.float32, whole))
+    l2, known = spec((2,), np.float32, whole), {"n_classes": 10, "n": n, "mesh": mesh}
+    lowered = logistic._fit_strengths.lower(*examples, l2, stop, **known)
+    program = lowered.compile(QUICK_COMPILE).as_text()
+    assert program.count("f32[2,10,33]{2,1,0}) all-reduce(") == 1
+    assert not re.search(r" (all-gather|all-to-all|collective-permute)\(", program)
 
 
 def test_constant_features_get_no_weight_and_scale_and_shift_change_nothing(digits):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import losses, parallel
+from contrastive_jax.evaluation import neighbors
 from contrastive_jax.training.checkpoint import digest
 from experiments.run import multihost
 
@@ -35,8 +36,21 @@ def check() -> None:
     alone = jax.jit(_value_and_grad(DENSE))(weights, x_BVF)
     for got, want in zip(jax.device_get(jointly), jax.device_get(alone), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
+    _check_search(x_BVF.reshape(-1, D))
     _check_parts(weights)
     _check_stop(mesh)
+
+
+def _check_search(x_ND) -> None:
+    """Split a bank over the devices of all processes; each knows what was found."""
+    for one, all_of_them in zip(
+        *(
+            neighbors.knn_neighbors(x_ND, x_ND, k=5, block_size=2, devices=devices)
+            for devices in (jax.local_devices()[:1], jax.devices())
+        ),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(all_of_them, one)
 
 
 def _check_parts(weights) -> None:

@@ -173,6 +173,28 @@ def test_a_random_choice_is_of_the_allowed_and_repeats_with_the_key(key):
         assert chosen == sorted(chosen, key=allowed.index)
 
 
+def test_any_number_of_devices_mines_what_one_mines_ties_included(key):
+    corpus = CORPUS.copy()
+    corpus[10:40] = corpus[[3, 11, 45] * 10]  # duplicates, on several devices
+    kept = corpus.copy()
+    excluded = np.array([[q, 12 + q, -1] for q in range(Q)], np.int32)
+    options = {"n_negatives": K, "ranks": (1, 48), "margin": 0.1}
+
+    def mine(count, **more):
+        devices = jax.devices()[:count]
+        return mining.mine_in_blocks(
+            QUERY, corpus, POSITIVES, excluded, devices=devices, **options, **more
+        )
+
+    for more, counts in (({"block_size": 3}, (2, 4, 8)), ({"block_size": 7, "key": key}, (8,))):
+        one = mine(1, **more)
+        assert one.valid.any()
+        for count in counts:
+            for got, want in zip(mine(count, **more), one, strict=True):
+                np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(corpus, kept)  # normalized in place, but not here
+
+
 def test_memory_does_not_grow_with_the_corpus():
     def memory(M):
         fn = functools.partial(mining.mine_corpus, n_negatives=4, block_size=64)

@@ -17,6 +17,7 @@ ALLOWED = {  # module or package of the library -> what it may import; others ma
     | {"evaluation.diagnostics"},
     "sentence_folder": BASE | {"encoders", "data.text", "evaluation.texts", "storage"},
     "training": BASE | {"parallel", "frozen"},
+    "evaluation": BASE | {"parallel"},
 }
 ONLY_IN = {  # a library -> the only packages and modules that may import it
     "flax": ("encoders", "objectives"),

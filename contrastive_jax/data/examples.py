@@ -238,7 +238,8 @@ def feed(
         rows_at = mixing.rows_at(mix, batch_size, seed)
     elif lengths is not None:
         rows_at = by_length.rows_at(lengths, batch_size, seed)
-    return Feed(cast(Batch, dict(examples)), lambda step: {"index": rows_at(int(step))}, _gather)
+    batch_at = lambda step: {"index": rows_at(int(step))}  # noqa: E731
+    return Feed(cast(Batch, dict(examples)), batch_at, _gather, rows_at)
 
 
 def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from contrastive_jax import losses, parallel
 from contrastive_jax.training.checkpoint import digest
@@ -28,6 +29,7 @@ def check() -> None:
     for shard in x.addressable_shards:  # its share of the global batch, by index
         np.testing.assert_array_equal(shard.data, x_BVF[shard.index])
     assert len(x.addressable_shards) == jax.local_device_count() < mesh.devices.size
+    _check_own_rows(x_BVF)
     w = parallel.put_replicated(weights, mesh)
     local = parallel.local_copy({"w": w})["w"]
     assert local.is_fully_addressable
@@ -37,6 +39,19 @@ def check() -> None:
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
     _check_parts(weights)
     _check_stop(mesh)
+
+
+def _check_own_rows(x_BVF) -> None:
+    """Rows that each process has of its own make the array of all, in whichever order they lie."""
+    in_turns = np.array(jax.devices()).reshape(jax.process_count(), -1).T.ravel()
+    for mesh in (parallel.make_mesh(), Mesh(in_turns, ("data",)), parallel.make_mesh(fsdp=2)):
+        own = parallel.local_rows(mesh, B)
+        assert len(own) == B // jax.process_count()
+        got = parallel.put_local_batch({"x": x_BVF[own]}, mesh)["x"]
+        assert got.shape == x_BVF.shape
+        assert got.sharding == parallel.batched(mesh)
+        for shard in got.addressable_shards:
+            np.testing.assert_array_equal(shard.data, x_BVF[shard.index])
 
 
 def _check_parts(weights) -> None:

@@ -148,36 +148,6 @@ def put_batch(host_batch: Mapping[str, Any], mesh: Mesh, axis: int = 0) -> dict[
     return {name: _put(x, batched(mesh, axis)) for name, x in host_batch.items()}
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """List the rows of a global batch that lie on the devices of this process, ascending.
-
-    Args:
-      mesh: of `make_mesh`. All rows are of a process that has none of its devices, and compiles for
-        others.
-      batch_size: B, which the devices of the mesh divide where there are several processes.
-
-    >>> local_rows(make_mesh(), 16).tolist() == list(range(16))  # of a process that is alone
-    True
-    """
-    rows, sharding = np.arange(batch_size), batched(mesh)
-    if sharding.is_fully_addressable:
-        return rows
-    places = sharding.addressable_devices_indices_map(rows.shape)
-    if not places:
-        return rows
-    return np.sort(np.concatenate([rows[index] for index in places.values()]))
-
-
-def put_local_batch(local_batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """Place a global batch of which every process has the rows of its own devices, `local_rows`.
-
-    >>> own = np.arange(16)[local_rows(make_mesh(), 16)]
-    >>> put_local_batch({"index": own}, make_mesh())["index"].shape
-    (16,)
-    """
-    return {name: _put_rows(x, mesh) for name, x in local_batch.items()}
-
-
 def put_replicated(host_tree: Any, mesh: Mesh) -> Any:
     """Place a pytree of host arrays on every device of the mesh.
 
@@ -194,17 +164,6 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     places = sharding.addressable_devices_indices_map(x.shape)
     parts = [jax.device_put(x[rows], device) for device, rows in places.items()]
     return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
-
-
-def _put_rows(x: Any, mesh: Mesh) -> jax.Array:
-    sharding = batched(mesh)
-    if sharding.is_fully_addressable:
-        return jax.device_put(x, sharding)
-    shape = (len(x) // len(mesh.local_devices) * mesh.devices.size, *x.shape[1:])
-    rows, places = np.arange(shape[0]), sharding.addressable_devices_indices_map(shape[:1])
-    devices = sorted(places, key=lambda device: rows[places[device]].min())
-    parts = map(jax.device_put, np.split(x, len(places)), devices)
-    return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
 
 
 def whole(x: Any) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 # Arrays of B rows: "image" [B,H,W,C] uint8, or [B,V,H,W,C] where the views were cut on the host;
@@ -91,18 +90,14 @@ class Feed(NamedTuple):
 
     `resident` stays on the device for the whole run ({} when the data is streamed),
     `batch_at(step)` is the host arrays that the step needs, and `assemble(resident, sent)` makes
-    the batch of them inside the compiled step. `rows_at(step)` is the examples of the global batch,
-    [B] int32, known before one is read.
-
-    Where a batch costs work on the host, it is streamed: `spec` is the shapes and dtypes of the
-    global batch, of which `batch_at` reads the rows of this process alone, and `close()` ends the
-    processes that read; `batch_at` may be called again after it.
+    the batch of them inside the compiled step. Where a batch costs work on the host, `spec` is the
+    shapes and dtypes of one, and `close()` ends the processes that read; `batch_at` may be called
+    again after it.
     """
 
     resident: Batch
     batch_at: Callable[[int], Mapping[str, Any]]
     assemble: Callable[[Batch, Batch], Batch]
-    rows_at: Callable[[int], np.ndarray]
     spec: Mapping[str, jax.ShapeDtypeStruct] | None = None
     close: Callable[[], None] = lambda: None
 

@@ -248,17 +248,13 @@ def _classes(loaded: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     return classes, tuple(map(str, classes.tolist()))
 
 
-def train_feed(
-    dataset: Dataset, seed: int, crops: Crops | None = None, own: np.ndarray | None = None
-) -> Feed:
+def train_feed(dataset: Dataset, seed: int, crops: Crops | None = None) -> Feed:
     """Make the batches that a dataset is trained on: gathered on the device, or streamed from disk.
 
     Args:
       dataset: of `load`.
       seed: of the order, and of the crops of a streamed set.
       crops: what the host cuts of a streamed set; `augment.make_views` says it.
-      own: the rows of the global batch that this process reads of a streamed set,
-        `parallel.local_rows`; all where it is None.
 
     Raises:
       ValueError: for a seed out of range, or a streamed set whose views the host cannot cut.
@@ -275,7 +271,7 @@ def train_feed(
     if dataset.stream is None:
         batches = feed(resident, dataset.batch_size, seed)
     else:
-        batches = stream_feed(dataset.stream, dataset.batch_size, seed, crops, own)
+        batches = stream_feed(dataset.stream, dataset.batch_size, seed, crops)
         batches = caption_feed.beside(batches, resident)
     return caption_feed.sampled(batches, dataset.n_train, seed) if several else batches
 

@@ -49,7 +49,7 @@ def sampled(feed: Feed, n: int, seed: int) -> Feed:
 
     def batch_at(step: int) -> Mapping[str, Any]:
         sent = feed.batch_at(step)
-        epoch = int(step) // (n // len(feed.rows_at(int(step))))
+        epoch = int(step) // (n // len(sent["index"]))
         return {**sent, "number": _numbers(seed, epoch, n)[sent["index"]]}
 
     def assemble(resident: Batch, sent: Batch) -> dict[str, jax.Array]:

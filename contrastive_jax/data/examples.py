@@ -241,7 +241,7 @@ def feed(
     elif lengths is not None:
         rows_at = by_length.rows_at(lengths, batch_size, seed)
     resident, gather = in_rows(examples)
-    return Feed(resident, lambda step: {"index": rows_at(int(step))}, gather, rows_at)
+    return Feed(resident, lambda step: {"index": rows_at(int(step))}, gather)
 
 
 def batch_rows(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:

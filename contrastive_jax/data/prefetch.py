@@ -1,9 +1,8 @@
 """Prefetch batches of random crops of a set that does not fit in memory (through grain).
 
-A batch is a function of (seed, step): of no iterator state, and of no number of workers or hosts.
-Each process of a run reads its own rows of the batch, and no others. Chunks of them are numbered
-from the first step on; grain hands them to threads or worker processes and brings them back in
-order, so that a resume starts at the number of its first chunk.
+A batch is a function of (seed, step): of no iterator state, and of no number of workers. Chunks of
+a batch are numbered from the first step on; grain hands them to threads or processes and brings
+them back in order, so that a resume starts at the number of its first chunk.
 """
 
 import contextlib
@@ -45,25 +44,14 @@ class _Plan(NamedTuple):
     crops: Crops
     batch_size: int
     seed: int
-    own: np.ndarray  # places in the global batch that this process reads
 
     @property
     def chunks(self) -> int:
-        """Chunks of what is read for one batch."""
-        return -(-len(self.own) // _CHUNK)
-
-    def rows_at(self, step: int) -> np.ndarray:
-        """The examples of the global batch of a step."""
-        return batch_rows(int(step), self.stream.n, self.batch_size, self.seed)
+        """Chunks of one batch."""
+        return -(-self.batch_size // _CHUNK)
 
 
-def stream_feed(
-    stream: StoredSplit,
-    batch_size: int,
-    seed: int,
-    crops: Crops | None,
-    own: np.ndarray | None = None,
-) -> Feed:
+def stream_feed(stream: StoredSplit, batch_size: int, seed: int, crops: Crops | None) -> Feed:
     """Make a feed of random crops, decoded ahead of the step; the order is that of `feed`.
 
     Args:
@@ -71,12 +59,11 @@ def stream_feed(
       batch_size: B, from 1 to the images of the split.
       seed: of order and crops, int >= 0.
       crops: V views and the size S, from which boxes.
-      own: which rows of the global batch to read, `parallel.local_rows`; all where it is None.
 
     Returns:
       A feed whose batches are {"image": [B,V,S,S,C] uint8, "label": [B] int32, "index": [B] int32},
-      without "label" where the set has none; `batch_at` gives the own rows of it, and raises
-      DataError for an image that cannot be decoded, or a worker that was killed.
+      without "label" where the set has none. `batch_at` raises DataError for an image that cannot
+      be decoded, or a worker that was killed.
 
     Raises:
       ValueError: for a number out of range, or no crops.
@@ -87,12 +74,11 @@ def stream_feed(
             "data.streaming cuts the views on the host, which takes augment.crop_probability 1, "
             "base_crop_probability 0 and one_branch False"
         )
-    plan = _Plan(stream, crops, batch_size, seed, np.arange(batch_size) if own is None else own)
+    plan = _Plan(stream, crops, batch_size, seed)
     empty = _empty(plan, batch_size)
     spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in empty.items()}
     reader = _Reader(plan)
-    as_sent = lambda resident, sent: dict(sent)  # noqa: E731
-    return Feed({}, reader.batch_at, as_sent, plan.rows_at, spec, reader.close)
+    return Feed({}, reader.batch_at, lambda resident, sent: dict(sent), spec, reader.close)
 
 
 class _Reader:
@@ -128,7 +114,7 @@ def _batches_from(plan: _Plan, step: int) -> Generator[Arrays, None, None]:
         with _workers_without_signals():
             chunks = itertools.chain([next(ahead)], ahead)
         while True:
-            batch = _empty(plan, len(plan.own))
+            batch = _empty(plan, plan.batch_size)
             for part in range(plan.chunks):
                 for name, values in next(chunks).items():  # copied, which frees shared memory
                     batch[name][part * _CHUNK :][:_CHUNK] = values
@@ -149,7 +135,8 @@ def _batches_from(plan: _Plan, step: int) -> Generator[Arrays, None, None]:
 
 def _rows(plan: _Plan, number: int) -> np.ndarray:
     step, part = divmod(number, plan.chunks)
-    return plan.rows_at(step)[plan.own][part * _CHUNK :][:_CHUNK]
+    rows = batch_rows(step, plan.stream.n, plan.batch_size, plan.seed)
+    return rows[part * _CHUNK :][:_CHUNK]
 
 
 def _empty(plan: _Plan, n: int) -> Arrays:

@@ -1,14 +1,13 @@
 """Compute the features of a whole set: the frozen encoder in batches, results on the host."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
-from contrastive_jax import parallel
 from contrastive_jax.evaluation.neighbors import pad_rows
-from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import EmbedFn, ModelState, Params
 
 
@@ -19,7 +18,8 @@ def extract(
     arrays: Mapping[str, np.ndarray],
     *,
     batch_size: int,
-    mesh: Mesh | None = None,
+    shard: Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]] | None = None,
+    out_sharding: Any = None,
 ) -> dict[str, np.ndarray]:
     """Compute the encoder's outputs for a whole set of examples, in order, as float32 on the host.
 
@@ -31,8 +31,9 @@ def extract(
       model_state: as `embed` takes it.
       arrays: N rows each, such as {"image": [N, H, W, C]}; a batch has B rows of each.
       batch_size: B, examples in one call, over all devices.
-      mesh: the devices that a batch is split over; the default device where it is None. Where they
-        are those of several processes, each reads its own rows of `arrays` and has all features.
+      shard: puts a host batch on the devices; default: on the default device.
+      out_sharding: of what `embed` returns; the compiler's choice by default. Where several
+        processes hold a batch it has to be replicated.
 
     Returns:
       What `embed` returns, {"features": [N, F], "embedding": [N, D]}.
@@ -53,16 +54,12 @@ def extract(
         raise ValueError(
             f"need arrays of one length and batch_size >= 1, got {sorted(lengths)} and {batch_size}"
         )
-    compiled, place, own = jax.jit(embed), jax.device_put, np.arange(batch_size)
-    if mesh is not None:
-        compiled = jax.jit(embed, out_shardings=parallel.replicated(mesh))
-        place = partial(parallel.put_local_batch, mesh=mesh)
-        own = parallel.local_rows(mesh, batch_size)
+    compiled, place = jax.jit(embed, out_shardings=out_sharding), shard or jax.device_put
     parts: list[dict[str, np.ndarray]] = []
     pending = None
     for start in range(0, n, batch_size):
-        rows = start + own[start + own < n]
-        batch = {name: pad_rows(array[rows], len(own)) for name, array in arrays.items()}
+        rows = slice(start, start + batch_size)
+        batch = {name: pad_rows(array[rows], batch_size) for name, array in arrays.items()}
         running = compiled(params, model_state, place(batch))
         if pending is not None:  # fetch one batch while the next is computed
             parts.append(jax.device_get(pending))

@@ -1,11 +1,11 @@
 """Compute the features of texts: those of similar length together, so that little is padding."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from contrastive_jax.evaluation import features
-from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import EmbedFn, ModelState, Params
 
 WIDTHS = (16, 32, 64, 128, 256, 512)
@@ -48,7 +48,7 @@ def extract(
     batch_size: int,
     longest: int,
     names: tuple[str, str] = ("tokens", "length"),
-    mesh: Mesh | None = None,
+    **placement: Any,
 ) -> dict[str, np.ndarray]:
     """Compute an encoder's outputs for texts, in order, in few widths, each of them compiled once.
 
@@ -60,7 +60,7 @@ def extract(
       batch_size: B, texts at a time, over all devices.
       longest: L at most.
       names: of tokens and lengths in a batch.
-      mesh: the devices; see `features.extract`.
+      placement: `shard` and `out_sharding` of `features.extract`.
 
     Returns:
       What `embed` returns, with N rows.
@@ -75,8 +75,8 @@ def extract(
     for width, rows in by_width(length_N, batch_size, longest):
         texts = _of_width(tokens_NL[rows], width), length_N[rows]
         arrays = dict(zip(names, texts, strict=True))
-        model = embed, params, model_state
-        parts.append(features.extract(*model, arrays, batch_size=batch_size, mesh=mesh))
+        settings: Any = {"batch_size": batch_size, **placement}
+        parts.append(features.extract(embed, params, model_state, arrays, **settings))
         order.append(rows)
     place = np.argsort(np.concatenate(order))
     return {name: np.concatenate([part[name] for part in parts])[place] for name in parts[0]}

@@ -1,11 +1,9 @@
 """The training loop: steps on the devices, metrics one step late, checkpoints of finite states."""
 
 import functools
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -18,13 +16,6 @@ from contrastive_jax.parallel import Mesh
 from contrastive_jax.training.checkpoint import Checkpointer
 from contrastive_jax.training.step import AUGMENT_STREAM, Plan, make_train_step, stream_key
 from contrastive_jax.types import Feed, Objective, TrainState
-
-_JUDGED_STEPS, _LONG_WAIT = 100, 0.1  # after so many steps a warning says that input is the limit
-_SLOW_INPUT = (
-    "input is the limit: the devices waited for images in %.0f %% of the last %d steps' time\n"
-    "Give more data.workers, up to the processors of the host, or store the images smaller"
-)
-_log = logging.getLogger(__name__)
 
 
 class StepCost(NamedTuple):
@@ -84,10 +75,6 @@ def run(
     reading it does not hold the device up. A checkpoint is written only after the metrics of its
     step were found finite.
 
-    The rows of a streamed feed hold two more, of the steps since the row before: `input_wait` is
-    the share of the time in which the devices of this process had ended a step and the next batch
-    had not come, and `images_read_per_second` counts those of the global batch.
-
     Args:
       objective, optimizer, feed: what to train and on what.
       state: where to begin: of `make_init` or of a checkpoint. It is donated.
@@ -110,10 +97,8 @@ def run(
     root = functools.partial(stream_key, plan.seed, AUGMENT_STREAM)
     key = jax.jit(root, out_shardings=parallel.replicated(mesh))()
     log = _LateLog(write, step)
-    train_step = None
+    train_step = running = None
     started, compiling, beside = time.perf_counter(), 0.0, _Beside()
-    waiting = None if feed.spec is None else _InputWait(len(feed.rows_at(step)), beside)
-    place = parallel.put_batch if waiting is None else parallel.put_local_batch
 
     while step < plan.steps:
         renewed: Mapping[str, float] = {}
@@ -121,19 +106,19 @@ def run(
             with beside(state):
                 state, renewed = refresh.renew(state, step)
         with jax.transfer_guard("disallow"):
-            asked = time.perf_counter()
-            read = feed.batch_at(step)
-            came = time.perf_counter()
-            sent = place(read, mesh)
+            sent = parallel.put_batch(feed.batch_at(step), mesh)
             if train_step is None:  # compiled ahead, so that a second compilation is an error
                 began = time.perf_counter()
                 lowered = make_train_step(objective, optimizer, feed, mesh)
                 train_step = lowered.lower(state, resident, sent, key).compile()
                 compiling = time.perf_counter() - began
             state, metrics = train_step(state, resident, sent, key)
+        if (
+            feed.spec is not None
+        ):  # streamed batches are large: one in use and one on its way are enough
+            jax.block_until_ready(running)
+            running = metrics
         step += 1
-        if waiting is not None:
-            waiting.count(asked, came, metrics)
         log.flush()
         on_step(step)
         done = step == plan.steps
@@ -142,8 +127,7 @@ def run(
         if due or done or renewed or step == 1 or step % plan.log_every == 0:
             with beside(state) if due else nullcontext():
                 measured = {k: v for e in due for k, v in e.measure(state, step).items()}
-            waited = {} if waiting is None else waiting.row()
-            log.hold(step, {**metrics, **renewed, **measured, **waited})
+            log.hold(step, {**metrics, **renewed, **measured})
         if checkpointer is not None and (last or checkpointer.due(step)):
             log.flush()
             require_finite(_of_the_state(metrics), step, log.last_finite)
@@ -187,60 +171,6 @@ class _Beside:
         began = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - began
-
-
-class _InputWait:
-    """Measures for how long the devices wait for streamed batches.
-
-    These are large: one in use and one on its way are enough, so each step is waited for once the
-    next one is on its way.
-    """
-
-    def __init__(self, batch_size: int, beside: _Beside):
-        self._batch_size, self._beside = batch_size, beside
-        self._watch = ThreadPoolExecutor(1)  # this thread is held up by reading
-        self._ended: Future[float] | None = None
-        self._steps, self._waited = 0, 0.0
-        self._start = self._last = (0, 0.0, 0.0)  # steps, waited, clock
-
-    def count(self, asked: float, came: float, metrics: Mapping[str, jax.Array]) -> None:
-        """Count a step that is on its way, whose batch came; the one before has ended after this.
-
-        Args:
-          asked, came: when its batch was asked for and when it was there, in seconds.
-          metrics: what it returns.
-        """
-        before, self._ended = self._ended, self._watch.submit(_end_of, metrics)
-        if before is None:  # the first, which was compiled: it says nothing about speed
-            self._start = self._last = self._now()
-            return
-        self._steps += 1
-        self._waited += max(0.0, came - max(asked, before.result()))
-        if self._steps == _JUDGED_STEPS:
-            wait, _ = self._since(self._start)
-            if wait > _LONG_WAIT:
-                _log.warning(_SLOW_INPUT, 100 * wait, _JUDGED_STEPS)
-
-    def row(self) -> dict[str, float]:
-        """The metrics of the steps since the last call; none where there was no step."""
-        last, self._last = self._last, self._now()
-        if self._steps == last[0]:
-            return {}
-        wait, rate = self._since(last)
-        return {"input_wait": wait, "images_read_per_second": rate}
-
-    def _now(self) -> tuple[int, float, float]:
-        return self._steps, self._waited, time.perf_counter() - self._beside.seconds
-
-    def _since(self, then: tuple[int, float, float]) -> tuple[float, float]:
-        """The share of the time that was waited, and examples a second."""
-        steps, waited, seconds = (b - a for a, b in zip(then, self._now(), strict=True))
-        return waited / seconds, steps * self._batch_size / seconds
-
-
-def _end_of(metrics: Mapping[str, jax.Array]) -> float:
-    jax.block_until_ready(metrics)
-    return time.perf_counter()
 
 
 class _LateLog:

@@ -38,7 +38,7 @@ class Kind(NamedTuple):
     sections: Sections  # of the data, and of how it is shown and scored
     load: Callable[[ConfigDict], Dataset]
     stand_in: Callable[[ConfigDict, Mapping[str, Any]], Dataset]  # zeros of a recorded identity
-    feed: Callable[[ConfigDict, Dataset, int, Mesh], Feed]  # (config, dataset, seed, mesh)
+    feed: Callable[[ConfigDict, Dataset, int], Feed]  # (config, dataset, seed)
     check: Callable[["Run"], list[str]]  # before the first step: what will be left out, and why
     describe: Callable[["Run"], str]  # the data, in a line
     evaluators: Callable[["Run"], list[training.Evaluator]]
@@ -140,7 +140,7 @@ def build(
             auxiliary=objective.auxiliary,
             constant_rate=objective.constant_rate,
         )
-        feed = experiment.kind.feed(config, dataset, plan.seed, mesh)
+        feed = experiment.kind.feed(config, dataset, plan.seed)
         outputs = _trace(objective, feed)
     init = training.make_init(objective, optimizer, feed, mesh)
     made = objective, outputs, optimizer, schedule, feed, init, plan
@@ -165,7 +165,7 @@ def _trace(objective: Objective, feed: Feed) -> Outputs:
 def with_seed(run: Run, config: ConfigDict) -> Run:
     """The same run with the seed of another config; it shares the compiled programs."""
     plan = run.plan._replace(seed=config.train.seed)
-    feed = run.experiment.kind.feed(config, run.dataset, plan.seed, run.mesh)
+    feed = run.experiment.kind.feed(config, run.dataset, plan.seed)
     return run._replace(config=config, plan=plan, feed=feed)
 
 

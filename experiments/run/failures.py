@@ -45,6 +45,7 @@ def nonfinite_recorded(feed: Feed, path: Path) -> Iterator[None]:
     except NonFiniteError as error:
         steps = list(error.steps)[-KEPT_STEPS:]
         if multihost.is_first():
-            index = [feed.rows_at(step - 1).tolist() for step in steps]
+            batches = [feed.batch_at(step - 1) for step in steps]
+            index = [batch["index"].tolist() for batch in batches if "index" in batch]
             workdir.write_json(path, {"steps": steps, "index": index})
         raise

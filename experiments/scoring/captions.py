@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import data
+from contrastive_jax import data, parallel
 from contrastive_jax.data import captions
 from contrastive_jax.evaluation import cross_modal, features, neighbors
 from contrastive_jax.evaluation.results import Row
@@ -112,7 +111,7 @@ def retrieval_rows(
         for gallery in galleries.galleries(run.dataset):
             text_MD = embed_text(run, state, gallery.tokens_ML)
             ranked += galleries.both_ways(image_ND[gallery.rows], text_MD, gallery, name)
-    if images.of_run(run).baselines and jax.process_index() == 0:  # the one that scores
+    if images.of_run(run).baselines:
         ranked += _by_neighbors(run.dataset)
     return galleries.rows(ranked, NEAREST)
 
@@ -142,7 +141,8 @@ def embed_text(run: Run, state: TrainState, tokens_NL: np.ndarray) -> np.ndarray
         state.model_state,
         {"tokens": unique_ML},
         batch_size=-(-min(1000, len(unique_ML)) // devices) * devices,
-        mesh=run.mesh,
+        shard=lambda batch: parallel.put_batch(batch, run.mesh),
+        out_sharding=parallel.replicated(run.mesh),
     )
     return found["embedding"][place_N.reshape(-1)]
 

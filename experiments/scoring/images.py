@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -11,7 +10,6 @@ from contrastive_jax import augment, data, parallel, training
 from contrastive_jax.data.decode import MODES
 from contrastive_jax.evaluation import features, knn, neighbors, protocols
 from contrastive_jax.evaluation.probes import L2_GRID
-from contrastive_jax.parallel import Mesh
 from contrastive_jax.types import Feed, TrainState
 from experiments.run.build import Run
 from experiments.run.sections import as_kwargs
@@ -132,10 +130,9 @@ def stand_in(config: ConfigDict, identity: Mapping[str, Any]) -> data.Dataset:
     return made._replace(stream=split)
 
 
-def feed(config: ConfigDict, dataset: data.Dataset, seed: int, mesh: Mesh) -> Feed:
-    """Make the batches of a training set for a seed; of a streamed one this process's rows."""
-    own = parallel.local_rows(mesh, dataset.batch_size)
-    return data.train_feed(dataset, seed, views(config).crops, own)
+def feed(config: ConfigDict, dataset: data.Dataset, seed: int) -> Feed:
+    """Make the batches of a training set for a seed."""
+    return data.train_feed(dataset, seed, views(config).crops)
 
 
 def labels(run: Run) -> protocols.Labels:
@@ -207,7 +204,8 @@ def extract(run: Run, state: TrainState, image: np.ndarray) -> Features:
         state.model_state,
         {"image": image},
         batch_size=batch_size,
-        mesh=run.mesh,
+        shard=lambda batch: parallel.put_batch(batch, run.mesh),
+        out_sharding=parallel.replicated(run.mesh),  # each process has all of them
     )
 
 
@@ -217,16 +215,14 @@ def representations(
     """Embed every set of images by each representation in turn.
 
     "trained" is the encoder of the run, "untrained" the same encoder before its first step,
-    "pixels" the images themselves, which need no device: of the first process, which scores.
-    Weights and statistics are frozen.
+    "pixels" the images themselves. Weights and statistics are frozen.
     """
     baselines = of_run(run).baselines
     yield "trained", tuple(extract(run, trained, each) for each in images)
     if baselines:
         untrained = run.fresh_state()
         yield "untrained", tuple(extract(run, untrained, each) for each in images)
-        if jax.process_index() == 0:
-            yield "pixels", tuple(pixels(each) for each in images)
+        yield "pixels", tuple(pixels(each) for each in images)
 
 
 def pixels(image: np.ndarray) -> Features:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from contrastive_jax import data, figures, training
+from contrastive_jax import data, figures, parallel, training
 from contrastive_jax.data.examples import Mineable, Texts
 from contrastive_jax.data.text import sets, sources
 from contrastive_jax.data.text.collection import Collection
@@ -22,7 +22,6 @@ from contrastive_jax.data.text.tokens import Tokenizer, Tokens
 from contrastive_jax.evaluation import diagnostics, protocols, ranking
 from contrastive_jax.evaluation import texts as evaluation
 from contrastive_jax.evaluation.ranking import Ranked
-from contrastive_jax.parallel import Mesh
 from contrastive_jax.storage import jsonl, workdir
 from contrastive_jax.types import Feed, TrainState
 from experiments.run import guide, start_folder, text_losses
@@ -140,9 +139,9 @@ def _unknown(
     return Mineable(*one, *one, zeros(1), *rows, first_NK, guide_MG)
 
 
-def feed(config: ConfigDict, dataset: data.Dataset, seed: int, mesh: Mesh) -> Feed:
+def feed(config: ConfigDict, dataset: data.Dataset, seed: int) -> Feed:
     """Make the batches of a training set for a seed; with the corpus that negatives are rows of."""
-    del config, mesh
+    del config
     assert dataset.texts is not None
     mineable, order = dataset.texts.mineable, (dataset.texts.mix, dataset.texts.lengths)
     made = data.feed(dataset.train, dataset.batch_size, seed, *order)
@@ -218,7 +217,8 @@ def embed_tokens(
         names=(side, f"{side}_length"),
         longest=longest,
         batch_size=-(-min(of_run(run).batch_size, len(tokens.length_N)) // devices) * devices,
-        mesh=run.mesh,
+        shard=lambda batch: parallel.put_batch(batch, run.mesh),
+        out_sharding=parallel.replicated(run.mesh),
     )
     return found["embedding"]
 

@@ -117,9 +117,7 @@ def test_one_of_the_captions_is_a_function_of_seed_epoch_and_example(tmp_path):
     assert len({str(row) for (_, index), row in first.items() if index == 0}) == 3
 
 
-@pytest.mark.parametrize("own", [None, np.array([1, 2])], ids=["all", "own"])
-def test_streamed_images_come_with_the_captions_of_memory(tmp_path, own):
-    """Those of a whole batch, or of the rows of one process."""
+def test_streamed_images_come_with_the_captions_of_memory(tmp_path):
     path = write(tmp_path)
     whole, streamed = load(path), load(path, streaming=True)
     assert streamed.n_train == whole.n_train
@@ -128,19 +126,16 @@ def test_streamed_images_come_with_the_captions_of_memory(tmp_path, own):
         assert (one["id"] == other["id"]).all()
     assert shades(streamed, streamed.train)[0] == shades(whole, whole.train)[0]
     views = make_views(size=8, n_views=1, jitter_probability=0.0, grayscale_probability=0.0)
-    feed, in_memory = data.train_feed(streamed, 0, views.crops, own), data.train_feed(whole, 0)
+    feed, in_memory = data.train_feed(streamed, 0, views.crops), data.train_feed(whole, 0)
     try:
         for at in (0, 3):
             one, other = (f.assemble(f.resident, f.batch_at(at)) for f in (feed, in_memory))
-            other = other if own is None else {name: rows[own] for name, rows in other.items()}
             assert (one["tokens"] == other["tokens"]).all()
             assert (one["id"] == other["id"]).all()
             shade = np.asarray(one["image"])[:, 0, 4, 4, 0]
             assert (shade == np.asarray(other["image"])[:, 4, 4, 0]).all()
         spec = step.batch_spec(feed)
-        n = len(in_memory.rows_at(0))
-        of_all = {name: (n, *rows.shape[1:]) for name, rows in one.items()}
-        assert {name: s.shape for name, s in spec.items()} == of_all
+        assert {name: s.shape for name, s in spec.items()} == {n: x.shape for n, x in one.items()}
     finally:
         feed.close()
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax import parallel
 from contrastive_jax.evaluation import features
 
 
@@ -45,49 +44,22 @@ def test_any_arrays_are_cut_into_batches_alike():
     )
 
 
-def test_batches_are_split_over_a_mesh_and_the_encoder_is_traced_once():
-    traced, mesh = [], parallel.make_mesh()
+def test_batches_are_placed_by_the_caller_and_the_encoder_is_traced_once():
+    traced, placed = [], []
 
     def counting(params, model_state, batch):
         traced.append(batch["image"].shape)
         return embed(params, model_state, batch)
 
-    on_devices = parallel.put_replicated((PARAMS, MODEL_STATE), mesh)
-    arrays = {"image": images(20)}
+    def shard(batch):
+        placed.append(batch["image"].shape)
+        return jax.device_put(batch)
+
+    on_device = jax.device_put((PARAMS, MODEL_STATE))
     with jax.transfer_guard("disallow"):
-        split = features.extract(counting, *on_devices, arrays, batch_size=8, mesh=mesh)
-    assert traced == [(8, 2, 2, 3)]
-    alone = features.extract(embed, PARAMS, MODEL_STATE, arrays, batch_size=8)
-    for name in alone:
-        np.testing.assert_array_equal(split[name], alone[name])
-
-
-class Read:
-    """An array that remembers which of its rows were read."""
-
-    def __init__(self, array):
-        self.array, self.rows = array, []
-
-    def __len__(self):
-        return len(self.array)
-
-    def __getitem__(self, rows):
-        self.rows += np.arange(len(self))[rows].tolist()
-        return self.array[rows]
-
-
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_processes_read_each_example_once_between_them(monkeypatch, parts):
-    monkeypatch.setattr(parallel, "put_local_batch", lambda batch, mesh: batch)
-    read = []
-    for part in range(parts):
-        own, image = np.arange(8)[part::parts], Read(images(18))
-        monkeypatch.setattr(parallel, "local_rows", lambda mesh, n, own=own: own)
-        arrays, mesh = {"image": image}, parallel.make_mesh(jax.devices()[:1])
-        features.extract(embed, PARAMS, MODEL_STATE, arrays, batch_size=8, mesh=mesh)
-        assert image.rows == [row for row in range(18) if row % parts == part]
-        read += image.rows
-    assert sorted(read) == list(range(18))
+        features.extract(counting, *on_device, {"image": images(10)}, batch_size=4, shard=shard)
+    assert traced == [(4, 2, 2, 3)]
+    assert placed == [(4, 2, 2, 3)] * 3
 
 
 def test_no_examples_and_arrays_of_unequal_length_are_refused():

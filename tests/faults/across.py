@@ -9,7 +9,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from contrastive_jax import losses, parallel
 from contrastive_jax.evaluation import neighbors
@@ -30,7 +29,6 @@ def check() -> None:
     for shard in x.addressable_shards:  # its share of the global batch, by index
         np.testing.assert_array_equal(shard.data, x_BVF[shard.index])
     assert len(x.addressable_shards) == jax.local_device_count() < mesh.devices.size
-    _check_own_rows(x_BVF)
     w = parallel.put_replicated(weights, mesh)
     local = parallel.local_copy({"w": w})["w"]
     assert local.is_fully_addressable
@@ -53,19 +51,6 @@ def _check_search(x_ND) -> None:
         strict=True,
     ):
         np.testing.assert_array_equal(all_of_them, one)
-
-
-def _check_own_rows(x_BVF) -> None:
-    """Rows that each process has of its own make the array of all, in whichever order they lie."""
-    in_turns = np.array(jax.devices()).reshape(jax.process_count(), -1).T.ravel()
-    for mesh in (parallel.make_mesh(), Mesh(in_turns, ("data",)), parallel.make_mesh(fsdp=2)):
-        own = parallel.local_rows(mesh, B)
-        assert len(own) == B // jax.process_count()
-        got = parallel.put_local_batch({"x": x_BVF[own]}, mesh)["x"]
-        assert got.shape == x_BVF.shape
-        assert got.sharding == parallel.batched(mesh)
-        for shard in got.addressable_shards:
-            np.testing.assert_array_equal(shard.data, x_BVF[shard.index])
 
 
 def _check_parts(weights) -> None:

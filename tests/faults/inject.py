@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from contrastive_jax import figures, parallel
+from contrastive_jax import figures
 from contrastive_jax.errors import DataError
 from contrastive_jax.training import checkpoint, loop, optim
 from experiments.run import build, console, lifecycle, multihost, signals
@@ -256,17 +256,6 @@ def impatient() -> None:
 def patient() -> None:
     """On a machine that is busy, no heartbeat is late."""
     multihost.HEARTBEAT_SECONDS = 600
-
-
-def tell_rows() -> None:
-    """Say how many rows this process has of each batch that is read for it."""
-    put = parallel.put_local_batch
-
-    def told(batch: Any, mesh: Any) -> Any:
-        print("own rows:", len(next(iter(batch.values()))), file=sys.stderr)
-        return put(batch, mesh)
-
-    parallel.put_local_batch = told
 
 
 def no_data() -> None:

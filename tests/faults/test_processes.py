@@ -13,7 +13,6 @@ import pytest
 
 from contrastive_jax.errors import ConfigError
 from experiments.run import multihost
-from tests.data import photos
 from tests.faults import commands
 from tests.faults.commands import KINDS, Ended, Kind, Running, committed, rows
 from tests.faults.rows import row
@@ -171,43 +170,6 @@ def test_the_ring_and_its_gradient_across_processes_are_those_of_one(team):
     for ended in team.run(None, kind=ACROSS):
         assert ended.code == 0, ended
         assert "equal 4" in ended.err
-
-
-STREAMED = (
-    "--config.data.source=folder",
-    "--config.data.streaming=True",
-    "--config.data.image_size=8",
-    "--config.train.steps=7",
-    "--config.eval.baselines=False",
-)
-
-
-def test_a_streamed_folder_is_read_once_between_the_processes(team, tmp_path):
-    """With one broken image; two train and score as one does, each on half of the rows."""
-    place = f"--config.data.data_dir={photos.write(tmp_path / 'pets')}"
-    each = [{"faults": ("patient", "tell_rows")}] * 2
-    read, arguments = {}, (*STREAMED, place, "--config.data.on_corrupt=skip")
-    for count in (1, 2):
-        workdir = tmp_path / f"run{count}"
-        ended = team.run(workdir, *arguments, count=count, each=each)
-        assert [e.code for e in ended] == [0] * count, ended
-        assert any("broken.png cannot be read" in e.err for e in ended)
-        read[count] = [list(map(int, re.findall(r"own rows: (\d+)", e.err))) for e in ended]
-    assert read[1][0][:7] == [32] * 7
-    assert read[2] == [[n // 2 for n in read[1][0]]] * 2
-    for name in NAMES:
-        got, want = (curve(tmp_path / run, name) for run in ("run2", "run1"))
-        np.testing.assert_allclose(got, want, rtol=1e-5)
-    assert scores(tmp_path / "run2") == pytest.approx(scores(tmp_path / "run1"), abs=0.2)
-
-
-def test_an_image_that_one_process_cannot_read_ends_all(team, tmp_path):
-    place = f"--config.data.data_dir={photos.write(tmp_path / 'pets')}"
-    # evaluation reads others; the second batch of this seed shows it in a row of process 1
-    arguments = (*STREAMED, place, "--config.data.bank=4", "--config.train.seed=6")
-    other, reader = team.run(tmp_path / "run", *arguments)
-    commands.assert_short_error(reader, 3, "broken.png", "data.on_corrupt")
-    assert other.code in PEER_DIED, other
 
 
 @pytest.mark.slow

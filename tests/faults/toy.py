@@ -24,9 +24,7 @@ def build(config: ConfigDict, info: RunInfo) -> Objective:
     sharded = parallel.shard_loss(pair_loss, info.mesh)
 
     def pixels(batch: Batch) -> jax.Array:
-        image = batch["image"]
-        image = image if image.ndim == 4 else image[:, 0]  # of a streamed one, its first crop
-        return image.reshape(len(image), -1) / jnp.float32(255)
+        return batch["image"].reshape(len(batch["image"]), -1) / jnp.float32(255)
 
     def init(key, batch):
         shape = [pixels(batch).shape[1], config.encoder.features]

@@ -155,7 +155,7 @@ def test_a_state_in_parts_embeds_as_the_whole_one():
         state.model_state,
         {"image": image},
         batch_size=16,
-        mesh=mesh,
+        shard=lambda batch: parallel.put_batch(batch, mesh),
     )
     alone = parallel.local_copy(state)
     assert {len(x.sharding.device_set) for x in jax.tree.leaves(alone)} == {1}

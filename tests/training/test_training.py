@@ -287,49 +287,6 @@ def test_the_cost_of_a_step_leaves_out_what_is_between_steps(examples):
     assert again.cost is None
 
 
-def streamed(feed, seconds):
-    """The feed as one whose batches take so long to read."""
-
-    def batch_at(step):
-        time.sleep(seconds)
-        return feed.batch_at(step)
-
-    spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in feed.batch_at(0).items()}
-    return feed._replace(batch_at=batch_at, spec=spec)
-
-
-def slow_objective(turns):
-    """The line objective with a step that computes for long."""
-    objective = line_objective()
-
-    def loss(params, model_state, *rest):
-        error, out = objective.loss(params, model_state, *rest)
-        x = jnp.full((100, 100), jax.lax.stop_gradient(error))
-        turned = jax.lax.fori_loop(0, turns, lambda i, x: jnp.cos(x), x)
-        return error, out._replace(metrics={**out.metrics, "turned": turned.mean()})
-
-    return objective._replace(loss=loss)
-
-
-@pytest.mark.parametrize(("reading", "turns", "waits"), [(0.05, 1, True), (0.01, 1000, False)])
-def test_a_streamed_run_says_how_long_its_devices_wait_for_input(
-    examples, monkeypatch, caplog, reading, turns, waits
-):
-    """Reading that is done while a step is computed is no wait."""
-    monkeypatch.setattr(loop, "_JUDGED_STEPS", 6)
-    mesh = parallel.make_mesh(jax.devices()[:1])
-    feed, objective = data.feed(examples, BATCH, seed=0), slow_objective(turns)
-    done, rows = run(objective, optax.sgd(1e-4), streamed(feed, reading), mesh, steps=8)
-    assert waits or done.cost.seconds > 2 * reading  # so that there was time to read
-    assert "input_wait" not in rows[0]  # which was compiled
-    for row in rows[1:]:
-        assert (row["input_wait"] > 0.3) == waits
-        assert 0 < row["images_read_per_second"] <= BATCH / reading
-    assert ("input is the limit" in caplog.text) == waits
-    _, rows = run(objective, optax.sgd(1e-4), feed, mesh, steps=2)
-    assert not any("input_wait" in row for row in rows)
-
-
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(examples, tmp_path):
     mesh = parallel.make_mesh(jax.devices()[:1])
     feed = data.feed(examples, BATCH, seed=0)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
 
 from contrastive_jax import parallel
 from contrastive_jax.parallel import Mesh
@@ -176,7 +175,7 @@ def lowered_step(
 ) -> Any:
     """`make_train_step` lowered for what `run` calls it with, without an array on a device."""
 
-    def like(tree: Any, sharding: NamedSharding) -> Any:
+    def like(tree: Any, sharding: Any) -> Any:
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )

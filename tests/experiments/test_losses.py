@@ -89,7 +89,7 @@ def one_device() -> Mesh:
 
 def rows(quickly, mesh: Mesh, **changes) -> dict[str, np.ndarray]:
     """Train as the command does; the metrics of every step."""
-    quickly.setattr(build, "make_mesh", lambda config: mesh)
+    quickly.setattr(build, "make_mesh", lambda config, devices=None: mesh)
     run = build.build(simclr.EXPERIMENT, tiny(**changes), load=lambda config: digits())
     found = []
     training.run(

@@ -10,8 +10,8 @@ Chosen    by `validation`, kNN within the training set, of one seed; the test sc
           warm-up is that of the method's own config.
 full      ResNet-18 on CIFAR-10, 200 epochs. 33 runs, expected: 22 hours on one GPU. Not yet
           measured.
-cpu       CIFAR-10, the small encoder of configs/cifar.py:cpu, a third of an epoch. 22 runs of about
-          a minute on two CPU cores.
+cpu       CIFAR-10, the small encoder of configs/cifar.py:cpu, a third of an epoch. 22 runs,
+          expected: half an hour on two CPU cores. Not yet measured.
 """
 
 from configs.ablations import base, methods

@@ -75,11 +75,17 @@ def recorded(folder: Path, table: grid.Grid, planned: Sequence[Job]) -> dict[tup
     """Read the results.jsonl of an ablation: the runs of this grid whose folders are elsewhere.
 
     Raises:
-      ConfigError: a run is of another method, config or data than the grid has it.
+      ConfigError: a line is broken, or of another method, config or data than the grid has it.
     """
     path = folder / "results.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    rows = {(row["cell"], row["seed"]): row for row in map(json.loads, lines)}
+    try:
+        rows = {(row["cell"], row["seed"]): row for row in map(json.loads, lines)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is no list of an ablation's runs: {first_line(error)}.\n"
+            "Copy the whole file again, or pass another --workdir."
+        ) from error
     found, again = {}, 0
     for job in planned:
         row = rows.get((job.cell.name, job.seed))

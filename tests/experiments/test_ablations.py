@@ -237,6 +237,17 @@ def test_results_of_another_config_or_set_are_refused(change, says, page, run, p
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("line", ['{"cell": "a", "se', '{"loss": 1.0}', "[1, 2]"])
+def test_a_broken_copy_of_the_results_is_refused(line, page, run, pretend, tmp_path):
+    (tmp_path / "results.jsonl").write_text(line + "\n")
+    code, _, err = run(f"--config={page()}", f"--workdir={tmp_path}")
+    assert code == 2
+    assert "results.jsonl is no list of an ablation's runs" in err
+    assert len(err.strip().splitlines()) <= 3
+    assert pretend == []
+    assert (tmp_path / "results.jsonl").read_text() == line + "\n"
+
+
 def test_results_that_lack_a_column_or_a_config_are_made_again(page, run, pretend, tmp_path):
     words = (f"--config={page()}", f"--workdir={tmp_path / 'out'}")
     run(*words)
